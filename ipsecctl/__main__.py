@@ -1,0 +1,5 @@
+"""``python -m ipsecctl``."""
+
+from ipsecctl.cli import main
+
+main()

@@ -1,0 +1,127 @@
+"""The command line: options in, one service call, a view out.
+
+Commands live in modules of their own, imported only when they are called: ``COMMANDS`` is the list of them, in the
+order in which the work goes. Each module has a Typer ``app`` (one command, or a group of them).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ipsecctl import __version__
+from ipsecctl.errors import IpsecctlError, TopologyRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "app", "main"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    name: str
+    stage: str
+    summary: str
+
+    @property
+    def module(self) -> str:
+        return f"ipsecctl.cli.{self.name}"
+
+
+COMMANDS = (
+    _Command("init", "Design", "Write a commented starter topology."),
+    _Command("validate", "Design", "Check a topology; every finding with its line and how to mend it."),
+    _Command("schema", "Design", "Print the JSON Schema of topology files, for editors."),
+    _Command("secret", "Design", "Make strong pre-shared keys."),
+    _Command("crypto", "Design", "Show algorithms and profiles."),
+    _Command("overhead", "Design", "Say what ESP costs on a link: inner MTU and MSS."),
+    _Command("render", "Deploy", "Write the files of each gateway."),
+    _Command("plan", "Deploy", "Show what would change on each gateway."),
+    _Command("apply", "Deploy", "Make the gateways what the topology says, and wait for the tunnels."),
+    _Command("status", "Operate", "Show every declared tunnel as both of its ends see it."),
+    _Command("probe", "Prove", "Measure on real packets what a tunnel claims."),
+    _Command("lab", "Lab", "Run a topology against real strongSwan in containers."),
+)
+
+
+class _Commands(TyperGroup):
+    """The root group: knows the names of all commands, imports the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's signature
+        return [command.name for command in COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        command = next((c for c in COMMANDS if c.name == cmd_name), None)
+        if command is None:
+            return None
+        loaded = typer.main.get_command(importlib.import_module(command.module).app)
+        loaded.name = command.name
+        return loaded
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and not any(command.name == args[0] for command in COMMANDS):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], [command.name for command in COMMANDS], n=1)
+            meant = f" Did you mean '{near[0]}'?" if near else ""
+            ctx.fail(f"No such command '{args[0]}'.{meant}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        for stage in dict.fromkeys(command.stage for command in COMMANDS):
+            with formatter.section(stage):
+                formatter.write_dl([(c.name, c.summary) for c in COMMANDS if c.stage == stage])
+
+
+app = typer.Typer(
+    cls=_Commands,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ipsecctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """One topology file in, proven site-to-site IPsec tunnels out.
+
+    Exit status: 0 fine, 1 a problem was found or the work failed, 2 wrong usage, 3 could not tell.
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    try:
+        app(args=list(argv) if argv is not None else None, prog_name="ipsecctl")
+    except TopologyRefused as refused:
+        from ipsecctl.cli._view import print_diagnostics
+
+        print_diagnostics(refused.diagnostics)
+        sys.exit(refused.exit_status)
+    except IpsecctlError as error:
+        from ipsecctl.cli._view import print_error
+
+        print_error(error)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        # The reader (head, less) has gone: what it wanted it has. Python must not complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,54 @@
+"""What all commands share on the screen: findings, errors, JSON, colour only where a person looks."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import IO, Any
+
+from ipsecctl.errors import Diagnostic, IpsecctlError, Severity
+
+__all__ = ["paint", "print_diagnostics", "print_error", "print_json", "say", "wants_colour"]
+
+_CODES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36", "bold": "1", "dim": "2"}
+_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+
+
+def wants_colour(stream: IO[str]) -> bool:
+    """Whether ``stream`` is a terminal whose user has not asked for plain text (``NO_COLOR``, ``TERM=dumb``)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, colour: str, stream: IO[str]) -> str:
+    """Return ``text`` in ``colour`` if ``stream`` shows colours, else as it is."""
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if wants_colour(stream) else text
+
+
+def say(text: str) -> None:
+    """Talk to the person: standard error, standard output being data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(document: Any) -> None:
+    """Print a JSON document to standard output."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_diagnostics(diagnostics: Iterable[Diagnostic], stream: IO[str] | None = None) -> None:
+    """Print findings as ``file:line:column: severity CODE: summary`` with the hint below each."""
+    out = stream if stream is not None else sys.stderr
+    for finding in diagnostics:
+        place = f"{finding.file}:{finding.line}:{finding.column}" if finding.line else finding.file
+        label = paint(f"{finding.severity.label} {finding.code}", _COLOURS[finding.severity], out)
+        print(f"{place}: {label}: {finding.summary}", file=out)
+        if finding.hint:
+            print(f"    {finding.hint}", file=out)
+
+
+def print_error(error: IpsecctlError) -> None:
+    """Print an error and how to mend it to standard error."""
+    print(f"{paint('error', 'red', sys.stderr)}: {error.summary}", file=sys.stderr)
+    if error.hint:
+        print(f"    {error.hint}", file=sys.stderr)

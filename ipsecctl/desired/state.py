@@ -1,0 +1,191 @@
+"""What each gateway must be: one frozen ``GatewayState`` for each managed gateway.
+
+The values are ready for a template: no default is left open, nothing is decided later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from netaddr import IPNetwork
+
+from ipsecctl.topology import DataPath, SecretRef
+
+__all__ = [
+    "Action",
+    "AuthMethod",
+    "Authentication",
+    "CertificateFile",
+    "Child",
+    "Connection",
+    "FirewallRule",
+    "GatewayState",
+    "PrivateKey",
+    "Route",
+    "SharedKey",
+    "TrafficSelector",
+]
+
+
+class Action(StrEnum):
+    """swanctl's ``start_action``, ``close_action`` and ``dpd_action`` values."""
+
+    NONE = "none"
+    TRAP = "trap"
+    START = "start"
+    CLEAR = "clear"
+    RESTART = "restart"
+
+
+class AuthMethod(StrEnum):
+    """swanctl's ``auth`` values that are used."""
+
+    PSK = "psk"
+    PUBKEY = "pubkey"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class TrafficSelector:
+    """A traffic selector (RFC 7296 section 3.13): prefix, and protocol and ports where narrowed.
+
+    ``str()`` is swanctl's form: ``10.1.0.0/24``, ``10.1.0.0/24[tcp]``, ``10.1.0.0/24[tcp/104-107]``; protocols
+    other than tcp, udp, icmp and ipv6-icmp by number.
+    """
+
+    prefix: IPNetwork
+    protocol: int | None = None
+    ports: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        if self.protocol is None:
+            return str(self.prefix)
+        names = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp"}
+        protocol = names.get(self.protocol, str(self.protocol))
+        if self.ports is None:
+            return f"{self.prefix}[{protocol}]"
+        first, last = self.ports
+        return f"{self.prefix}[{protocol}/{first}{'' if first == last else f'-{last}'}]"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Child:
+    """A child configuration (``connections.<conn>.children.<child>`` of swanctl.conf); times in seconds."""
+
+    name: str
+    local_ts: tuple[TrafficSelector, ...]
+    remote_ts: tuple[TrafficSelector, ...]
+    esp_proposals: tuple[str, ...]
+    rekey_time_s: int
+    life_time_s: int
+    rand_time_s: int
+    start_action: Action
+    close_action: Action
+    dpd_action: Action
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Authentication:
+    """One round of authentication (``local`` or ``remote`` section). File names are those below /etc/swanctl."""
+
+    method: AuthMethod
+    identity: str
+    certificate: str = ""
+    ca: str = ""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Connection:
+    """A connection (``connections.<conn>`` of swanctl.conf); times in seconds.
+
+    ``name`` is the tunnel's name. ``local_addrs`` and ``remote_addrs`` hold addresses, DNS names or ``%any``.
+    ``initiates`` says whether this side brings the tunnel up. ``inner_mtu`` is the largest inner packet in bytes
+    that both ends' WAN links and data paths carry for the worst suite of the proposals, ``mss_ipv4`` and ``mss_ipv6``
+    the TCP MSS that follows, ``nat_t`` whether ESP travels in UDP 4500.
+    """
+
+    name: str
+    peer: str
+    local_addrs: tuple[str, ...]
+    remote_addrs: tuple[str, ...]
+    local: Authentication
+    remote: Authentication
+    ike_proposals: tuple[str, ...]
+    rekey_time_s: int
+    over_time_s: int
+    rand_time_s: int
+    dpd_delay_s: int
+    children: tuple[Child, ...]
+    initiates: bool
+    nat_t: bool
+    inner_mtu: int
+    mss_ipv4: int
+    mss_ipv6: int
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class SharedKey:
+    """A PSK for the identities that own it: ``secrets.ike-<name>`` of swanctl.conf, id ``ike-<name>`` in charon."""
+
+    name: str
+    owners: tuple[str, ...]
+    secret: SecretRef
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class CertificateFile:
+    """A certificate to be installed: ``source`` (path as in the topology) to ``target`` below /etc/swanctl."""
+
+    target: str
+    source: str
+    ca: bool
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class PrivateKey:
+    """A private key to be installed, owner-only, at ``target`` below /etc/swanctl."""
+
+    target: str
+    secret: SecretRef
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class FirewallRule:
+    """What the firewall must do for one tunnel and one address family.
+
+    Packets between ``local`` and ``remote`` never leave or enter in clear, and TCP SYNs between them carry an MSS of
+    at most ``mss`` bytes. ``remote`` may be covered by a wider prefix of another tunnel; then the narrower counts.
+    """
+
+    tunnel: str
+    family: int
+    local: tuple[IPNetwork, ...]
+    remote: tuple[IPNetwork, ...]
+    mss: int
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Route:
+    """A route that keeps ``prefix`` from following the default route when no tunnel carries it."""
+
+    prefix: IPNetwork
+    tunnel: str
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class GatewayState:
+    """All that one gateway must be. Tuples are sorted by name.
+
+    ``inner_mtu`` is the smallest of its tunnels' (bytes), 0 when it has none. ``data_path`` is never ``auto``.
+    """
+
+    name: str
+    site: str
+    data_path: DataPath
+    connections: tuple[Connection, ...]
+    shared_keys: tuple[SharedKey, ...]
+    certificates: tuple[CertificateFile, ...]
+    private_keys: tuple[PrivateKey, ...]
+    firewall: tuple[FirewallRule, ...]
+    routes: tuple[Route, ...]
+    inner_mtu: int

@@ -1,0 +1,255 @@
+"""What the engineer means, typed: the result of reading a topology file.
+
+Every value is frozen, ordered and equal by value. ``where`` is the path of the value in the document (keys and
+list positions); it takes part in no comparison and serves only to find the line for a finding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from netaddr import IPAddress, IPNetwork
+
+from ipsecctl.crypto import Profile
+
+__all__ = [
+    "AddressKind",
+    "ChildPer",
+    "Control",
+    "ControlKind",
+    "Credential",
+    "DataPath",
+    "End",
+    "Flow",
+    "FlowEnd",
+    "Gateway",
+    "Network",
+    "Path",
+    "SecretKind",
+    "SecretRef",
+    "Site",
+    "Topology",
+    "Tunnel",
+]
+
+Path: TypeAlias = tuple[str | int, ...]
+
+
+def _where() -> Path:
+    return ()
+
+
+class DataPath(StrEnum):
+    """Who carries ESP on a gateway: the kernel, charon itself (kernel-libipsec), or whichever it turns out to be."""
+
+    KERNEL = "kernel"
+    LIBIPSEC = "libipsec"
+    AUTO = "auto"
+
+
+class AddressKind(StrEnum):
+    """How a gateway's WAN address is known."""
+
+    FIXED = "fixed"
+    DNS = "dns"
+    DYNAMIC = "dynamic"
+
+
+class ControlKind(StrEnum):
+    """How ipsecctl reaches a gateway: this host, SSH, or a container of a lab."""
+
+    LOCAL = "local"
+    SSH = "ssh"
+    LAB = "lab"
+
+
+class ChildPer(StrEnum):
+    """How flows become CHILD_SAs: one for each flow, or one for each pair of subnets (what some vendors want)."""
+
+    FLOW = "flow"
+    SUBNET_PAIR = "subnet-pair"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Control:
+    """How a gateway is reached: ``target`` is the SSH destination or the lab's name, empty for the default."""
+
+    kind: ControlKind
+    target: str = ""
+
+
+class SecretKind(StrEnum):
+    """Where a secret lies."""
+
+    FILE = "file"
+    ENV = "env"
+    AGE = "age"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class SecretRef:
+    """A reference to a secret, never the secret: ``file:PATH``, ``env:NAME`` or ``age:PATH``.
+
+    Paths are relative to the directory of the topology file. Placeholders are already filled in.
+    """
+
+    kind: SecretKind
+    value: str
+    where: Path = field(default_factory=_where, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Credential:
+    """How one end proves who it is: a PSK, or certificate, private key and the CA that the other end trusts.
+
+    Exactly ``psk``, or all of ``certificate``, ``key`` and ``ca`` are set. ``certificate`` and ``ca`` are paths of
+    PEM or DER files relative to the topology file's directory. For an end that is not managed only ``ca`` is used,
+    and ``certificate`` and ``key`` may be empty.
+    """
+
+    psk: SecretRef | None = None
+    certificate: str = ""
+    key: SecretRef | None = None
+    ca: str = ""
+    where: Path = field(default_factory=_where, compare=False, repr=False)
+
+    @property
+    def is_psk(self) -> bool:
+        return self.psk is not None
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Network:
+    """A named network of a site: one or more prefixes, IPv4 and IPv6 mixed, in the order of the file."""
+
+    site: str
+    name: str
+    prefixes: tuple[IPNetwork, ...]
+    where: Path = field(default_factory=_where, compare=False, repr=False)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Gateway:
+    """An IPsec gateway of a site.
+
+    ``address`` is the WAN address on its own interface (``IPAddress``), a DNS name (``str``), or ``None`` when
+    dynamic. ``public_address`` is set when a NAT device in front of it forwards UDP 500 and 4500 to it. ``mtu`` is the
+    WAN link's, in bytes of IP packet.
+    """
+
+    name: str
+    site: str
+    address: IPAddress | str | None
+    behind_nat: bool
+    public_address: IPAddress | str | None
+    mtu: int
+    control: Control
+    data_path: DataPath
+    identity: str
+    managed: bool
+    where: Path = field(default_factory=_where, compare=False, repr=False)
+
+    @property
+    def address_kind(self) -> AddressKind:
+        if self.address is None:
+            return AddressKind.DYNAMIC
+        return AddressKind.DNS if isinstance(self.address, str) else AddressKind.FIXED
+
+    @property
+    def reachable_at(self) -> IPAddress | str | None:
+        """The address at which peers reach this gateway, ``None`` when only it can call them."""
+        if self.public_address is not None:
+            return self.public_address
+        return None if self.behind_nat else self.address
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Site:
+    """A place with networks and gateways; ``managed`` is false for somebody else's."""
+
+    name: str
+    networks: tuple[Network, ...]
+    gateways: tuple[Gateway, ...]
+    managed: bool
+    where: Path = field(default_factory=_where, compare=False, repr=False)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class FlowEnd:
+    """One prefix of a named network: what a flow allows at one end."""
+
+    network: str
+    prefix: IPNetwork
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Flow:
+    """What may pass a tunnel: from the prefixes at one end to those at the other, answers included.
+
+    ``left`` belongs to ``Tunnel.left``, ``right`` to ``Tunnel.right``. ``protocol`` is an IANA protocol number or
+    ``None`` for any. ``left_ports`` and ``right_ports`` are inclusive ranges (first, last) or ``None`` for any; the
+    service's port stands at the end that offers it. ``name`` is unique within its tunnel.
+    """
+
+    name: str
+    left: tuple[FlowEnd, ...]
+    right: tuple[FlowEnd, ...]
+    protocol: int | None = None
+    left_ports: tuple[int, int] | None = None
+    right_ports: tuple[int, int] | None = None
+    where: Path = field(default_factory=_where, compare=False, repr=False)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class End:
+    """One end of a tunnel with what holds there after all defaults."""
+
+    gateway: Gateway
+    profile: Profile
+    credential: Credential
+
+    @property
+    def site(self) -> str:
+        return self.gateway.site
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Tunnel:
+    """Two ends and what may pass between them: the engineer's word for the pair.
+
+    ``name`` is unique in the topology, ``group`` is the name under which it was declared. ``initiator`` is ``left`` or
+    ``right``: the end that calls (the one that cannot be called, or the left one: spoke before hub).
+    """
+
+    name: str
+    group: str
+    left: End
+    right: End
+    flows: tuple[Flow, ...]
+    child_per: ChildPer
+    initiator: str
+    where: Path = field(default_factory=_where, compare=False, repr=False)
+
+    @property
+    def behind_nat(self) -> bool:
+        """Whether ESP must travel in UDP port 4500 (RFC 3948)."""
+        return self.left.gateway.behind_nat or self.right.gateway.behind_nat
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Topology:
+    """A whole topology: sites by name, tunnels (pairs, already expanded) by name; both sorted."""
+
+    name: str
+    file: str
+    sites: tuple[Site, ...]
+    tunnels: tuple[Tunnel, ...]
+
+    def gateways(self) -> tuple[Gateway, ...]:
+        """Every gateway, sorted by name."""
+        return tuple(sorted((g for s in self.sites for g in s.gateways), key=lambda g: g.name))
