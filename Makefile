@@ -1,0 +1,86 @@
+# Two commands do everything on a fresh Debian or Ubuntu machine: `make demo` and `make test`.
+# Each sets up what it needs and says first what it is going to install.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= auto
+PYTEST := $(BIN)/pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help venv dev labs demo demo-down test test-unit test-lab test-wheel test-pythons lint format docs bench wheel clean
+
+help: ## Show what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"ipsecctl needs Python 3.11 or newer; {sys.executable} is {v[0]}.{v[1]}. Another one: make PYTHON=python3.12 ...")'
+	@labs/setup --python
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+venv: $(VENV)/.run ## Make the virtual environment with ipsecctl in it
+
+dev: $(VENV)/.dev ## ... and with what developers need
+
+labs: ## Install what labs need: Docker Engine and Compose where there are none, and the lab image
+	@labs/setup
+
+demo: $(VENV)/.run labs ## The main job, start to proof, in a lab
+	@$(BIN)/ipsecctl lab demo
+
+demo-down: ## Remove all that `make demo` made and installed
+	@if [ -x $(BIN)/ipsecctl ]; then $(BIN)/ipsecctl lab down --all; fi
+	@labs/setup --down
+	rm -rf $(VENV) $(VENV)-wheel
+
+lint: $(VENV)/.dev ## Style, types, the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint labs test-wheel ## All tests: unit, property, golden, wheel, labs
+	$(PYTEST) tests -n $(WORKERS) --dist loadgroup
+
+test-unit: $(VENV)/.dev ## What needs no Docker
+	$(PYTEST) tests -m 'not lab' -n $(WORKERS)
+
+test-lab: $(VENV)/.dev labs ## What runs on real strongSwan
+	$(PYTEST) tests -m lab -n $(WORKERS) --dist loadgroup
+
+wheel: $(VENV)/.dev ## Build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
+
+test-wheel: wheel ## Unit tests against the installed wheel
+	rm -rf $(VENV)-wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[dev]"
+	cd tests && IPSECCTL_TEST_WHEEL=1 ../$(VENV)-wheel/bin/pytest -c ../pyproject.toml --rootdir .. . -m 'not lab' -n $(WORKERS)
+
+test-pythons: dev ## Unit tests with every Python from 3.11 on that this machine has
+	@for v in 3.11 3.12 3.13 3.14; do \
+	  if command -v python$$v >/dev/null && python$$v -c '' 2>/dev/null; then \
+	    echo "== Python $$v"; rm -rf build/py$$v; python$$v -m venv build/py$$v && \
+	    build/py$$v/bin/pip install --quiet --disable-pip-version-check '.[dev]' && \
+	    build/py$$v/bin/pytest tests -m 'not lab' -n $(WORKERS) -q || exit 1; \
+	  else echo "== Python $$v: not on this machine"; fi; done
+
+bench: $(VENV)/.dev ## Speed, as ratios within one run
+	$(BIN)/python bench/bench.py
+
+docs: $(VENV)/.dev ## Generate docs/topology.md from the schema
+	$(BIN)/python -m ipsecctl.topology.reference > docs/topology.md
+
+format: $(VENV)/.dev ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove what was built here (not what was installed)
+	rm -rf $(VENV) $(VENV)-wheel build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
