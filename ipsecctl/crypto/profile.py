@@ -11,9 +11,9 @@ __all__ = ["Profile"]
 class Profile:
     """IKE and ESP proposals (swanctl keywords, in order of preference) and lifetimes in seconds.
 
-    ``ike_life_s`` and ``esp_life_s`` are hard limits; rekeying begins at a random moment before ``..._rekey_s``
-    (swanctl's ``rand_time`` is life less rekey). ``pfs`` says whether ESP proposals carry key exchanges; where they
-    do not, ``reason`` says why.
+    ``ike_life_s`` and ``esp_life_s`` are hard limits; rekeying begins at a random moment before
+    ``..._rekey_s`` (swanctl's ``rand_time`` is life less rekey). ``pfs`` says whether ESP proposals carry key
+    exchanges; where they do not, ``reason`` says why.
     """
 
     name: str

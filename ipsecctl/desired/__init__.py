@@ -1,3 +1,37 @@
 """Compile a topology into what each gateway must be."""
 
-from ipsecctl.desired.state import *  # noqa: F403
+from ipsecctl.desired.compile import compile_topology
+from ipsecctl.desired.state import (
+    Action,
+    Authentication,
+    AuthMethod,
+    CertificateFile,
+    Child,
+    Connection,
+    Daemon,
+    FirewallRule,
+    GatewayState,
+    PrivateKey,
+    Route,
+    SharedKey,
+    TrafficSelector,
+    Unique,
+)
+
+__all__ = [
+    "Action",
+    "AuthMethod",
+    "Authentication",
+    "CertificateFile",
+    "Child",
+    "Connection",
+    "Daemon",
+    "FirewallRule",
+    "GatewayState",
+    "PrivateKey",
+    "Route",
+    "SharedKey",
+    "TrafficSelector",
+    "Unique",
+    "compile_topology",
+]

@@ -19,12 +19,14 @@ __all__ = [
     "CertificateFile",
     "Child",
     "Connection",
+    "Daemon",
     "FirewallRule",
     "GatewayState",
     "PrivateKey",
     "Route",
     "SharedKey",
     "TrafficSelector",
+    "Unique",
 ]
 
 
@@ -45,12 +47,20 @@ class AuthMethod(StrEnum):
     PUBKEY = "pubkey"
 
 
+class Unique(StrEnum):
+    """swanctl's ``unique`` values that are used: whether INITIAL_CONTACT removes older IKE_SAs of the same
+    peer."""
+
+    NO = "no"
+    NEVER = "never"
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class TrafficSelector:
     """A traffic selector (RFC 7296 section 3.13): prefix, and protocol and ports where narrowed.
 
-    ``str()`` is swanctl's form: ``10.1.0.0/24``, ``10.1.0.0/24[tcp]``, ``10.1.0.0/24[tcp/104-107]``; protocols
-    other than tcp, udp, icmp and ipv6-icmp by number.
+    ``str()`` is swanctl's form: ``10.1.0.0/24``, ``10.1.0.0/24[tcp]``, ``10.1.0.0/24[tcp/104-107]``;
+    protocols other than tcp, udp, icmp and ipv6-icmp by number.
     """
 
     prefix: IPNetwork
@@ -86,7 +96,11 @@ class Child:
 
 @dataclass(frozen=True, order=True, slots=True)
 class Authentication:
-    """One round of authentication (``local`` or ``remote`` section). File names are those below /etc/swanctl."""
+    """One round of authentication (``local`` or ``remote`` section).
+
+    ``certificate`` and ``ca`` are paths below /etc/swanctl, equal to a ``CertificateFile.target``: the end's
+    own certificate (local section only), and the CA that must have signed the peer's (remote section only).
+    """
 
     method: AuthMethod
     identity: str
@@ -99,9 +113,13 @@ class Connection:
     """A connection (``connections.<conn>`` of swanctl.conf); times in seconds.
 
     ``name`` is the tunnel's name. ``local_addrs`` and ``remote_addrs`` hold addresses, DNS names or ``%any``.
-    ``initiates`` says whether this side brings the tunnel up. ``inner_mtu`` is the largest inner packet in bytes
-    that both ends' WAN links and data paths carry for the worst suite of the proposals, ``mss_ipv4`` and ``mss_ipv6``
-    the TCP MSS that follows, ``nat_t`` whether ESP travels in UDP 4500.
+    ``initiates`` says whether this side brings the tunnel up. ``inner_mtu`` is the largest inner packet in
+    bytes that both ends' WAN links and data paths carry for the worst suite of the proposals, ``mss_ipv4``
+    and ``mss_ipv6`` the TCP MSS that follows, ``nat_t`` whether ESP travels in UDP 4500.
+
+    ``mobike`` is on only where an address can change: it moves IKE to port 4500 and offers the peer every
+    other address of the gateway. ``keyingtries`` 0 is "for ever". ``unique`` is ``never`` only where several
+    tunnels join the same two identities: there an INITIAL_CONTACT of one would delete the other.
     """
 
     name: str
@@ -121,11 +139,15 @@ class Connection:
     inner_mtu: int
     mss_ipv4: int
     mss_ipv6: int
+    mobike: bool = True
+    keyingtries: int = 1
+    unique: Unique = Unique.NO
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class SharedKey:
-    """A PSK for the identities that own it: ``secrets.ike-<name>`` of swanctl.conf, id ``ike-<name>`` in charon."""
+    """A PSK for the identities that own it: ``secrets.ike-<name>`` of swanctl.conf, id ``ike-<name>`` in
+    charon."""
 
     name: str
     owners: tuple[str, ...]
@@ -134,7 +156,8 @@ class SharedKey:
 
 @dataclass(frozen=True, order=True, slots=True)
 class CertificateFile:
-    """A certificate to be installed: ``source`` (path as in the topology) to ``target`` below /etc/swanctl."""
+    """A certificate to be installed: ``source`` (path as in the topology) to ``target`` below
+    /etc/swanctl."""
 
     target: str
     source: str
@@ -151,10 +174,10 @@ class PrivateKey:
 
 @dataclass(frozen=True, order=True, slots=True)
 class FirewallRule:
-    """What the firewall must do for one tunnel and one address family.
+    """What the firewall must do for one tunnel, one address family and one set of flows.
 
-    Packets between ``local`` and ``remote`` never leave or enter in clear, and TCP SYNs between them carry an MSS of
-    at most ``mss`` bytes. ``remote`` may be covered by a wider prefix of another tunnel; then the narrower counts.
+    Packets between any of ``local`` and any of ``remote`` never leave or enter in clear, and TCP SYNs between
+    them carry an MSS of at most ``mss`` bytes. Where rules overlap, all of them hold: the smallest MSS wins.
     """
 
     tunnel: str
@@ -173,10 +196,35 @@ class Route:
 
 
 @dataclass(frozen=True, order=True, slots=True)
+class Daemon:
+    """charon's own options (``charon { }`` of strongswan.conf), which hold for all connections.
+
+    A dead peer is noticed ``dpd_delay`` plus the retransmissions later: ``timeout * (base**0 + ... +
+    base**tries)``, 12.7 s with these values, so 27.7 s with the usual DPD delay of 15 s.
+    ``retry_initiate_interval_s`` tries again when a peer's DNS name cannot be resolved. ``route_mtu`` (bytes)
+    is put on the routes into tunnels, 0 for none.
+    """
+
+    retransmit_tries: int = 4
+    retransmit_timeout_ms: int = 1400
+    retransmit_base_percent: int = 130
+    retry_initiate_interval_s: int = 10
+    route_mtu: int = 0
+
+    @property
+    def gives_up_after_s(self) -> float:
+        """How long charon waits for an answer in all, in seconds (strongswan.conf(5), IKEv2
+        RETRANSMISSION)."""
+        base = self.retransmit_base_percent / 100
+        return sum(self.retransmit_timeout_ms / 1000 * base**n for n in range(self.retransmit_tries + 1))
+
+
+@dataclass(frozen=True, order=True, slots=True)
 class GatewayState:
     """All that one gateway must be. Tuples are sorted by name.
 
-    ``inner_mtu`` is the smallest of its tunnels' (bytes), 0 when it has none. ``data_path`` is never ``auto``.
+    ``inner_mtu`` is the smallest of its tunnels' (bytes), 0 when it has none. ``data_path`` is never
+    ``auto``.
     """
 
     name: str
@@ -189,3 +237,4 @@ class GatewayState:
     firewall: tuple[FirewallRule, ...]
     routes: tuple[Route, ...]
     inner_mtu: int
+    daemon: Daemon = Daemon()

@@ -1,0 +1,22 @@
+"""Declared tunnels and live SAs to verdicts for a person on call."""
+
+from ipsecctl.health.document import exit_status, headline, status_json
+from ipsecctl.health.judge import judge
+from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
+from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict, declare
+
+__all__ = [
+    "ChildSa",
+    "Declared",
+    "EndState",
+    "EndView",
+    "IkeSa",
+    "TunnelHealth",
+    "Verdict",
+    "declare",
+    "exit_status",
+    "headline",
+    "judge",
+    "parse_list_sas",
+    "status_json",
+]

@@ -1,0 +1,19 @@
+"""Desired against observed: changes, graded, with reasons."""
+
+from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Part, plan_json
+from ipsecctl.plan.compare import file_entry, plan_gateway
+from ipsecctl.plan.wanted import Wanted, wanted
+
+__all__ = [
+    "Change",
+    "Conflict",
+    "Disruption",
+    "GatewayPlan",
+    "Kind",
+    "Part",
+    "Wanted",
+    "file_entry",
+    "plan_gateway",
+    "plan_json",
+    "wanted",
+]

@@ -1,0 +1,27 @@
+"""Lay out a gateway's state: as files, and as VICI messages."""
+
+from ipsecctl.render.files import (
+    FIREWALL_FILE,
+    ROUTES_FILE,
+    STRONGSWAN_FILE,
+    SWANCTL_FILE,
+    SWANCTL_SECRETS_FILE,
+    SYSCTL_FILE,
+    RenderedFile,
+    render_files,
+)
+from ipsecctl.render.messages import Message, Messages, render_messages
+
+__all__ = [
+    "FIREWALL_FILE",
+    "ROUTES_FILE",
+    "STRONGSWAN_FILE",
+    "SWANCTL_FILE",
+    "SWANCTL_SECRETS_FILE",
+    "SYSCTL_FILE",
+    "Message",
+    "Messages",
+    "RenderedFile",
+    "render_files",
+    "render_messages",
+]

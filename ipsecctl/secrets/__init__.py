@@ -1,0 +1,22 @@
+"""Secrets by reference: read at the last moment, checked, made; never shown.
+
+The finding codes of this room are IP301 to IP329.
+"""
+
+from ipsecctl.secrets.certificates import read_certificate
+from ipsecctl.secrets.inspection import inspect
+from ipsecctl.secrets.making import generate_psk, write_missing
+from ipsecctl.secrets.reading import IDENTITY_VARIABLE, read
+from ipsecctl.secrets.secret import Secret
+from ipsecctl.secrets.strength import guess_bits
+
+__all__ = [
+    "IDENTITY_VARIABLE",
+    "Secret",
+    "generate_psk",
+    "guess_bits",
+    "inspect",
+    "read",
+    "read_certificate",
+    "write_missing",
+]

@@ -1,7 +1,7 @@
 """What the engineer means, typed: the result of reading a topology file.
 
-Every value is frozen, ordered and equal by value. ``where`` is the path of the value in the document (keys and
-list positions); it takes part in no comparison and serves only to find the line for a finding.
+Every value is frozen, ordered and equal by value. ``where`` is the path of the value in the document (keys
+and list positions); it takes part in no comparison and serves only to find the line for a finding.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _where() -> Path:
 
 
 class DataPath(StrEnum):
-    """Who carries ESP on a gateway: the kernel, charon itself (kernel-libipsec), or whichever it turns out to be."""
+    """Who carries ESP on a gateway: the kernel, charon itself (kernel-libipsec), or whichever it finds."""
 
     KERNEL = "kernel"
     LIBIPSEC = "libipsec"
@@ -66,7 +66,7 @@ class ControlKind(StrEnum):
 
 
 class ChildPer(StrEnum):
-    """How flows become CHILD_SAs: one for each flow, or one for each pair of subnets (what some vendors want)."""
+    """How flows become CHILD_SAs: one for each flow, or for each pair of subnets (as some vendors want)."""
 
     FLOW = "flow"
     SUBNET_PAIR = "subnet-pair"
@@ -74,7 +74,7 @@ class ChildPer(StrEnum):
 
 @dataclass(frozen=True, order=True, slots=True)
 class Control:
-    """How a gateway is reached: ``target`` is the SSH destination or the lab's name, empty for the default."""
+    """How a gateway is reached; ``target``: the SSH destination or the lab's name, empty for the default."""
 
     kind: ControlKind
     target: str = ""
@@ -107,9 +107,9 @@ class SecretRef:
 class Credential:
     """How one end proves who it is: a PSK, or certificate, private key and the CA that the other end trusts.
 
-    Exactly ``psk``, or all of ``certificate``, ``key`` and ``ca`` are set. ``certificate`` and ``ca`` are paths of
-    PEM or DER files relative to the topology file's directory. For an end that is not managed only ``ca`` is used,
-    and ``certificate`` and ``key`` may be empty.
+    Exactly ``psk``, or all of ``certificate``, ``key`` and ``ca`` are set. ``certificate`` and ``ca`` are
+    paths of PEM or DER files relative to the topology file's directory. For an end that is not managed only
+    ``ca`` is used, and ``certificate`` and ``key`` may be empty.
     """
 
     psk: SecretRef | None = None
@@ -137,9 +137,9 @@ class Network:
 class Gateway:
     """An IPsec gateway of a site.
 
-    ``address`` is the WAN address on its own interface (``IPAddress``), a DNS name (``str``), or ``None`` when
-    dynamic. ``public_address`` is set when a NAT device in front of it forwards UDP 500 and 4500 to it. ``mtu`` is the
-    WAN link's, in bytes of IP packet.
+    ``address`` is the WAN address on its own interface (``IPAddress``), a DNS name (``str``), or ``None``
+    when dynamic. ``public_address`` is set when a NAT device in front of it forwards UDP 500 and 4500 to it.
+    ``mtu`` is the WAN link's, in bytes of IP packet.
     """
 
     name: str
@@ -191,9 +191,10 @@ class FlowEnd:
 class Flow:
     """What may pass a tunnel: from the prefixes at one end to those at the other, answers included.
 
-    ``left`` belongs to ``Tunnel.left``, ``right`` to ``Tunnel.right``. ``protocol`` is an IANA protocol number or
-    ``None`` for any. ``left_ports`` and ``right_ports`` are inclusive ranges (first, last) or ``None`` for any; the
-    service's port stands at the end that offers it. ``name`` is unique within its tunnel.
+    ``left`` belongs to ``Tunnel.left``, ``right`` to ``Tunnel.right``. ``protocol`` is an IANA protocol
+    number or ``None`` for any. ``left_ports`` and ``right_ports`` are inclusive ranges (first, last) or
+    ``None`` for any; the service's port stands at the end that offers it. ``name`` is unique within its
+    tunnel.
     """
 
     name: str
@@ -222,8 +223,9 @@ class End:
 class Tunnel:
     """Two ends and what may pass between them: the engineer's word for the pair.
 
-    ``name`` is unique in the topology, ``group`` is the name under which it was declared. ``initiator`` is ``left`` or
-    ``right``: the end that calls (the one that cannot be called, or the left one: spoke before hub).
+    ``name`` is unique in the topology, ``group`` is the name under which it was declared. ``initiator`` is
+    ``left`` or ``right``: the end that calls (the one that cannot be called, or the left one: spoke before
+    hub).
     """
 
     name: str

@@ -1,0 +1,41 @@
+"""A lab as the scene of a probe: where it can send, and where it can listen."""
+
+from __future__ import annotations
+
+from ipsecctl.errors import IpsecctlError
+from ipsecctl.lab import INTERNET, Lab, Role, known, load
+from ipsecctl.probe import Host, Scene, WanLink
+from ipsecctl.topology import ControlKind, Topology
+
+__all__ = ["lab_of", "scene_of"]
+
+
+def lab_of(topology: Topology, name: str | None) -> Lab:
+    """Return the lab called ``name``, or without a name the one that the topology's gateways are in.
+
+    Raises ``IpsecctlError`` when they are in none, ``LabError`` when there is no such lab.
+    """
+    if name is None:
+        controls = [g.control for g in topology.gateways() if g.managed and g.control.kind is ControlKind.LAB]
+        if not controls:
+            raise IpsecctlError(
+                f"the gateways of {topology.name} are in no lab, and this version probes in labs only",
+                "Use --lab NAME, or 'control: lab' in the topology.",
+            )
+        name = controls[0].target or topology.name
+    return load(name) if name in known() or "/" in name else load(topology.name).called(name)
+
+
+def scene_of(lab: Lab) -> Scene:
+    """Return a lab's hosts, and the WAN link of each of its gateways up to the internet."""
+    hosts = [
+        Host(node.name, lab.container(node.name), tuple(a.ip for a in node.interface("lan").addresses))
+        for site in lab.topology.sites
+        for node in lab.hosts(site.name)
+    ]
+    links = {}
+    for node in lab.with_role(Role.GATEWAY):
+        near = (node.name, lab.container(node.name), "wan")
+        far = (INTERNET, lab.container(INTERNET), lab.internet_interface(node.name))
+        links[node.name] = WanLink.between(near, far)
+    return Scene(tuple(hosts), links)

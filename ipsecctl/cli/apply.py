@@ -1,0 +1,159 @@
+"""``ipsecctl apply``: make the gateways what the topology says, and wait for the tunnels."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ipsecctl.cli._view import paint, print_json, wants_colour
+
+if TYPE_CHECKING:
+    from ipsecctl.deploy.apply import Applied, GatewayResult
+    from ipsecctl.deploy.prepare import Prepared
+    from ipsecctl.deploy.tunnels import TunnelResult
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help="Topology file.", metavar="FILE")],
+    lab: Annotated[
+        str | None, typer.Option(help="All gateways are the containers of this lab.", metavar="NAME")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(help="How long to wait for the tunnels at most.", metavar="SECONDS", min=0)
+    ] = 30.0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="This topology replaces another one on its gateways.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Make the gateways what the topology says, side by side, then bring the tunnels up.
+
+    Only what changes is touched, and only what ipsecctl made itself. On a terminal the plan is shown and
+    confirmed first. A gateway that fails does not stop the others. Exit status: 0 all done and every tunnel
+    up, 1 not so.
+
+    \b
+    Examples:
+      ipsecctl apply clinics.yaml
+      ipsecctl apply topologies/clinic-dc.yaml --lab clinic-dc --wait 60 --yes
+    """
+    import asyncio
+
+    from ipsecctl.cli._load import base_dir, load_topology
+    from ipsecctl.deploy import apply as service
+    from ipsecctl.deploy.prepare import prepare
+
+    topology = load_topology(file)
+    prepared = asyncio.run(prepare(topology, base_dir(topology), lab=lab, take_over=take_over))
+    _confirm(prepared, yes)
+    screen = _Screen(len(topology.tunnels), quiet=json)
+    reporter = service.Reporter(screen.gateway, screen.tunnel)
+    applied = asyncio.run(service.apply(prepared, reporter, wait_s=wait))
+    if json:
+        print_json(_document(applied))
+    else:
+        print(_summary(applied))
+    if not applied.succeeded:
+        raise typer.Exit(1)
+
+
+def _confirm(prepared: Prepared, yes: bool) -> None:
+    """Show the plan to whoever sits at a terminal, and have it confirmed."""
+    from ipsecctl.cli._plan import print_plan
+
+    if not any(plan.changes or plan.conflicts for plan in prepared.plans) or not sys.stdin.isatty():
+        return
+    print_plan(prepared.plans, {}, sys.stderr)
+    if any(plan.conflicts for plan in prepared.plans):
+        return
+    if not yes and not typer.confirm("Do it?", default=False, err=True):
+        raise typer.Abort
+
+
+class _Screen:
+    """Says what happened to each gateway and tunnel as it happens, with a counter below on a terminal."""
+
+    def __init__(self, tunnels: int, *, quiet: bool) -> None:
+        self._out = sys.stderr if quiet else sys.stdout
+        self._live = wants_colour(sys.stderr)
+        self._waiting = tunnels
+
+    def gateway(self, result: GatewayResult) -> None:
+        if result.error is not None:
+            self._line(f"{paint('failed', 'red', self._out)}  {result.error.summary}", result.error.hint)
+        elif result.changes:
+            changes = f"{result.changes} change{'s' if result.changes != 1 else ''}"
+            self._line(
+                f"{paint('done', 'green', self._out)}    {result.name}: {changes} in {result.took_s:.1f} s"
+            )
+
+    def tunnel(self, result: TunnelResult) -> None:
+        self._waiting -= 1
+        if result.up:
+            how = f"up after {result.took_s:.1f} s" if result.acted else "is up"
+            self._line(f"{paint('up', 'green', self._out)}      {result.name}: {how}")
+            return
+        verdict = str(result.health.verdict)
+        self._line(f"{paint(verdict, 'red', self._out):8}{result.name}: {'; '.join(result.health.causes)}")
+
+    def _line(self, text: str, hint: str = "") -> None:
+        if self._live:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+        print(text, file=self._out, flush=True)
+        if hint:
+            print(f"        {hint}", file=self._out, flush=True)
+        if self._live and self._waiting:
+            sys.stderr.write(f"waiting for {self._waiting} tunnel{'s' if self._waiting != 1 else ''} ...")
+            sys.stderr.flush()
+
+
+def _summary(applied: Applied) -> str:
+    up = sum(tunnel.up for tunnel in applied.tunnels)
+    tunnels = f"{up} of {len(applied.tunnels)} tunnels up"
+    failed = [gateway.name for gateway in applied.gateways if gateway.error is not None]
+    if applied.nothing_done:
+        return f"Nothing to do: {len(applied.gateways)} gateways as the topology says, {tunnels}."
+    text = f"{tunnels} after {applied.took_s:.1f} s."
+    return text + (f" Failed: {', '.join(failed)}; the others are done." if failed else "")
+
+
+def _document(applied: Applied) -> dict[str, Any]:
+    return {
+        "schema": "ipsecctl/apply/1",
+        "nothing_to_do": applied.nothing_done,
+        "took_s": round(applied.took_s, 3),
+        "gateways": [
+            {
+                "name": gateway.name,
+                "changes": gateway.changes,
+                "took_s": round(gateway.took_s, 3),
+                "error": gateway.error.summary if gateway.error else None,
+                "hint": gateway.error.hint if gateway.error else None,
+            }
+            for gateway in applied.gateways
+        ],
+        "tunnels": [
+            {
+                "name": tunnel.name,
+                "verdict": str(tunnel.health.verdict),
+                "causes": list(tunnel.health.causes),
+                "acted": tunnel.acted,
+                "took_s": round(tunnel.took_s, 3),
+            }
+            for tunnel in applied.tunnels
+        ],
+    }

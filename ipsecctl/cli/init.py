@@ -1,0 +1,81 @@
+"""``ipsecctl init``: a topology to start from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ipsecctl.errors import IpsecctlError
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def init(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The file to write; - is standard output.")
+    ] = Path("topology.yaml"),
+    example: Annotated[
+        str,
+        typer.Option("--example", metavar="NAME", help="Copy one of the examples instead of the starter."),
+    ] = "",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    """Write a commented starter topology, or copy an example.
+
+    \b
+    Examples:
+      ipsecctl init clinics.yaml
+      ipsecctl init --example clinic-dc my-clinics.yaml
+      ipsecctl init -
+    """
+    from ipsecctl.cli._view import say
+
+    text = _template(example)
+    if str(file) == "-":
+        print(text, end="")
+        return
+    _write(file, text, force=force)
+    say(f"wrote {file}")
+    say("next: edit it, then")
+    if "file:" in text:
+        say(f"  ipsecctl secret generate {file}")
+    say(f"  ipsecctl validate {file}")
+
+
+def _template(example: str) -> str:
+    from ipsecctl.resources import resource_dir
+
+    if not example:
+        return (resource_dir("templates") / "starter.yaml").read_text(encoding="utf-8")
+    examples = {path.stem: path for path in sorted(resource_dir("topologies").glob("*.yaml"))}
+    if example not in examples:
+        raise typer.BadParameter(
+            f"no example {example!r}; there are: {', '.join(examples)}", param_hint="--example"
+        )
+    return examples[example].read_text(encoding="utf-8")
+
+
+def _write(file: Path, text: str, *, force: bool) -> None:
+    """Write a new file; an existing one only with ``force``, and then in one step."""
+    try:
+        if force:
+            partial = file.with_name(f".{file.name}.{os.getpid()}")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(file)
+        else:
+            with file.open("x", encoding="utf-8") as stream:
+                stream.write(text)
+    except FileExistsError as error:
+        raise IpsecctlError(f"{file} is there already", "choose another name, or use --force") from error
+    except OSError as error:
+        raise IpsecctlError(f"cannot write {file}: {error.strerror}") from error

@@ -1,0 +1,263 @@
+"""``ipsecctl lab``: run a topology against real strongSwan in containers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ipsecctl.lab import LabStatus
+
+__all__ = ["app"]
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+_NAME = typer.Argument(metavar="NAME", help="A lab (see 'ipsecctl lab list'), or the path of one's folder.")
+_CARRIERS = {"kernel": "the kernel", "libipsec": "charon itself (kernel-libipsec)"}
+_JSON = typer.Option("--json", help="Print JSON.")
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings=_CONTEXT,
+    help="""Run a topology against real strongSwan in containers.
+
+    \b
+    ipsecctl lab up clinic-dc
+    ipsecctl lab exec clinic-dc dc -- swanctl --list-sas
+    ipsecctl lab down clinic-dc
+    """,
+)
+
+
+class _Format(StrEnum):
+    ASCII = "ascii"
+    DOT = "dot"
+    MERMAID = "mermaid"
+
+
+@app.command("list")
+def list_labs(json: Annotated[bool, _JSON] = False) -> None:
+    """List the labs that there are, and which of them are up."""
+    from ipsecctl import lab as service
+    from ipsecctl.cli._view import print_json, say
+    from ipsecctl.errors import IpsecctlError
+
+    try:
+        states = {status.lab: _state(status) for status in service.complete(service.look_all())}
+        otherwise = "down"
+    except IpsecctlError as error:
+        say(f"Which labs are up is not known: {error.summary}.")
+        states, otherwise = {}, "unknown"
+    rows = [(name, states.get(name, otherwise), service.load(name).description) for name in service.known()]
+    rows += [(name, state, "") for name, state in states.items() if name not in service.known()]
+    if json:
+        labs = [{"name": name, "state": state, "description": text} for name, state, text in rows]
+        print_json({"schema": "ipsecctl/labs/1", "labs": labs})
+    else:
+        _print_table(("LAB", "STATE", "WHAT IT IS"), rows)
+
+
+@app.command()
+def up(
+    name: Annotated[str, _NAME],
+    recreate: Annotated[bool, typer.Option("--recreate", help="Remove what is there of it first.")] = False,
+) -> None:
+    """Bring a lab up; when it fails or is interrupted nothing is left of it.
+
+    Missing credentials of the topology are made. A lab that is up already, and well, stays as it is.
+
+    \b
+    ipsecctl lab up clinic-dc
+    ipsecctl lab up clinic-dc --recreate
+    """
+    from ipsecctl import lab as service
+    from ipsecctl.cli._view import say
+
+    lab = service.load(name)
+    done = service.up(lab, recreate=recreate, say=say)
+    if not done.created:
+        say(f"Lab {lab.name} is up already.")
+        return
+    for path in done.made:
+        say(f"made {path}")
+    for data_path, gateways in _by_data_path(done.status).items():
+        say(f"{_CARRIERS.get(data_path, 'nobody knows who')} carries ESP on {', '.join(gateways)}")
+    say(f"Lab {lab.name} is up: {len(lab.nodes)} nodes, {len(lab.links)} links, in {done.seconds:.1f} s.")
+
+
+@app.command()
+def down(name: Annotated[str, _NAME]) -> None:
+    """Remove everything of a lab, whatever state it is in."""
+    from ipsecctl import lab as service
+    from ipsecctl.cli._view import say
+
+    name = _lab_name(name)
+    removed = service.down(name)
+    if not removed.containers and not removed.networks:
+        if name not in service.known():
+            say(f"There is nothing of a lab {name} on this machine.")
+        else:
+            say(f"Lab {name} is not up.")
+        return
+    counts = f"{removed.containers} containers, {removed.networks} networks"
+    say(f"Lab {name} is down: removed {counts}, in {removed.seconds:.1f} s.")
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One lab; without it, all.")] = None,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Show the nodes of a lab: role, addresses, charon, data path.
+
+    Exit status 1 when the lab is not up or something of it does not run.
+    """
+    from ipsecctl import lab as service
+    from ipsecctl.cli._view import print_json, say
+
+    if name is None:
+        labs = service.complete(service.look_all())
+    else:
+        labs = (service.complete(service.look(_lab_name(name))),)
+    if json:
+        print_json({"schema": "ipsecctl/lab-status/1", "labs": [_status_json(lab) for lab in labs]})
+    else:
+        for position, lab in enumerate(labs):
+            if position:
+                typer.echo()
+            _print_status(lab)
+        if not labs:
+            say("No lab is up.")
+    if not all(lab.healthy for lab in labs):
+        raise typer.Exit(1)
+
+
+@app.command(
+    "exec", context_settings={**_CONTEXT, "ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+def execute(
+    name: Annotated[str, _NAME],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A node of the lab.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="What to run in it.")],
+) -> None:
+    """Run a command in a node, with this terminal, its input and its exit status.
+
+    \b
+    ipsecctl lab exec clinic-dc dc -- swanctl --list-sas
+    ipsecctl lab exec clinic-dc internet -- tcpdump -ni to-dc
+    """
+    import os
+    import sys
+
+    # With options of the command left alone, click leaves the "--" before it in place as well.
+    command = command[1:] if command[0] == "--" else command
+    if not command:
+        raise typer.BadParameter("what is to be run in the node?", param_hint="CMD")
+    container = _running_container(_lab_name(name), node)
+    terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+    os.execvp("docker", ["docker", "exec", "-i", *terminal, container, *command])  # noqa: S606
+
+
+@app.command()
+def graph(
+    name: Annotated[str, _NAME],
+    form: Annotated[
+        _Format, typer.Option("--format", help="For a terminal, Graphviz or Mermaid.")
+    ] = _Format.ASCII,
+) -> None:
+    """Draw a lab: nodes, links, addresses, tunnels. It need not be up."""
+    from ipsecctl.lab import GraphFormat, draw, load
+
+    typer.echo(draw(load(name), GraphFormat(form.value)), nl=False)
+
+
+# ------------------------------------------------------------------------------------------------------ views
+
+
+def _lab_name(name: str) -> str:
+    """Return the name of a lab that may be given by the path of its folder."""
+    from pathlib import Path
+
+    from ipsecctl.lab import check_name
+
+    path = Path(name).absolute()
+    return check_name(
+        (path.parent if path.suffix in (".yaml", ".yml") else path).name if "/" in name else name
+    )
+
+
+def _running_container(lab: str, node: str) -> str:
+    """Return the container of a node of a lab that is up; raises ``LabError``."""
+    from difflib import get_close_matches
+
+    from ipsecctl import lab as service
+    from ipsecctl.errors import LabError
+    from ipsecctl.gateway.names import container_name
+
+    there = {container.node: container for container in service.complete(service.containers(lab))}
+    if not there:
+        raise LabError(f"lab {lab} is not up", f"Bring it up: ipsecctl lab up {lab}")
+    if node not in there:
+        near = get_close_matches(node, there, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"Its nodes: {', '.join(there)}."
+        raise LabError(f"lab {lab} has no node '{node}'", hint)
+    if not there[node].running:
+        raise LabError(
+            f"node {node} of lab {lab} does not run", f"Start it: docker start {container_name(lab, node)}"
+        )
+    return container_name(lab, node)
+
+
+def _state(lab: LabStatus) -> str:
+    return "up" if lab.healthy else "unwell" if lab.nodes else "down"
+
+
+def _status_json(lab: LabStatus) -> dict[str, Any]:
+    return {
+        "name": lab.lab,
+        "state": _state(lab),
+        "nodes": [
+            {
+                "name": node.name,
+                "role": node.role,
+                "state": node.state,
+                "charon": node.charon,
+                "data_path": node.data_path,
+                "addresses": {interface: list(addresses) for interface, addresses in node.addresses},
+            }
+            for node in lab.nodes
+        ],
+    }
+
+
+def _print_status(lab: LabStatus) -> None:
+    from ipsecctl.cli._view import say
+
+    typer.echo(f"lab {lab.lab}: {_state(lab)}")
+    if not lab.nodes:
+        say(f"Bring it up: ipsecctl lab up {lab.lab}")
+        return
+    rows = []
+    for node in lab.nodes:
+        shown = "  ".join(f"{name} {', '.join(addresses)}" for name, addresses in node.addresses if addresses)
+        rows.append((node.name, node.role, node.state, node.charon, node.data_path, shown))
+    _print_table(("NODE", "ROLE", "STATE", "CHARON", "DATA PATH", "ADDRESSES"), rows)
+
+
+def _by_data_path(lab: LabStatus) -> dict[str, list[str]]:
+    paths: dict[str, list[str]] = {}
+    for node in lab.nodes:
+        if node.role == "gateway":
+            paths.setdefault(node.data_path, []).append(node.name)
+    return paths
+
+
+def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,67 @@
+"""``ipsecctl plan``: show what would change on each gateway."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def plan(
+    file: Annotated[Path, typer.Argument(help="Topology file.", metavar="FILE")],
+    lab: Annotated[
+        str | None, typer.Option(help="All gateways are the containers of this lab.", metavar="NAME")
+    ] = None,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="Exit with 2 when there are changes.")
+    ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="This topology replaces another one on its gateways.")
+    ] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Show all fields of what is created or removed.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Show what would change on each gateway, why, and which tunnels that disturbs.
+
+    Every gateway is looked at (charon, files, firewall, routes); nothing is changed. Exit status: 0 no
+    change, or changes (2 with --detailed-exitcode), 1 something of another's stands against it, 3 a gateway
+    could not be looked at.
+
+    \b
+    Examples:
+      ipsecctl plan clinics.yaml
+      ipsecctl plan topologies/clinic-dc.yaml --lab clinic-dc --json
+    """
+    import asyncio
+
+    from ipsecctl.cli._load import base_dir, load_topology
+    from ipsecctl.cli._plan import print_plan
+    from ipsecctl.cli._view import print_json
+    from ipsecctl.deploy.prepare import prepare
+    from ipsecctl.plan import plan_json
+
+    topology = load_topology(file)
+    prepared = asyncio.run(prepare(topology, base_dir(topology), lab=lab, take_over=take_over))
+    if json:
+        print_json(plan_json(prepared.plans, {n: e.summary for n, e in prepared.failures.items()}))
+    else:
+        print_plan(prepared.plans, prepared.failures, sys.stdout, wide=wide)
+    if any(plan.conflicts for plan in prepared.plans):
+        raise typer.Exit(1)
+    if prepared.failures:
+        raise typer.Exit(min(error.exit_status for error in prepared.failures.values()))
+    if detailed_exitcode and any(plan.changes for plan in prepared.plans):
+        raise typer.Exit(2)

@@ -1,0 +1,90 @@
+"""``ipsecctl secret``: make strong pre-shared keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ipsecctl.cli._load import base_dir, check_file
+from ipsecctl.cli._view import print_diagnostics, print_json, say
+from ipsecctl.errors import Severity, TopologyRefused
+
+if TYPE_CHECKING:
+    from ipsecctl.topology import Topology
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def group() -> None:
+    """Make strong pre-shared keys."""
+
+
+@app.command()
+def generate(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="A topology: make the PSK files that it misses.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make pre-shared keys of 256 random bits.
+
+    Without FILE one is printed. With FILE, every 'file:' PSK that the topology refers to and that is not
+    there is written, readable by you alone; none is shown, and none that is there is overwritten.
+
+    \b
+    ipsecctl secret generate
+    ipsecctl secret generate topologies/clinic-dc.yaml
+    """
+    from ipsecctl.secrets import generate_psk, write_missing
+
+    if file is None:
+        psk = generate_psk()
+        if as_json:
+            print_json({"schema": "ipsecctl/secret/1", "psk": psk})
+        else:
+            typer.echo(psk)
+        return
+    topology = _topology(file)
+    written = [str(path) for path in write_missing(topology, base_dir(topology))]
+    elsewhere = _not_in_files(topology)
+    if as_json:
+        print_json({"schema": "ipsecctl/secrets-written/1", "written": written, "not_in_files": elsewhere})
+        return
+    for path in written:
+        typer.echo(path)
+    say(_said(len(written)))
+    if elsewhere:
+        say(f"not in files, so not made here: {', '.join(elsewhere)}")
+
+
+def _topology(file: Path) -> Topology:
+    """Read a topology without looking at its secrets, which are still to be made."""
+    loaded, diagnostics = check_file(file, secrets=False)
+    if loaded.topology is None:
+        raise TopologyRefused(diagnostics)
+    print_diagnostics([finding for finding in diagnostics if finding.severity is Severity.WARNING])
+    return loaded.topology
+
+
+def _not_in_files(topology: Topology) -> list[str]:
+    """Return the PSK references that are no files, sorted."""
+    ends = (end for tunnel in topology.tunnels for end in (tunnel.left, tunnel.right))
+    psks = {end.credential.psk for end in ends if end.credential.psk is not None}
+    return sorted(str(psk) for psk in psks if psk.kind.value != "file")
+
+
+def _said(written: int) -> str:
+    if not written:
+        return "no PSK file is missing"
+    return f"{written} PSK{'s' if written > 1 else ''} written, readable by you alone"

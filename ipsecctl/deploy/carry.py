@@ -1,0 +1,163 @@
+"""Carry a plan out on one gateway.
+
+In this order: the record of what is begun and the files; firewall, sysctls and routes; credentials; connections;
+then what is no longer wanted; last the record of what was done. Cut off anywhere, the record names all that is ours,
+and the next apply goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+from ipsecctl.deploy.activate import activate
+from ipsecctl.errors import ApplyFailed, ViciRefused
+from ipsecctl.gateway import (
+    RECORD_PATH,
+    Handle,
+    NewFile,
+    Observed,
+    Record,
+    Seen,
+    list_connections,
+    write_files,
+)
+from ipsecctl.plan import GatewayPlan, Kind, Part, Wanted, file_entry
+from ipsecctl.render import STRONGSWAN_FILE
+from ipsecctl.vici import Client
+
+__all__ = ["carry_out"]
+
+_SET = (Kind.CREATE, Kind.CHANGE)
+
+
+async def carry_out(handle: Handle, plan: GatewayPlan, wanted: Wanted, observed: Observed) -> None:
+    """Bring one gateway to its desired state.
+
+    Raises ``ApplyFailed`` with all that charon refused (the rest is done and recorded), or with the first other
+    thing that failed; ``GatewayUnreachable`` and ``ViciError`` when the gateway or its charon went away.
+    """
+    await _Carrier(handle, plan, wanted, observed).carry_out()
+
+
+class _Carrier:
+    def __init__(self, handle: Handle, plan: GatewayPlan, wanted: Wanted, observed: Observed) -> None:
+        self.handle = handle
+        self.plan = plan
+        self.wanted = wanted
+        self.observed = observed
+        self.record = observed.facts.record or Record.fresh()
+        self.key_ids: dict[str, str] = {}
+        self.refused: dict[tuple[Part, str], str] = {}
+
+    async def carry_out(self) -> None:
+        await self._write_files()
+        firewall = await activate(self.handle, self.plan)
+        async with self.handle.vici(timeout_s=30.0) as client:
+            await self._load(client)
+            await self._unload(client)
+            connections = await list_connections(client)
+        await self._finish(self.observed.facts.firewall if firewall is None else firewall, connections)
+        if self.refused:
+            raise ApplyFailed(f"{self.handle.name}: " + "; ".join(self.refused.values()))
+
+    # -------------------------------------------------------------------------------------------------- files
+
+    async def _write_files(self) -> None:
+        names = [change.name for change in self.plan.of(Part.FILE, *_SET)]
+        files = [NewFile(RECORD_PATH, self._begun().to_json(), 0o600)]
+        files += [self.wanted.files[name] for name in names]
+        await write_files(self.handle, files, [c.name for c in self.plan.of(Part.FILE, Kind.REMOVE)])
+
+    def _begun(self) -> Record:
+        """Return the record to stand while we are at work: what is about to change has no digest."""
+
+        def begun(part: Part, digests: Mapping[str, str]) -> dict[str, str]:
+            return {**digests, **{change.name: "" for change in self.plan.of(part, *_SET)}}
+
+        return replace(
+            self.record,
+            topology=self.wanted.topology,
+            files=begun(Part.FILE, self.record.files),
+            connections=begun(Part.CONNECTION, self.record.connections),
+            shared=begun(Part.SHARED, self.record.shared),
+            certificates=begun(Part.CERTIFICATE, self.record.certificates),
+        )
+
+    # --------------------------------------------------------------------------------------------------- VICI
+
+    async def _load(self, client: Client) -> None:
+        if any(change.name == STRONGSWAN_FILE for change in self.plan.of(Part.FILE)):
+            await client.command("reload-settings")
+        for name in self._names(Part.CERTIFICATE):
+            await self._command(client, Part.CERTIFICATE, name, "load-cert", self.wanted.certificates[name])
+        for name in self._names(Part.KEY):
+            answer = await self._command(client, Part.KEY, name, "load-key", self.wanted.keys[name])
+            self.key_ids[name] = answer.get("id", "")
+        for name in self._names(Part.SHARED):
+            await self._command(client, Part.SHARED, name, "load-shared", self.wanted.shared[name])
+        for name in self._names(Part.CONNECTION):
+            message = {name: self.wanted.connections[name]}
+            await self._command(client, Part.CONNECTION, name, "load-conn", message)
+
+    async def _unload(self, client: Client) -> None:
+        for change in self.plan.of(Part.CONNECTION, Kind.REMOVE):
+            await self._command(client, Part.CONNECTION, change.name, "unload-conn", {"name": change.name})
+            with suppress(ViciRefused):  # it has no SA
+                await client.command("terminate", {"ike": change.name, "timeout": "-1"})
+        for change in self.plan.of(Part.SHARED, Kind.REMOVE):
+            await self._command(client, Part.SHARED, change.name, "unload-shared", {"id": change.name})
+        for change in self.plan.of(Part.KEY, Kind.REMOVE):
+            key_id, _ = self.record.keys[change.name]
+            if key_id in self.observed.keys:
+                await self._command(client, Part.KEY, change.name, "unload-key", {"id": key_id})
+
+    def _names(self, part: Part) -> list[str]:
+        return [change.name for change in self.plan.of(part, *_SET)]
+
+    async def _command(
+        self, client: Client, part: Part, name: str, command: str, message: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Send a command; what charon refuses is remembered and does not stop the rest."""
+        try:
+            return await client.command(command, message)
+        except ViciRefused as exc:
+            self.refused[part, name] = f"{part} '{name}': {exc.summary}"
+            return {}
+
+    # ------------------------------------------------------------------------------------------------- record
+
+    async def _finish(self, firewall: str, connections: Mapping[str, Any]) -> None:
+        """Write down what was done; what charon refused stays "begun", so that the next apply tries again."""
+        key, wanted = self.record, self.wanted
+        loaded = {name: connections[name] for name in wanted.connections if name in connections}
+
+        def digests(part: Part, objects: Mapping[str, Any]) -> dict[str, str]:
+            done = {name: key.digest(str(part), value) for name, value in objects.items()}
+            return done | {name: "" for refused, name in self.refused if refused is part}
+
+        files = {p: file_entry(sha256(f.content).hexdigest(), f.mode) for p, f in wanted.files.items()}
+        keys = digests(Part.KEY, wanted.keys)
+        record = replace(
+            self.record,
+            topology=wanted.topology,
+            files=digests(Part.FILE, files),
+            connections=digests(Part.CONNECTION, wanted.connections),
+            shared=digests(Part.SHARED, wanted.shared),
+            certificates=digests(Part.CERTIFICATE, wanted.certificates),
+            keys={name: (self._key_id(name), keys[name]) for name in wanted.keys},
+            messages=wanted.connections,
+            data_paths=wanted.data_paths,
+            seen=Seen(
+                version=self.observed.version,
+                connections={name: key.digest("seen", seen) for name, seen in loaded.items()},
+                firewall=firewall,
+            ),
+        )
+        await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
+
+    def _key_id(self, name: str) -> str:
+        return self.key_ids.get(name) or self.record.keys.get(name, ("", ""))[0]

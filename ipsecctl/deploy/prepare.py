@@ -1,0 +1,126 @@
+"""Before anything happens: reach and observe every gateway, compile, render, and plan."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipsecctl.desired import GatewayState, compile_topology
+from ipsecctl.errors import IpsecctlError
+from ipsecctl.gateway import Handle, Observed, observe, reach
+from ipsecctl.plan import GatewayPlan, Wanted, plan_gateway, wanted
+from ipsecctl.render import render_files, render_messages
+from ipsecctl.secrets import Secret, read, read_certificate
+from ipsecctl.topology import DataPath, SecretRef, Topology
+
+__all__ = ["SIDE_BY_SIDE", "Prepared", "prepare"]
+
+SIDE_BY_SIDE = 16
+"""How many gateways are worked on at a time: each takes two child processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that is known before an apply, by gateway; ``failures`` has those that could not be observed."""
+
+    topology: Topology
+    states: tuple[GatewayState, ...]
+    handles: Mapping[str, Handle]
+    observed: Mapping[str, Observed]
+    wanted: Mapping[str, Wanted]
+    plans: tuple[GatewayPlan, ...]
+    failures: Mapping[str, IpsecctlError]
+
+
+async def prepare(
+    topology: Topology,
+    base: Path,
+    *,
+    lab: str | None = None,
+    take_over: bool = False,
+    timeout_s: float = 20.0,
+) -> Prepared:
+    """Plan every managed gateway of a topology whose files lie in ``base``.
+
+    ``lab`` says that the gateways are the containers of that lab. A gateway that cannot be reached or read is among
+    the failures and does not hold up the others, for at most ``timeout_s`` seconds. Raises ``SecretUnavailable``
+    for a secret or certificate that cannot be read.
+    """
+    handles, failures = _handles(topology, lab)
+    observed = await _observe_all(handles, failures, timeout_s)
+    data_paths = _data_paths(observed.values())
+    states = compile_topology(topology, data_paths)
+    secrets, certificates = _read_all(states, base)
+    known = {name: str(path) for name, path in sorted(data_paths.items())}
+    targets = {
+        state.name: wanted(
+            topology.name,
+            state,
+            render_files(state, secrets, certificates),
+            render_messages(state, secrets, certificates),
+            known,
+        )
+        for state in states
+        if state.name in observed
+    }
+    plans = tuple(
+        plan_gateway(targets[name], observed[name], take_over=take_over) for name in sorted(targets)
+    )
+    return Prepared(topology, states, handles, observed, targets, plans, failures)
+
+
+def _handles(topology: Topology, lab: str | None) -> tuple[dict[str, Handle], dict[str, IpsecctlError]]:
+    handles: dict[str, Handle] = {}
+    failures: dict[str, IpsecctlError] = {}
+    for gateway in topology.gateways():
+        if gateway.managed:
+            try:
+                handles[gateway.name] = reach(gateway, topology.name, lab)
+            except IpsecctlError as error:
+                failures[gateway.name] = error
+    return handles, failures
+
+
+async def _observe_all(
+    handles: Mapping[str, Handle], failures: dict[str, IpsecctlError], timeout_s: float
+) -> dict[str, Observed]:
+    """Observe all gateways side by side; those that fail go to ``failures``."""
+    bound = asyncio.Semaphore(SIDE_BY_SIDE)
+    observed: dict[str, Observed] = {}
+
+    async def one(handle: Handle) -> None:
+        async with bound:
+            try:
+                observed[handle.name] = await observe(handle, timeout_s=timeout_s)
+            except IpsecctlError as error:
+                failures[handle.name] = error
+
+    async with asyncio.TaskGroup() as group:
+        for handle in handles.values():
+            group.create_task(one(handle))
+    return observed
+
+
+def _data_paths(observed: Iterable[Observed]) -> dict[str, DataPath]:
+    """Return each gateway's data path: seen now, or else as one that was reached remembers it.
+
+    So a gateway that is away for a moment does not change what its neighbours are to be.
+    """
+    paths: dict[str, DataPath] = {}
+    for seen in observed:
+        record = seen.facts.record
+        for name, path in (record.data_paths if record else {}).items():
+            paths.setdefault(name, DataPath(path))
+    return paths | {seen.gateway: seen.data_path for seen in observed}
+
+
+def _read_all(states: Iterable[GatewayState], base: Path) -> tuple[dict[SecretRef, Secret], dict[str, bytes]]:
+    refs = {key.secret for state in states for key in state.shared_keys}
+    refs |= {key.secret for state in states for key in state.private_keys}
+    sources = {file.source for state in states for file in state.certificates}
+    return (
+        {ref: read(ref, base) for ref in sorted(refs)},
+        {source: read_certificate(source, base) for source in sorted(sources)},
+    )

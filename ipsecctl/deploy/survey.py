@@ -1,0 +1,94 @@
+"""Look at all gateways of a topology at once and judge its tunnels: what ``status`` shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ipsecctl.desired import compile_topology
+from ipsecctl.errors import GatewayUnreachable, IpsecctlError
+from ipsecctl.gateway import Handle, LiveView, look, reach
+from ipsecctl.health import Declared, TunnelHealth, declare, judge
+from ipsecctl.topology import Topology
+
+__all__ = ["Survey", "survey"]
+
+_SIDE_BY_SIDE = 64
+_LOOK_AGAIN_S = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The verdicts, worst first, what was seen at each managed gateway, and when."""
+
+    tunnels: tuple[TunnelHealth, ...]
+    views: Mapping[str, LiveView | GatewayUnreachable]
+    time: datetime
+
+
+async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float = 4.0) -> Survey:
+    """Return what is known of every declared tunnel after at most ``timeout_s`` seconds in all.
+
+    What does not fit together at the two ends of a tunnel is looked at a second time: a rekey between the looks at
+    one end and at the other has the same appearance. ``lab``: the gateways are the containers of that lab.
+    """
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    declared = declare(topology, compile_topology(topology))
+    views: dict[str, LiveView | GatewayUnreachable] = {}
+    handles = _handles(topology, lab, views)
+    await _look_at(handles, views, deadline)
+    now = datetime.now(UTC)
+    tunnels = judge(declared, views, now)
+    doubtful = _doubtful(declared, tunnels)
+    if doubtful and asyncio.get_running_loop().time() + 3 * _LOOK_AGAIN_S < deadline:
+        await asyncio.sleep(_LOOK_AGAIN_S)
+        again: dict[str, LiveView | GatewayUnreachable] = {}
+        await _look_at({name: handles[name] for name in doubtful if name in handles}, again, deadline)
+        # A second look that fails says less than the first one did.
+        views |= {name: view for name, view in again.items() if isinstance(view, LiveView)}
+        now = datetime.now(UTC)
+        tunnels = judge(declared, views, now)
+    return Survey(tunnels, views, now)
+
+
+def _handles(
+    topology: Topology, lab: str | None, views: dict[str, LiveView | GatewayUnreachable]
+) -> dict[str, Handle]:
+    handles: dict[str, Handle] = {}
+    for gateway in topology.gateways():
+        if gateway.managed:
+            try:
+                handles[gateway.name] = reach(gateway, topology.name, lab)
+            except IpsecctlError as error:
+                views[gateway.name] = GatewayUnreachable(gateway.name, error.summary, error.hint)
+    return handles
+
+
+async def _look_at(
+    handles: Mapping[str, Handle], views: dict[str, LiveView | GatewayUnreachable], deadline: float
+) -> None:
+    """Look at gateways side by side until ``deadline`` (of the loop's clock), whatever one of them does."""
+    bound = asyncio.Semaphore(_SIDE_BY_SIDE)
+    loop = asyncio.get_running_loop()
+
+    async def one(handle: Handle) -> None:
+        try:
+            async with asyncio.timeout_at(deadline), bound:
+                left_s = max(deadline - loop.time(), 0.01)
+                views[handle.name] = await look(handle, timeout_s=left_s)
+        except TimeoutError:
+            views[handle.name] = GatewayUnreachable(handle.name, "its turn did not come in time")
+        except GatewayUnreachable as error:
+            views[handle.name] = error
+
+    async with asyncio.TaskGroup() as group:
+        for handle in handles.values():
+            group.create_task(one(handle))
+
+
+def _doubtful(declared: tuple[Declared, ...], tunnels: tuple[TunnelHealth, ...]) -> set[str]:
+    """Return the gateways of tunnels whose ends do not fit together."""
+    names = {tunnel.name for tunnel in tunnels if tunnel.unsteady}
+    return {gateway.name for t in declared if t.name in names for gateway in (t.left, t.right)}

@@ -1,0 +1,172 @@
+"""Bring tunnels up and wait for them: initiate at the end that calls, then look at both ends until they fit.
+
+Nothing here waits inside charon: ``initiate`` and ``terminate`` with a timeout of -1 only queue the work, and
+``list-sas`` shows what came of it. A blocking one holds a worker thread of charon until it is done, and charon has 16.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ipsecctl.deploy.watch import Watch
+from ipsecctl.desired import GatewayState
+from ipsecctl.errors import IpsecctlError
+from ipsecctl.health import Declared, EndState, EndView, TunnelHealth, Verdict, judge
+
+__all__ = ["TunnelResult", "bring_up", "callers"]
+
+_POLL_S = 0.1
+_RETRY_S = 1.0
+_MAX_RETRY_S = 8.0
+_SETTLE_S = 1.0
+"""How long two ends that do not fit may be only out of step, before the SAs at the calling end are made anew."""
+
+Callers = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelResult:
+    """What became of a tunnel: its last verdict, and in ``took_s`` seconds from the start; ``acted`` if we did it."""
+
+    health: TunnelHealth
+    took_s: float
+    acted: bool
+
+    @property
+    def name(self) -> str:
+        return self.health.name
+
+    @property
+    def up(self) -> bool:
+        return self.health.verdict is Verdict.UP
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A tunnel on its way up. Times are of ``time.monotonic``."""
+
+    tunnel: Declared
+    caller: str | None
+    retire: frozenset[int] = frozenset()
+    acted: bool = False
+    retry_s: float = _RETRY_S
+    next_try: float = 0.0
+    out_of_step_since: float | None = None
+    refusals: list[str] = field(default_factory=list)
+
+
+def callers(states: Iterable[GatewayState], declared: Iterable[Declared]) -> dict[str, str]:
+    """Return, by tunnel, the gateway from which to bring it up: the one that initiates, if it is ours."""
+    ours = {c.name: state.name for state in states for c in state.connections if c.initiates}
+    return {tunnel.name: ours[tunnel.name] for tunnel in declared if tunnel.name in ours}
+
+
+async def bring_up(
+    watch: Watch,
+    tunnels: Iterable[Declared],
+    calling: Callers,
+    renew: Mapping[str, frozenset[int]],
+    *,
+    wait_s: float,
+    report: Callable[[TunnelResult], None],
+) -> tuple[TunnelResult, ...]:
+    """Bring tunnels up for at most ``wait_s`` seconds; return what became of each, sorted by name.
+
+    ``calling`` says by tunnel which gateway initiates; the others are only waited for. ``renew`` holds, by tunnel, the
+    unique ids of IKE_SAs at the calling gateway that must go first, because they have an old configuration. ``report``
+    is called as soon as a tunnel's result is known.
+    """
+    started = time.monotonic()
+    pending = {t.name: _Pending(t, calling.get(t.name), renew.get(t.name, frozenset())) for t in tunnels}
+    results = []
+    while pending:
+        views = await watch.look(
+            {g for p in pending.values() for g in (p.tunnel.left.name, p.tunnel.right.name)}
+        )
+        now = time.monotonic()
+        healths = judge([p.tunnel for p in pending.values()], views, datetime.now(UTC))
+        for health in healths:
+            entry = pending[health.name]
+            if now - started >= wait_s or _settled(entry, health):
+                result = TunnelResult(_with_refusals(health, entry), now - started, entry.acted)
+                results.append(result)
+                report(result)
+                del pending[health.name]
+            else:
+                await _push(watch, entry, health, now)
+        # Looking costs charon and us in proportion to what there is to see: leave twice that time free.
+        await asyncio.sleep(max(_POLL_S, 2 * (time.monotonic() - now)) if pending else 0)
+    return tuple(sorted(results, key=lambda result: result.name))
+
+
+def _settled(entry: _Pending, health: TunnelHealth) -> bool:
+    if health.verdict is Verdict.UNKNOWN:
+        return True  # waiting does not bring a lost gateway back
+    # Without its configuration, or without charon, an end does not come up however long one waits.
+    hopeless = any(end.error or (end.state is EndState.SEEN and not end.loaded) for end in health.ends)
+    return hopeless or (health.verdict is Verdict.UP and not _old(entry, health))
+
+
+def _old(entry: _Pending, health: TunnelHealth) -> frozenset[int]:
+    """Return which of the IKE_SAs that must go are still there."""
+    end = _calling_end(entry, health)
+    return entry.retire & {sa.unique_id for sa in end.sas} if end else frozenset()
+
+
+def _calling_end(entry: _Pending, health: TunnelHealth) -> EndView | None:
+    return next((end for end in health.ends if end.gateway == entry.caller), None)
+
+
+def _with_refusals(health: TunnelHealth, entry: _Pending) -> TunnelHealth:
+    if health.verdict is Verdict.UP or not entry.refusals:
+        return health
+    causes = (*health.causes, f"{entry.caller}: {entry.refusals[-1]}")
+    return TunnelHealth(health.name, health.verdict, causes, health.ends, health.children)
+
+
+async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float) -> None:
+    """Do the next thing that brings a tunnel nearer to being up, if there is one now."""
+    end = _calling_end(entry, health)
+    client = watch.client(entry.caller) if entry.caller else None
+    if end is None or client is None or now < entry.next_try:
+        return
+    _mark_stale(entry, health, end, now)
+    commands = [
+        ("terminate", {"ike-id": str(unique_id), "force": "yes", "timeout": "-1"})
+        for unique_id in sorted(_old(entry, health))
+    ]
+    if not commands and not any(sa.state in ("CREATED", "CONNECTING") for sa in end.sas):
+        commands = [
+            ("initiate", {"ike": entry.tunnel.name, "child": child, "timeout": "-1"})
+            for child in _missing(entry.tunnel, end)
+        ]
+        entry.retry_s = min(entry.retry_s * 2, _MAX_RETRY_S)
+    for command, message in commands:
+        entry.acted = True
+        entry.next_try = now + (entry.retry_s if command == "initiate" else _POLL_S)
+        try:
+            await client.command(command, message)
+        except IpsecctlError as refused:
+            entry.refusals.append(refused.summary)
+
+
+def _missing(tunnel: Declared, end: EndView) -> list[str]:
+    there = {
+        child.name for sa in end.sas for child in sa.children if child.state not in ("DELETING", "DELETED")
+    }
+    return [child for child in tunnel.children if child not in there]
+
+
+def _mark_stale(entry: _Pending, health: TunnelHealth, end: EndView, now: float) -> None:
+    """Let the calling end's IKE_SAs go when the far end has stayed out of step with them."""
+    if health.verdict is not Verdict.DEGRADED or not health.unsteady:
+        entry.out_of_step_since = None
+    elif entry.out_of_step_since is None:
+        entry.out_of_step_since = now
+    elif now - entry.out_of_step_since > _SETTLE_S:
+        entry.retire |= {sa.unique_id for sa in end.sas}
+        entry.out_of_step_since = None

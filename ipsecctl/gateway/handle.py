@@ -1,0 +1,49 @@
+"""What the rooms above see of a gateway: commands and charon's socket, however it is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from ipsecctl.vici import Client
+
+__all__ = ["Completed", "Handle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that has ended: exit status (negative: the signal that killed it) and what it wrote."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def error(self) -> str:
+        """The last thing it complained about, on one line."""
+        lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1].strip() if lines else f"exit status {self.status}"
+
+
+class Handle(Protocol):
+    """A gateway that can be reached. All methods raise ``GatewayUnreachable`` when it cannot after all."""
+
+    @property
+    def name(self) -> str:
+        """The gateway's name in the topology."""
+
+    async def run(self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = 10.0) -> Completed:
+        """Run a command there; any exit status is an answer.
+
+        A command that takes longer than ``timeout_s`` seconds is killed and counts as ``GatewayUnreachable``.
+        """
+
+    def vici(self, *, timeout_s: float = 10.0) -> AbstractAsyncContextManager[Client]:
+        """Connect to its charon.
+
+        Entering raises ``GatewayUnreachable``, with ``charon_down`` when the gateway answers and charon
+        does not run there. ``timeout_s`` becomes the client's; at most two connections to one gateway at a
+        time.
+        """

@@ -1,0 +1,23 @@
+"""Names and places that are the same on every gateway."""
+
+from __future__ import annotations
+
+__all__ = ["NFT_TABLE", "RECORD_PATH", "ROUTE_PROTOCOL", "STATE_DIR", "VICI_SOCKETS", "container_name"]
+
+VICI_SOCKETS = ("/run/charon.vici", "/var/run/charon.vici", "/run/strongswan/charon.vici")
+"""Where distributions let charon put its socket, in the order in which they are tried."""
+
+STATE_DIR = "/var/lib/ipsecctl"
+RECORD_PATH = f"{STATE_DIR}/applied.json"
+"""What was applied to this gateway; see ``ipsecctl.gateway.record``."""
+
+NFT_TABLE = ("inet", "ipsecctl")
+"""Family and name of the nftables table that is ours."""
+
+ROUTE_PROTOCOL = "213"
+"""The protocol number (as ``ip route`` has it) that marks a route as ours."""
+
+
+def container_name(lab: str, node: str) -> str:
+    """Return the name of a lab node's container."""
+    return f"ipsecctl-{lab}-{node}"

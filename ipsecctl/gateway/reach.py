@@ -1,0 +1,34 @@
+"""From a gateway of the topology to a handle."""
+
+from __future__ import annotations
+
+from ipsecctl.errors import IpsecctlError
+from ipsecctl.gateway.container import Container
+from ipsecctl.gateway.handle import Handle
+from ipsecctl.gateway.local import LocalHost
+from ipsecctl.gateway.names import container_name
+from ipsecctl.topology import ControlKind, Gateway
+
+__all__ = ["reach"]
+
+
+def reach(gateway: Gateway, topology_name: str, lab: str | None = None) -> Handle:
+    """Return the handle of a gateway, without touching it.
+
+    ``lab`` overrides the gateway's ``control``: it is then the container of that lab. A control of ``lab``
+    without a name means the lab named as the topology. Raises ``IpsecctlError`` for a kind of control that
+    is not there yet.
+    """
+    if lab is not None:
+        return Container(gateway.name, container_name(lab, gateway.name))
+    match gateway.control.kind:
+        case ControlKind.LAB:
+            name = gateway.control.target or topology_name
+            return Container(gateway.name, container_name(name, gateway.name))
+        case ControlKind.LOCAL:
+            return LocalHost(gateway.name)
+        case ControlKind.SSH:
+            raise IpsecctlError(
+                f"{gateway.name}: control over SSH ({gateway.control.target}) is not there in this version",
+                "Run ipsecctl on the gateway itself with 'control: local', or try it in a lab with --lab NAME.",
+            )

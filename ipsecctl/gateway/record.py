@@ -1,0 +1,126 @@
+"""The record that ``apply`` leaves on a gateway: what is ours there, and what it was when we made it.
+
+charon cannot read everything back, and no object carries a maker's mark. So a file beside its state names
+what we loaded, with a keyed digest (HMAC-SHA-256, the key random and in the record) of each object as it was
+sent, and of what charon reported for it right afterwards. The file is for its owner only, and holds no
+secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+__all__ = ["Record", "Seen", "canonical"]
+
+_FORMAT = "ipsecctl/record/1"
+Digests: TypeAlias = Mapping[str, str]
+
+
+def canonical(value: Any) -> bytes:
+    """Return a value of mappings, lists, ``str`` and ``bytes`` as bytes that are equal when it is."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"no canonical form for {type(value).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the gateway reported right after the apply, as digests by name: to tell drift from a change of mind.
+
+    ``version`` is charon's at that time: another one may report the same thing in other words.
+    """
+
+    version: str = ""
+    connections: Digests = field(default_factory=dict)
+    firewall: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was applied. The mappings go from the name of an object to its digest; "" is "begun, not known to be done".
+
+    ``files`` is by path, ``certificates`` by target, ``shared`` by charon's id. ``keys`` holds (charon's id,
+    digest) by target. ``messages`` has the connections as they were sent (there is no secret in them), for
+    the old values of a later plan. ``data_paths`` is the data path of each gateway of the topology, as far as
+    it was known.
+    """
+
+    key: bytes
+    topology: str = ""
+    files: Digests = field(default_factory=dict)
+    connections: Digests = field(default_factory=dict)
+    shared: Digests = field(default_factory=dict)
+    certificates: Digests = field(default_factory=dict)
+    keys: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    messages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    data_paths: Mapping[str, str] = field(default_factory=dict)
+    seen: Seen = field(default_factory=Seen)
+
+    @classmethod
+    def fresh(cls) -> Record:
+        """Return the record of a gateway on which nothing is ours, with a new key."""
+        return cls(key=secrets.token_bytes(32))
+
+    def digest(self, kind: str, value: Any) -> str:
+        """Return the digest of an object of a kind (``file``, ``connection``, ...) under this record's key."""
+        return hmac.new(self.key, kind.encode() + b"\0" + canonical(value), hashlib.sha256).hexdigest()
+
+    def to_json(self) -> bytes:
+        """Return the record as its file holds it."""
+        document = {
+            "schema": _FORMAT,
+            "key": self.key.hex(),
+            "topology": self.topology,
+            "files": self.files,
+            "connections": self.connections,
+            "shared": self.shared,
+            "certificates": self.certificates,
+            "keys": {target: list(entry) for target, entry in self.keys.items()},
+            "messages": self.messages,
+            "data_paths": self.data_paths,
+            "seen": {
+                "version": self.seen.version,
+                "connections": self.seen.connections,
+                "firewall": self.seen.firewall,
+            },
+        }
+        return json.dumps(document, sort_keys=True, default=_plain).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Record:
+        """Return the record in a file's content. Raises ``ValueError`` when it is not one that we wrote."""
+        try:
+            document = json.loads(data)
+            if document["schema"] != _FORMAT:
+                raise ValueError(f"schema {document['schema']!r}")
+            return cls(
+                key=bytes.fromhex(document["key"]),
+                keys={target: (str(i), str(d)) for target, (i, d) in document["keys"].items()},
+                seen=Seen(**document["seen"]),
+                **{
+                    name: document[name]
+                    for name in (
+                        "topology",
+                        "files",
+                        "connections",
+                        "shared",
+                        "certificates",
+                        "messages",
+                        "data_paths",
+                    )
+                },
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise ValueError(f"not a record of ipsecctl: {exc!r}") from exc

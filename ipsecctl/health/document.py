@@ -1,0 +1,124 @@
+"""The document ``ipsecctl/status/1``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from ipsecctl.errors import GatewayUnreachable
+from ipsecctl.gateway import LiveView
+from ipsecctl.health.sa import ChildSa, IkeSa
+from ipsecctl.health.tunnel import EndState, EndView, TunnelHealth, Verdict
+
+__all__ = ["exit_status", "headline", "status_json"]
+
+
+def exit_status(tunnels: Iterable[TunnelHealth]) -> int:
+    """Return 0 when all tunnels are up, 3 when some could not be judged and none is known to be bad, otherwise 1."""
+    verdicts = {tunnel.verdict for tunnel in tunnels} - {Verdict.UP}
+    if not verdicts:
+        return 0
+    return 3 if verdicts == {Verdict.UNKNOWN} else 1
+
+
+def headline(tunnels: Iterable[TunnelHealth]) -> str:
+    """Return one line for a person: "2 of 41 tunnels down, 1 degraded"."""
+    verdicts = [tunnel.verdict for tunnel in tunnels]
+    total = f"{len(verdicts)} tunnel{'' if len(verdicts) == 1 else 's'}"
+    bad = [(v, verdicts.count(v)) for v in Verdict if v is not Verdict.UP and v in verdicts]
+    if not bad:
+        return f"all {total} up" if len(verdicts) != 1 else f"{total}, up"
+    first, *rest = bad
+    return ", ".join(
+        [f"{first[1]} of {total} {first[0]}", *(f"{count} {verdict}" for verdict, count in rest)]
+    )
+
+
+def status_json(
+    tunnels: Iterable[TunnelHealth],
+    views: Mapping[str, LiveView | GatewayUnreachable],
+    now: datetime,
+) -> dict[str, Any]:
+    """Return the whole document; tunnels keep their order, gateways are sorted by name."""
+    tunnels = tuple(tunnels)
+    return {
+        "schema": "ipsecctl/status/1",
+        "time": now.isoformat(timespec="seconds"),
+        "headline": headline(tunnels),
+        "tunnels": [_tunnel(tunnel) for tunnel in tunnels],
+        "gateways": [_gateway(name, view) for name, view in sorted(views.items())],
+    }
+
+
+def _gateway(name: str, view: LiveView | GatewayUnreachable) -> dict[str, Any]:
+    if isinstance(view, LiveView):
+        return {"name": name, "reached": True, "charon": view.version}
+    return {
+        "name": name,
+        "reached": view.charon_down,
+        "charon": None,
+        "charon_down": view.charon_down,
+        "cause": view.cause,
+        "hint": view.hint,
+    }
+
+
+def _tunnel(tunnel: TunnelHealth) -> dict[str, Any]:
+    return {
+        "name": tunnel.name,
+        "verdict": str(tunnel.verdict),
+        "causes": list(tunnel.causes),
+        "since": tunnel.since.isoformat(timespec="seconds") if tunnel.since else None,
+        "far_end": "managed" if tunnel.far_end_managed else "not managed",
+        "children": list(tunnel.children),
+        "ends": [_end(end) for end in tunnel.ends],
+    }
+
+
+def _end(end: EndView) -> dict[str, Any]:
+    return {
+        "gateway": end.gateway,
+        "site": end.site,
+        "state": str(end.state),
+        "error": end.error,
+        "loaded": end.loaded if end.state is EndState.SEEN else None,
+        "ike_sas": [_ike(sa) for sa in end.sas],
+    }
+
+
+def _ike(sa: IkeSa) -> dict[str, Any]:
+    return {
+        "unique_id": sa.unique_id,
+        "state": sa.state,
+        "initiator": sa.initiator,
+        "local": {"host": sa.local_host, "port": sa.local_port, "identity": sa.local_id},
+        "remote": {"host": sa.remote_host, "port": sa.remote_port, "identity": sa.remote_id},
+        "spis": {"initiator": sa.initiator_spi, "responder": sa.responder_spi},
+        "algorithms": sa.suite,
+        "nat_t": {"local": sa.nat_local, "remote": sa.nat_remote},
+        "age_s": sa.age_s,
+        "rekey_in_s": sa.rekey_in_s,
+        "child_sas": [_child(child) for child in sa.children],
+    }
+
+
+def _child(sa: ChildSa) -> dict[str, Any]:
+    return {
+        "name": sa.name,
+        "unique_id": sa.unique_id,
+        "state": sa.state,
+        "spi_in": sa.spi_in,
+        "spi_out": sa.spi_out,
+        "algorithms": sa.suite,
+        "local_ts": list(sa.local_ts),
+        "remote_ts": list(sa.remote_ts),
+        "nat_t": sa.encapsulated,
+        "bytes_in": sa.bytes_in,
+        "packets_in": sa.packets_in,
+        "bytes_out": sa.bytes_out,
+        "packets_out": sa.packets_out,
+        "age_s": sa.age_s,
+        "rekey_in_s": sa.rekey_in_s,
+        "life_in_s": sa.life_in_s,
+    }

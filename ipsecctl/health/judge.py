@@ -1,0 +1,227 @@
+"""Verdicts: declared tunnels against what both of their ends show.
+
+A tunnel is up when each of its children has a CHILD_SA in state INSTALLED at both ends whose SPIs match
+crosswise: the inbound SPI of one end is the outbound SPI of the other, so what one seals the other opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from ipsecctl.errors import GatewayUnreachable
+from ipsecctl.gateway import LiveView
+from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
+from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
+from ipsecctl.topology import Gateway
+
+__all__ = ["judge"]
+
+
+class _Health(Protocol):
+    """Makes the result for the tunnel at hand."""
+
+    def __call__(
+        self, verdict: Verdict, causes: Iterable[str], *, unsteady: bool = False
+    ) -> TunnelHealth: ...
+
+
+def judge(
+    tunnels: Iterable[Declared], views: Mapping[str, LiveView | GatewayUnreachable], now: datetime
+) -> tuple[TunnelHealth, ...]:
+    """Return the verdict on each tunnel, worst first, then by name.
+
+    ``views`` holds, by gateway, what was seen there or why nothing could be; a gateway that is missing in it
+    counts as not reached.
+    """
+    by_name = {gateway: _by_connection(view) for gateway, view in views.items()}
+
+    def end(gateway: Gateway, tunnel: str) -> EndView:
+        return _end(gateway, tunnel, views.get(gateway.name), by_name.get(gateway.name, {}))
+
+    verdicts = (_judge(t, (end(t.left, t.name), end(t.right, t.name)), now) for t in tunnels)
+    return tuple(sorted(verdicts, key=lambda health: (health.verdict, health.name)))
+
+
+def _by_connection(view: LiveView | GatewayUnreachable) -> dict[str, tuple[IkeSa, ...]]:
+    if isinstance(view, GatewayUnreachable):
+        return {}
+    found: dict[str, tuple[IkeSa, ...]] = {}
+    for sa in parse_list_sas(view.sas):
+        found[sa.name] = (*found.get(sa.name, ()), sa)
+    return found
+
+
+def _end(
+    gateway: Gateway,
+    tunnel: str,
+    view: LiveView | GatewayUnreachable | None,
+    sas: Mapping[str, tuple[IkeSa, ...]],
+) -> EndView:
+    if not gateway.managed:
+        return EndView(gateway.name, gateway.site, EndState.NOT_MANAGED)
+    if isinstance(view, LiveView):
+        loaded = tunnel in view.connections
+        return EndView(gateway.name, gateway.site, EndState.SEEN, sas.get(tunnel, ()), loaded)
+    down = view is not None and view.charon_down
+    state = EndState.CHARON_DOWN if down else EndState.UNREACHABLE
+    return EndView(gateway.name, gateway.site, state, error=view.cause if view else "it was not looked at")
+
+
+def _judge(tunnel: Declared, ends: tuple[EndView, EndView], now: datetime) -> TunnelHealth:
+    def health(verdict: Verdict, causes: Iterable[str], *, unsteady: bool = False) -> TunnelHealth:
+        since = _since(ends, now) if verdict is Verdict.UP else None
+        return TunnelHealth(tunnel.name, verdict, tuple(causes), ends, tunnel.children, since, unsteady)
+
+    dead = [f"{end.gateway}: {end.error}" for end in ends if end.state is EndState.CHARON_DOWN]
+    lost = [
+        f"{end.gateway} cannot be reached: {end.error}" for end in ends if end.state is EndState.UNREACHABLE
+    ]
+    seen = [end for end in ends if end.state is EndState.SEEN]
+    if dead:
+        return health(Verdict.DOWN, dead + lost)
+    if lost:
+        return health(Verdict.UNKNOWN, lost + [_one_sided(end, tunnel) for end in seen])
+    if len(seen) == 1:
+        return _judge_alone(tunnel, seen[0], health)
+    return _judge_both(tunnel, seen[0], seen[1], health)
+
+
+def _since(ends: Iterable[EndView], now: datetime) -> datetime | None:
+    ages = [sa.age_s for end in ends for sa in end.sas if sa.age_s is not None]
+    return now - timedelta(seconds=max(ages)) if ages else None
+
+
+def _one_sided(end: EndView, tunnel: Declared) -> str:
+    """Return what the only end that is seen shows."""
+    missing = [name for name in tunnel.children if not _carrying(end, name)]
+    if not missing:
+        return f"as {end.gateway} sees it, it is up"
+    if len(missing) < len(tunnel.children):
+        return f"{end.gateway} has no CHILD_SA for {', '.join(missing)}"
+    return f"{end.gateway} has no CHILD_SA for it"
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What is wrong, gathered child by child."""
+
+    good: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    unsteady: bool = False
+
+
+def _judge_alone(tunnel: Declared, end: EndView, health: _Health) -> TunnelHealth:
+    """Judge by our end alone: the far one is not ours to look at."""
+    found = _Findings()
+    for name in tunnel.children:
+        installed = _carrying(end, name)
+        (found.good if installed else found.missing).append(name)
+        found.wrong += _duplicates(end, name)
+    return _conclude(found, (end,), health)
+
+
+def _judge_both(tunnel: Declared, left: EndView, right: EndView, health: _Health) -> TunnelHealth:
+    found = _Findings()
+    for name in tunnel.children:
+        _match(name, left, right, found)
+    for end in (left, right):
+        established = sum(sa.state == "ESTABLISHED" for sa in end.sas)
+        if established > 1:
+            found.wrong.append(f"{end.gateway} has {established} IKE_SAs for it")
+            found.unsteady = True
+    return _conclude(found, (left, right), health)
+
+
+def _match(name: str, left: EndView, right: EndView, found: _Findings) -> None:
+    """Find the CHILD_SAs of one child that fit together, and say what does not."""
+    ours, theirs = _carrying(left, name), _carrying(right, name)
+    by_spis = {(sa.spi_out, sa.spi_in): sa for sa in theirs}
+    pairs = [(sa, by_spis[sa.spi_in, sa.spi_out]) for sa in ours if (sa.spi_in, sa.spi_out) in by_spis]
+    if pairs:
+        found.good.append(name)
+        for mine, other in pairs:
+            found.wrong += _unlike(name, left, mine, right, other)
+    elif not ours and not theirs:
+        found.missing.append(name)
+    else:
+        found.unsteady = True
+        found.wrong.append(_unmatched(name, left, ours, right, theirs))
+    for end in (left, right):
+        found.wrong += (duplicates := _duplicates(end, name))
+        found.unsteady = found.unsteady or bool(duplicates)
+
+
+def _unmatched(name: str, left: EndView, ours: list[ChildSa], right: EndView, theirs: list[ChildSa]) -> str:
+    if ours and theirs:
+        return (
+            f"{name}: the ends have different CHILD_SAs ({left.gateway} receives on {ours[-1].spi_in}, "
+            f"{right.gateway} sends to {theirs[-1].spi_out})"
+        )
+    has, lacks, sa = (left, right, ours[-1]) if ours else (right, left, theirs[-1])
+    return f"{name}: only {has.gateway} has a CHILD_SA (it receives on {sa.spi_in}); {lacks.gateway} has none"
+
+
+def _unlike(name: str, left: EndView, mine: ChildSa, right: EndView, other: ChildSa) -> list[str]:
+    """Return what two halves of one CHILD_SA do not agree upon."""
+    unlike = []
+    if mine.suite != other.suite:
+        unlike.append(f"{name}: {left.gateway} uses {mine.suite}, {right.gateway} {other.suite}")
+    if mine.local_ts != other.remote_ts or mine.remote_ts != other.local_ts:
+        unlike.append(
+            f"{name}: the selectors differ: {_ts(mine)} at {left.gateway}, {_ts(other)} at {right.gateway}"
+        )
+    return unlike
+
+
+def _ts(sa: ChildSa) -> str:
+    return f"{' '.join(sa.local_ts)} === {' '.join(sa.remote_ts)}"
+
+
+def _duplicates(end: EndView, name: str) -> list[str]:
+    installed = sum(sa.installed for sa in _carrying(end, name))
+    return [f"{name}: {end.gateway} has {installed} CHILD_SAs for it"] if installed > 1 else []
+
+
+def _carrying(end: EndView, name: str) -> list[ChildSa]:
+    return [child for sa in end.sas for child in sa.children if child.name == name and child.carries]
+
+
+def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> TunnelHealth:
+    if not found.good and not found.wrong:
+        return health(Verdict.DOWN, _why_nothing(ends), unsteady=any(_under_way(end) for end in ends))
+    missing = [f"{name}: no CHILD_SA at either end" for name in found.missing]
+    if len(ends) == 1:
+        missing = [f"{name}: no CHILD_SA at {ends[0].gateway}" for name in found.missing]
+    if found.wrong or missing:
+        return health(Verdict.DEGRADED, found.wrong + missing, unsteady=found.unsteady)
+    return health(Verdict.UP, ())
+
+
+def _under_way(end: EndView) -> bool:
+    return any(sa.state in ("CREATED", "CONNECTING") for sa in end.sas)
+
+
+def _why_nothing(ends: tuple[EndView, ...]) -> list[str]:
+    """Return why there is no CHILD_SA anywhere, as far as the ends show it."""
+    causes = [
+        f"charon on {end.gateway} does not have the connection: apply the topology"
+        for end in ends
+        if not end.loaded
+    ]
+    for end in ends:
+        for sa in end.sas:
+            if sa.established:
+                causes.append(f"{end.gateway} has an IKE_SA with {sa.remote_host} and no CHILD_SA in it")
+            elif sa.initiator:
+                causes.append(f"{end.gateway} is calling {sa.remote_host} and has no IKE_SA yet")
+    if not causes:
+        causes.append(
+            f"neither {ends[0].gateway} nor {ends[1].gateway} has an IKE_SA for it"
+            if len(ends) > 1
+            else f"{ends[0].gateway} has no IKE_SA for it"
+        )
+    return causes

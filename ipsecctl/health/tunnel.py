@@ -1,0 +1,95 @@
+"""Declared tunnels, what their ends show, and the verdict: the types of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum, StrEnum
+
+from ipsecctl.desired import GatewayState
+from ipsecctl.health.sa import IkeSa
+from ipsecctl.topology import Gateway, Topology
+
+__all__ = ["Declared", "EndState", "EndView", "TunnelHealth", "Verdict", "declare"]
+
+
+class Verdict(IntEnum):
+    """What a tunnel is, worst first."""
+
+    DOWN = 0
+    UNKNOWN = 1
+    DEGRADED = 2
+    UP = 3
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class EndState(StrEnum):
+    """Whether we see an end, and if not, why."""
+
+    SEEN = "seen"
+    CHARON_DOWN = "charon is not running"
+    UNREACHABLE = "unreachable"
+    NOT_MANAGED = "not managed"
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A tunnel that the topology declares: its two gateways and the names of its children."""
+
+    name: str
+    left: Gateway
+    right: Gateway
+    children: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EndView:
+    """One end of a tunnel: ``error`` says why it is not seen; ``loaded`` whether charon has the connection."""
+
+    gateway: str
+    site: str
+    state: EndState
+    sas: tuple[IkeSa, ...] = ()
+    loaded: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelHealth:
+    """The verdict on a tunnel and its causes in plain words, most important first.
+
+    ``since`` is when the oldest of its IKE_SAs was established, for a tunnel that is up (it may have been up
+    longer: a rekey makes a new one). ``unsteady`` says that what was seen at the two ends does not fit
+    together, as it can also happen when they were not looked at in the same moment: look again before you
+    believe it.
+    """
+
+    name: str
+    verdict: Verdict
+    causes: tuple[str, ...]
+    ends: tuple[EndView, EndView]
+    children: tuple[str, ...]
+    since: datetime | None = None
+    unsteady: bool = False
+
+    @property
+    def far_end_managed(self) -> bool:
+        return all(end.state is not EndState.NOT_MANAGED for end in self.ends)
+
+
+def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declared, ...]:
+    """Return the declared tunnels with a managed end, sorted by name; ``states`` names their children."""
+    children = {
+        connection.name: tuple(child.name for child in connection.children)
+        for state in states
+        for connection in state.connections
+    }
+    tunnels: Sequence[Declared] = [
+        Declared(t.name, t.left.gateway, t.right.gateway, children[t.name])
+        for t in topology.tunnels
+        if t.name in children
+    ]
+    return tuple(sorted(tunnels, key=lambda tunnel: tunnel.name))

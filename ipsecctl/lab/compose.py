@@ -1,0 +1,96 @@
+"""A lab as the document that Docker Compose is given. Pure, and the same for the same lab.
+
+Docker gives every link a network of its own address pool and every interface an address of it; both serve
+only to get the wires laid. Inside, ``ipsecctl.lab.script`` puts the real ones in their place. So labs may use
+any address, also one that another lab or the machine itself has.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ipsecctl.lab.wiring import Lab, Link, Node, Role
+
+__all__ = [
+    "LABEL",
+    "LABEL_DIGEST",
+    "LABEL_LAB",
+    "LABEL_LINK",
+    "LABEL_NODE",
+    "LABEL_ROLE",
+    "document",
+    "network_name",
+    "project_name",
+]
+
+LABEL = "org.ipsecctl"
+LABEL_LAB = "org.ipsecctl.lab"
+LABEL_NODE = "org.ipsecctl.node"
+LABEL_ROLE = "org.ipsecctl.role"
+LABEL_LINK = "org.ipsecctl.link"
+LABEL_DIGEST = "org.ipsecctl.digest"
+
+_DEEPEST_HOSTNAME = 63
+
+
+def project_name(lab: str) -> str:
+    """Return the name of a lab's Compose project."""
+    return f"ipsecctl-{lab}"
+
+
+def network_name(lab: str, link: str) -> str:
+    """Return the name of the Docker network that is a link."""
+    return f"ipsecctl-{lab}-{link}"
+
+
+def document(lab: Lab, image: str, digest: str = "") -> dict[str, Any]:
+    """Return the Compose document of a lab; ``digest`` labels containers with what they were made from."""
+    return {
+        "name": project_name(lab.name),
+        "services": {node.name: _service(lab, node, image, digest) for node in lab.nodes},
+        "networks": {link.name: _network(lab, link) for link in lab.links},
+    }
+
+
+def _service(lab: Lab, node: Node, image: str, digest: str) -> dict[str, Any]:
+    labels = {
+        LABEL: "lab",
+        LABEL_LAB: lab.name,
+        LABEL_NODE: node.name,
+        LABEL_ROLE: str(node.role),
+        LABEL_DIGEST: digest,
+    }
+    gateway = (
+        {"environment": {"IPSECCTL_DATA_PATH": str(node.data_path)}} if node.role is Role.GATEWAY else {}
+    )
+    return {
+        "image": image,
+        "pull_policy": "never",
+        "container_name": lab.container(node.name),
+        "hostname": node.name[:_DEEPEST_HOSTNAME],
+        "command": [str(node.role)],
+        "cap_add": ["NET_ADMIN", "NET_RAW"],
+        "devices": ["/dev/net/tun"],
+        # Sysctls of its own network are to be written in a node, as on any gateway; see ipsecctl.lab.script.
+        "security_opt": ["apparmor=unconfined", "seccomp=unconfined"],
+        "sysctls": {"net.ipv4.ip_forward": "0" if node.role is Role.HOST else "1"},
+        "stop_grace_period": "1s",
+        "restart": "no",
+        "labels": labels,
+        "networks": {interface.link: {} for interface in node.interfaces},
+        **gateway,
+    }
+
+
+def _network(lab: Lab, link: Link) -> dict[str, Any]:
+    return {
+        "name": network_name(lab.name, link.name),
+        "driver": "bridge",
+        "driver_opts": {
+            "com.docker.network.driver.mtu": str(link.mtu),
+            # The machine has no address on a lab's wires and translates nothing that comes from them.
+            "com.docker.network.bridge.inhibit_ipv4": "true",
+            "com.docker.network.bridge.enable_ip_masquerade": "false",
+        },
+        "labels": {LABEL: "lab", LABEL_LAB: lab.name, LABEL_LINK: link.name},
+    }

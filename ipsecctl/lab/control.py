@@ -1,0 +1,205 @@
+"""Bring labs up and take them down. Nothing is ever left half made.
+
+``bring_up`` that fails or is interrupted removes all that it began: by label, so whatever Compose and Docker
+were doing when it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipsecctl.errors import LabError
+from ipsecctl.gateway.handle import Completed
+from ipsecctl.lab import docker
+from ipsecctl.lab.compose import document, network_name
+from ipsecctl.lab.credentials import make_missing
+from ipsecctl.lab.files import node_files
+from ipsecctl.lab.observe import LabStatus, NodeStatus, look, node_status, shell, side_by_side
+from ipsecctl.lab.script import LOOK, check, configure
+from ipsecctl.lab.wiring import Lab, Node
+
+__all__ = ["IMAGE", "Removed", "Up", "bring_up", "take_down"]
+
+IMAGE = "ipsecctl-lab:latest"
+"""The image of every node, unless ``IPSECCTL_LAB_IMAGE`` names another."""
+
+_CONFIGURE_S = 30.0
+_ROUNDS = 30
+_SETTLED = 3
+_PAUSE_S = 0.2
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """What ``bring_up`` did; ``created`` is false if the lab was up already, ``made`` are new credentials."""
+
+    status: LabStatus
+    created: bool
+    made: tuple[Path, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """How many containers and networks ``take_down`` removed, and how long it took."""
+
+    containers: int
+    networks: int
+    seconds: float
+
+
+async def bring_up(lab: Lab, *, recreate: bool = False, say: Callable[[str], None] = _silent) -> Up:
+    """Bring a lab up: containers, links, addresses, charon in each gateway, a first packet on each link.
+
+    A lab that is up, healthy and made from the same files stays as it is; anything else that is there is an
+    error, unless ``recreate``. ``say`` hears of interruptions. Raises ``LabError``; after that, or when
+    cancelled, nothing is left.
+    """
+    began = time.monotonic()
+    with _alone(lab.name):
+        image = await docker.image_id(os.environ.get("IPSECCTL_LAB_IMAGE", IMAGE))
+        digest = _digest(lab, image)
+        if not recreate and (standing := await _standing(lab, digest)):
+            return Up(standing, False, (), time.monotonic() - began)
+        made = make_missing(lab.topology)
+        try:
+            await _clear(lab.name, settled=1)
+            await docker.compose_up(lab.name, document(lab, image, digest))
+            nodes = await _configure_all(lab)
+            await _check_all(lab)
+        except BaseException as exc:
+            if isinstance(exc, asyncio.CancelledError):
+                say(f"interrupted: removing lab {lab.name}")
+            await _clear(lab.name, settled=_SETTLED)
+            raise
+    return Up(LabStatus(lab.name, nodes), True, made, time.monotonic() - began)
+
+
+async def _standing(lab: Lab, digest: str) -> LabStatus | None:
+    """Return the status of a lab that is up and right, ``None`` if there is none; else raise ``LabError``."""
+    there = await docker.containers(lab.name)
+    if not there and not await docker.networks(lab.name):
+        return None
+    remedy = (
+        f"Take it down (ipsecctl lab down {lab.name}), or make it anew: ipsecctl lab up {lab.name} --recreate"
+    )
+    if {c.node for c in there} != {n.name for n in lab.nodes} or not all(c.running for c in there):
+        raise LabError(f"lab {lab.name} is there, but not whole", remedy)
+    if any(container.digest != digest for container in there):
+        raise LabError(f"lab {lab.name} is up, but its topology, lab file or image has changed since", remedy)
+    status = await look(lab.name)
+    if not status.healthy:
+        broken = ", ".join(node.name for node in status.nodes if not node.healthy)
+        raise LabError(f"lab {lab.name} is up, but not well: {broken}", remedy)
+    return status
+
+
+def _digest(lab: Lab, image: str) -> str:
+    """Return a digest of all that a lab is made from, the content of its files included, secrets not."""
+    told = hashlib.sha256(json.dumps(document(lab, image)).encode())
+    for node in lab.nodes:
+        told.update(configure(lab, node, defaultdict(str), {}).encode())
+        for _, name in node.files:
+            told.update((Path(lab.file).parent / name).read_bytes())
+    return told.hexdigest()[:16]
+
+
+async def _configure_all(lab: Lab) -> tuple[NodeStatus, ...]:
+    """Make every container its node, side by side."""
+    macs = await docker.macs([lab.container(node.name) for node in lab.nodes])
+
+    async def one(node: Node) -> NodeStatus:
+        container = lab.container(node.name)
+        own = {i.link: macs[container][network_name(lab.name, i.link)] for i in node.interfaces}
+        script = configure(lab, node, own, node_files(lab, node)) + LOOK
+        completed = await shell(container, script, str(node.role), timeout_s=_CONFIGURE_S, privileged=True)
+        _succeeded(node, completed)
+        return node_status(node.name, str(node.role), completed)
+
+    work = [one(node) for node in lab.nodes]
+    return await side_by_side(f"lab {lab.name} could not be configured", "It was removed again.", work)
+
+
+async def _check_all(lab: Lab) -> None:
+    """Have every node reach its next hops: the wires are there and nothing is in their way."""
+
+    async def one(node: Node) -> None:
+        _succeeded(node, await shell(lab.container(node.name), check(node), timeout_s=_CONFIGURE_S))
+
+    hint = "Does this machine filter what its bridges carry? See 'Bridges and firewalls' in docs/labs.md."
+    work = [one(node) for node in lab.nodes]
+    await side_by_side(f"the links of lab {lab.name} do not carry packets", hint, work)
+
+
+def _succeeded(node: Node, completed: Completed) -> None:
+    if completed.status:
+        said = completed.stderr.decode("utf-8", "replace").strip() or f"exit status {completed.status}"
+        raise LabError(f"{node.name}: " + said.replace("\n", "\n    "))
+
+
+# ------------------------------------------------------------------------------------------------------- down
+
+
+async def take_down(name: str) -> Removed:
+    """Remove everything that carries a lab's label, whatever made it; raises ``LabError``."""
+    began = time.monotonic()
+    with _alone(name):
+        containers, networks = await _clear(name, settled=1)
+    return Removed(containers, networks, time.monotonic() - began)
+
+
+async def _clear(name: str, *, settled: int) -> tuple[int, int]:
+    """Remove all of a lab until nothing was there ``settled`` times in a row; returns how many of each there
+    were.
+
+    Docker may still be carrying out what a client that was killed had asked for: hence more than one look.
+    """
+    seen_containers: set[str] = set()
+    seen_networks: set[str] = set()
+    empty = 0
+    for _ in range(_ROUNDS):
+        containers = [container.identity for container in await docker.containers(name)]
+        networks = await docker.networks(name)
+        empty = 0 if containers or networks else empty + 1
+        if empty >= settled:
+            return len(seen_containers), len(seen_networks)
+        if empty:
+            await asyncio.sleep(_PAUSE_S)
+            continue
+        seen_containers.update(containers)
+        seen_networks.update(networks)
+        await docker.remove_containers(containers)
+        await docker.remove_networks(networks)
+    hint = f"See what holds it: docker network ls --filter label=org.ipsecctl.lab={name}"
+    raise LabError(f"lab {name} cannot be removed: Docker keeps some of it", hint)
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Keep other processes of this machine from bringing the same lab up or down meanwhile.
+
+    The lock is an abstract socket (unix(7)): it is gone with this process, however that ends, and leaves no
+    file.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
+        try:
+            lock.bind(f"\0ipsecctl-lab-{name}")
+        except OSError as exc:
+            raise LabError(
+                f"another ipsecctl is bringing lab {name} up or down", "Wait until it is done."
+            ) from exc
+        yield

@@ -1,0 +1,179 @@
+"""What a lab asks of Docker, by its command line; a failure is a ``LabError`` that says how to mend it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ipsecctl.errors import LabError
+from ipsecctl.gateway import process
+from ipsecctl.gateway.handle import Completed
+from ipsecctl.lab.compose import LABEL, LABEL_DIGEST, LABEL_LAB, LABEL_NODE, LABEL_ROLE, project_name
+from ipsecctl.resources import resource_dir
+
+__all__ = [
+    "Container",
+    "compose_up",
+    "containers",
+    "execute",
+    "image_id",
+    "macs",
+    "networks",
+    "remove_containers",
+    "remove_networks",
+]
+
+_QUICK_S = 20.0
+_UP_S = 180.0
+_PARALLEL = 8
+_POOL_REMEDY = (
+    "Every link of a lab is a Docker network. Take down labs that are not needed (ipsecctl lab status), "
+    "remove unused networks (docker network prune), or let Docker have more: in /etc/docker/daemon.json "
+    '{"default-address-pools": [{"base": "172.16.0.0/12", "size": 24}]}, then restart it.'
+)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Container:
+    """A container of a lab, running or not, by what its labels say."""
+
+    lab: str
+    node: str
+    role: str
+    identity: str
+    state: str
+    digest: str
+
+    @property
+    def running(self) -> bool:
+        return self.state == "running"
+
+
+async def _docker(argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = _QUICK_S) -> Completed:
+    """Run docker and return what it said, whatever that is."""
+    try:
+        return await process.run(["docker", *argv], stdin, timeout_s=timeout_s)
+    except TimeoutError:
+        command = " ".join(argv[:2])
+        raise LabError(
+            f"'docker {command}' did not end within {timeout_s:g} s", "Is the machine very busy?"
+        ) from None
+    except OSError as exc:
+        raise LabError("there is no Docker on this machine", _setup("It installs what is missing")) from exc
+
+
+async def _ask(*argv: str) -> str:
+    """Run docker; return its output, or raise what its failure means."""
+    completed = await _docker(argv)
+    if completed.status:
+        raise _meaning(completed)
+    return completed.stdout.decode()
+
+
+def _setup(why: str) -> str:
+    return f"{why}: {resource_dir('labs') / 'setup'}"
+
+
+def _meaning(failed: Completed) -> LabError:
+    """Turn what docker complains about into words and a remedy."""
+    said = failed.stderr.decode("utf-8", "replace")
+    if "permission denied while trying to connect" in said:
+        hint = "Use sudo, or add yourself to the group: sudo usermod -aG docker $USER, and log in again."
+        return LabError("Docker Engine does not talk to you", hint)
+    if "Cannot connect to the Docker daemon" in said or "error during connect" in said:
+        return LabError("Docker Engine is not running", _setup("It starts one"))
+    if "is not a docker command" in said or "unknown shorthand flag" in said or "unknown flag" in said:
+        return LabError("Docker has no Compose v2 here", _setup("It installs what is missing"))
+    if "available, non-overlapping" in said or "fully subnetted" in said:
+        return LabError("Docker has no address range left for another network", _POOL_REMEDY)
+    return LabError(f"docker: {failed.error}", "Everything of this lab is removed by: ipsecctl lab down NAME")
+
+
+# ---------------------------------------------------------------------------------------------- what is there
+
+
+async def image_id(image: str) -> str:
+    """Return the id of the lab image; raises ``LabError`` when it, or Docker, is missing."""
+    completed = await _docker(["image", "inspect", "--format", "{{.Id}}", image])
+    if completed.status and "No such image" in completed.stderr.decode("utf-8", "replace"):
+        raise LabError(f"the lab image {image} is missing", _setup("It builds it"))
+    if completed.status:
+        raise _meaning(completed)
+    return completed.stdout.decode().strip()
+
+
+async def containers(lab: str | None = None) -> tuple[Container, ...]:
+    """Return the containers of one lab or of all, running or not, sorted by lab and node."""
+    columns = [f'{{{{.Label "{label}"}}}}' for label in (LABEL_LAB, LABEL_NODE, LABEL_ROLE)]
+    columns += ["{{.ID}}", "{{.State}}", f'{{{{.Label "{LABEL_DIGEST}"}}}}']
+    listing = await _ask("ps", "--all", "--no-trunc", *_filter(lab), "--format", "\t".join(columns))
+    return tuple(sorted(Container(*line.split("\t")) for line in listing.splitlines()))
+
+
+async def networks(lab: str | None = None) -> tuple[str, ...]:
+    """Return the ids of the networks of one lab or of all."""
+    return tuple((await _ask("network", "ls", "--quiet", *_filter(lab))).split())
+
+
+def _filter(lab: str | None) -> list[str]:
+    return [
+        "--filter",
+        f"label={LABEL_LAB}={lab}" if lab else f"label={LABEL_LAB}",
+        "--filter",
+        f"label={LABEL}=lab",
+    ]
+
+
+async def macs(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return, by container name and network name, the MAC address of the interface there."""
+    described: list[dict[str, Any]] = json.loads(await _ask("inspect", "--type", "container", *names))
+    return {
+        container["Name"].removeprefix("/"): {
+            network: end["MacAddress"] for network, end in container["NetworkSettings"]["Networks"].items()
+        }
+        for container in described
+    }
+
+
+# ----------------------------------------------------------------------------------------------- what is done
+
+
+async def compose_up(lab: str, document: dict[str, Any]) -> None:
+    """Create and start everything that a Compose document says; raises ``LabError``."""
+    argv = ["compose", "--project-name", project_name(lab), "--progress", "plain", "--file", "-"]
+    # In a Compose document "$" begins a variable.
+    text = json.dumps(document).replace("$", "$$").encode()
+    completed = await _docker([*argv, "up", "--detach", "--no-build"], text, timeout_s=_UP_S)
+    if completed.status:
+        raise _meaning(completed)
+
+
+async def execute(
+    container: str, argv: Sequence[str], stdin: bytes, *, timeout_s: float, privileged: bool
+) -> Completed:
+    """Run a command in a container; any exit status is an answer."""
+    extra = ["--privileged"] if privileged else []
+    return await _docker(["exec", "-i", *extra, container, *argv], stdin, timeout_s=timeout_s)
+
+
+async def remove_containers(identities: Iterable[str]) -> None:
+    """Kill and remove containers, some at a time; one that has gone meanwhile is no failure."""
+    await _remove(["rm", "--force", "--volumes"], identities)
+
+
+async def remove_networks(identities: Iterable[str]) -> None:
+    """Remove networks, some at a time; one that has gone meanwhile is no failure."""
+    await _remove(["network", "rm"], identities)
+
+
+async def _remove(command: list[str], identities: Iterable[str]) -> None:
+    limit = asyncio.Semaphore(_PARALLEL)
+
+    async def one(identity: str) -> None:
+        async with limit:
+            await _docker([*command, identity])
+
+    await asyncio.gather(*(one(identity) for identity in identities))

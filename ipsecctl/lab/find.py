@@ -1,0 +1,107 @@
+"""Labs on disk: which there are, and reading one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+from ipsecctl.errors import Diagnostic, LabError, Severity, TopologyRefused
+from ipsecctl.lab.build import wire
+from ipsecctl.lab.files import wrong_files
+from ipsecctl.lab.spec import Finding, LabSpec, Places, parse
+from ipsecctl.lab.wiring import Lab
+from ipsecctl.resources import resource_dir
+from ipsecctl.topology import Loaded, load_text
+
+__all__ = ["LAB_FILE", "check_name", "known", "load"]
+
+LAB_FILE = "lab.yaml"
+# What Compose allows as a project's name.
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def known() -> tuple[str, ...]:
+    """Return the names of the labs of this installation, sorted."""
+    return tuple(sorted(file.parent.name for file in resource_dir("labs").glob(f"*/{LAB_FILE}")))
+
+
+def check_name(name: str) -> str:
+    """Return a lab's name if it can be one; raises ``LabError``."""
+    if not _NAME.fullmatch(name):
+        raise LabError(f"'{name}' cannot be the name of a lab", "Use small letters, digits, '-' and '_'.")
+    return name
+
+
+def load(name: str) -> Lab:
+    """Read and wire a lab: one of the installation by its name, or one anywhere by the path of its folder or
+    file.
+
+    Raises ``LabError`` when there is none, ``TopologyRefused`` with every finding about the lab file or its
+    topology.
+    """
+    file = _file(name)
+    spec, places, findings = parse(_read(file), str(file))
+    if spec is None:
+        raise TopologyRefused(findings)
+    loaded = _topology(file, spec, places)
+    if loaded.topology is None:
+        raise TopologyRefused(loaded.diagnostics)
+    lab, wrong = wire(check_name(file.parent.name), loaded.topology, spec, str(file))
+    if lab is None:
+        raise TopologyRefused(_diagnostics(wrong, places, loaded))
+    if missing := tuple(wrong_files(lab)):
+        raise TopologyRefused(places.diagnostics(missing))
+    return lab
+
+
+def _file(name: str) -> Path:
+    path = Path(name)
+    if "/" in name or path.suffix in (".yaml", ".yml"):
+        file = path / LAB_FILE if path.is_dir() else path
+        if not file.is_file():
+            raise LabError(f"there is no lab file {file}", "A lab is a folder with a file lab.yaml.")
+        return _short(file.absolute())
+    file = resource_dir("labs") / check_name(name) / LAB_FILE
+    if not file.is_file():
+        near = get_close_matches(name, known(), n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(known())}."
+        raise LabError(f"there is no lab '{name}'", hint)
+    return _short(file)
+
+
+def _short(file: Path) -> Path:
+    """Return a path as a person in this directory would write it."""
+    here = Path.cwd()
+    return file.relative_to(here) if file.is_relative_to(here) else file
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise LabError(f"cannot read {file}: {reason}") from exc
+
+
+def _topology(file: Path, spec: LabSpec, places: Places) -> Loaded:
+    if spec.topology:
+        path = _short((file.parent / spec.topology).resolve())
+    else:
+        path = _short(resource_dir("topologies") / f"{file.parent.name}.yaml")
+    if not path.is_file():
+        hint = "the path is relative to the lab file"
+        finding = Finding(f"there is no topology {path}", hint, ("topology",), code="IP-LAB-FILE")
+        raise TopologyRefused(places.diagnostics([finding]))
+    return load_text(_read(path), str(path))
+
+
+def _diagnostics(wrong: tuple[Finding, ...], places: Places, loaded: Loaded) -> Iterator[Diagnostic]:
+    """Yield findings as diagnostics: most are about the lab file, some about its topology."""
+    yield from places.diagnostics(finding for finding in wrong if not finding.in_topology)
+    source = loaded.source
+    for finding in wrong:
+        if finding.in_topology:
+            place = source.locate(finding.where)
+            yield Diagnostic(Severity.ERROR, finding.code, finding.summary, finding.hint, source.file, *place)

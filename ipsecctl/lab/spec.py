@@ -1,0 +1,186 @@
+"""``labs/NAME/lab.yaml``: what a topology does not say about its lab.
+
+Pure: text in, a :class:`LabSpec` or findings out, each with line and column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from ipsecctl.errors import Diagnostic, Severity
+from ipsecctl.topology import Path
+from ipsecctl.topology._yaml import Reading, read
+
+__all__ = ["BoxSpec", "Finding", "GatewaySpec", "HostSpec", "LabSpec", "LinkSpec", "Places", "parse"]
+
+_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$"
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _absolute(path: str) -> str:
+    if not PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError("it is not an absolute path in the node")
+    return path
+
+
+Name = Annotated[str, Field(pattern=_NAME)]
+Mtu = Annotated[int, Field(ge=576, le=9216, description="bytes of IP packet")]
+Address = IPv4Address | IPv6Address
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HostSpec(_Section):
+    """A host beside, or instead of, the one that each network has; ``network`` is ``SITE.NETWORK``."""
+
+    network: str
+    address: Annotated[list[Address], BeforeValidator(_as_list)] = Field(default=[], min_length=0)
+
+
+class BoxSpec(_Section):
+    """A NAT box: the gateways behind it, its WAN address, and the network between them.
+
+    ``forward`` says whether UDP 500 and 4500 are passed on to the gateway; without it, they are when the
+    topology gives the gateway a public address.
+    """
+
+    gateways: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1)
+    address: Address | None = None
+    inside: IPv4Network | None = None
+    forward: bool | None = None
+
+
+class LinkSpec(_Section):
+    """A link that is not as the topology has it."""
+
+    mtu: Mtu
+
+
+class GatewaySpec(_Section):
+    """What the lab itself does at a gateway: its WAN address where the topology has none, and files put into
+    it.
+
+    A file may hold ``@psk:TUNNEL@``: it becomes that tunnel's PSK as swanctl.conf wants it.
+    """
+
+    address: Address | None = None
+    files: dict[Annotated[str, AfterValidator(_absolute)], str] = {}
+
+
+class LabSpec(_Section):
+    """The whole file; ``topology`` is relative to it."""
+
+    version: Literal[1] = Field(default=1, alias="ipsecctl-lab")
+    description: str = ""
+    topology: str = ""
+    hosts: dict[Name, HostSpec] = {}
+    nat: dict[Name, BoxSpec] = {}
+    links: dict[str, LinkSpec] = {}
+    gateways: dict[str, GatewaySpec] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that cannot be: what, how to mend it, and the path of the value in the lab file.
+
+    With ``in_topology`` the path is one of the topology.
+    """
+
+    summary: str
+    hint: str
+    where: Path = ()
+    in_topology: bool = False
+    code: str = "IP-LAB-WIRING"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the values of a lab file stand: turns findings into diagnostics."""
+
+    reading: Reading
+
+    def diagnostics(self, findings: Iterable[Finding]) -> tuple[Diagnostic, ...]:
+        """Return findings about the lab file as diagnostics."""
+        source = self.reading.source
+        return tuple(
+            Diagnostic(Severity.ERROR, f.code, f.summary, f.hint, source.file, *source.locate(f.where))
+            for f in findings
+        )
+
+
+def parse(text: str, file: str) -> tuple[LabSpec | None, Places, tuple[Diagnostic, ...]]:
+    """Read a lab file.
+
+    Returns the specification (``None`` when there are errors), the places of its values, and the errors.
+    """
+    reading = read(text, file)
+    places = Places(reading)
+    problems = tuple(
+        Diagnostic(Severity.ERROR, p.code, p.summary, p.hint, file, p.line, p.column)
+        for p in reading.problems
+    )
+    if problems or not reading.readable:
+        return None, places, problems
+    try:
+        return LabSpec.model_validate(reading.data), places, ()
+    except ValidationError as error:
+        return None, places, places.diagnostics(_finding(detail) for detail in error.errors())
+
+
+# ---------------------------------------------------------------------------------------- pydantic's findings
+
+_SECTIONS: dict[str, type[_Section]] = {
+    "hosts": HostSpec,
+    "nat": BoxSpec,
+    "links": LinkSpec,
+    "gateways": GatewaySpec,
+}
+_HINTS = {
+    "bool_type": "write true or false",
+    "bool_parsing": "write true or false",
+    "int_type": "write a number",
+    "greater_than_equal": "MTUs are from 576 to 9216 bytes",
+    "less_than_equal": "MTUs are from 576 to 9216 bytes",
+    "string_pattern_mismatch": "letters, digits, '-' and '_', at most 63, a letter or digit at both ends",
+    "ip_v4_network": "such as 192.168.178.0/24",
+    "literal_error": "this ipsecctl knows version 1",
+    "model_type": "write 'key: value' pairs",
+    "dict_type": "write 'name: ...' pairs",
+}
+
+
+def _finding(detail: ErrorDetails) -> Finding:
+    # Union members and "[key]" are pydantic's additions to the path: they are no values of the file.
+    where = tuple(step for step in detail["loc"] if step not in ("[key]", "ipv4address", "ipv6address"))
+    if detail["type"] == "extra_forbidden":
+        return _unknown_key(where)
+    if detail["type"] == "missing":
+        summary, hint = f"'{where[-1]}' is missing", f"add '{where[-1]}: ...'"
+        return Finding(summary, hint, where[:-1], code="IP-LAB-KEY")
+    kind = detail["type"]
+    said = detail["msg"].removeprefix("Value error, ")
+    summary = f"{'.'.join(map(str, where)) or 'the file'}: {said[:1].lower()}{said[1:]}"
+    hint = _HINTS.get(kind, "an IPv4 or IPv6 address" if "address" in kind else "see docs/labs.md")
+    return Finding(summary, hint, where, code="IP-LAB-VALUE")
+
+
+def _unknown_key(where: Path) -> Finding:
+    key = str(where[-1])
+    section = _SECTIONS.get(str(where[0]), LabSpec) if len(where) > 1 else LabSpec
+    known = [field.alias or name for name, field in section.model_fields.items()]
+    near = get_close_matches(key, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+    return Finding(f"unknown key '{key}'", hint, where, code="IP-LAB-KEY")

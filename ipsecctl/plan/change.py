@@ -1,0 +1,140 @@
+"""What a plan says: changes with their reasons, graded by what they disturb."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any
+
+__all__ = ["Change", "Conflict", "Disruption", "GatewayPlan", "Kind", "Part", "fields", "plan_json"]
+
+Fields = tuple[tuple[str, str], ...]
+
+
+class Kind(StrEnum):
+    """What happens to an object."""
+
+    CREATE = "create"
+    CHANGE = "change"
+    REMOVE = "remove"
+
+
+class Part(StrEnum):
+    """What kind of object on a gateway it is."""
+
+    FILE = "file"
+    FIREWALL = "firewall"
+    SYSCTL = "sysctl"
+    ROUTE = "route"
+    CERTIFICATE = "certificate"
+    KEY = "key"
+    SHARED = "shared"
+    CONNECTION = "connection"
+
+
+class Disruption(IntEnum):
+    """What a change does to traffic, from nothing to the whole tunnel stopping and starting."""
+
+    NONE = 0
+    REKEY = 1
+    CHILD_RESTART = 2
+    IKE_RESTART = 3
+
+    def __str__(self) -> str:
+        return ("none", "rekey", "child restart", "IKE restart")[self]
+
+
+def fields(values: Mapping[str, str]) -> Fields:
+    """Return values by name in the form that a ``Change`` holds: sorted pairs."""
+    return tuple(sorted(values.items()))
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Change:
+    """One change on one gateway.
+
+    ``before`` and ``after`` hold the fields that differ, with their values as text, none of them secret;
+    empty where the object is not there or cannot be shown. ``reasons`` are sentences for a person.
+    """
+
+    gateway: str
+    part: Part
+    name: str
+    kind: Kind
+    before: Fields = ()
+    after: Fields = ()
+    reasons: tuple[str, ...] = ()
+    disruption: Disruption = Disruption.NONE
+
+    @property
+    def address(self) -> str:
+        """Where the object is: gateway, kind of object, and its name."""
+        return f"{self.gateway}/{self.part}/{self.name.lstrip('/')}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "kind": str(self.kind),
+            "address": self.address,
+            "gateway": self.gateway,
+            "part": str(self.part),
+            "name": self.name,
+            "before": dict(self.before),
+            "after": dict(self.after),
+            "reasons": list(self.reasons),
+            "disruption": str(self.disruption),
+        }
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Conflict:
+    """Something of another's that stands where ours must go: what, and how to mend it."""
+
+    summary: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPlan:
+    """All changes on one gateway, sorted by address, and what stands against them.
+
+    A plan with conflicts is not carried out.
+    """
+
+    gateway: str
+    changes: tuple[Change, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    version: str = field(default="", compare=False)
+
+    def of(self, part: Part, *kinds: Kind) -> tuple[Change, ...]:
+        """Return the changes to one kind of object, only those of ``kinds`` where given."""
+        return tuple(c for c in self.changes if c.part is part and (not kinds or c.kind in kinds))
+
+    @property
+    def disturbed(self) -> dict[str, Disruption]:
+        """The tunnels that are disturbed, with the grade, sorted by name."""
+        return {
+            c.name: c.disruption
+            for c in self.changes
+            if c.part is Part.CONNECTION and c.disruption is not Disruption.NONE
+        }
+
+
+def plan_json(plans: Iterable[GatewayPlan], failures: Mapping[str, str]) -> dict[str, Any]:
+    """Return the document ``ipsecctl/plan/1``; ``failures`` says by gateway why it could not be planned."""
+    plans = sorted(plans, key=lambda plan: plan.gateway)
+    return {
+        "schema": "ipsecctl/plan/1",
+        "changes": [change.as_json() for plan in plans for change in plan.changes],
+        "gateways": [
+            {
+                "name": plan.gateway,
+                "charon": plan.version,
+                "changes": len(plan.changes),
+                "disturbed": {name: str(grade) for name, grade in plan.disturbed.items()},
+                "conflicts": [{"summary": c.summary, "hint": c.hint} for c in plan.conflicts],
+            }
+            for plan in plans
+        ],
+        "failures": dict(sorted(failures.items())),
+    }

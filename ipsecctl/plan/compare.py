@@ -1,0 +1,272 @@
+"""Desired against observed, for one gateway: a sorted list of changes with reasons.
+
+The record that the last apply left says what is ours and what it was like when we sent it; what charon, the
+firewall and the files report says what it is like now. Both must be right before nothing is to be done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ipsecctl.gateway import NFT_TABLE, NewFile, Observed, Record
+from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Part, fields
+from ipsecctl.plan.connections import differing, disruption, flatten
+from ipsecctl.plan.wanted import Wanted, certificate_digest, route_prefixes, sysctls
+from ipsecctl.render import FIREWALL_FILE, ROUTES_FILE, SYSCTL_FILE
+
+__all__ = ["file_entry", "plan_gateway"]
+
+_DECLARED = "declared in the topology"
+_NO_LONGER = "no longer in the topology"
+_ALTERED = "the topology or what it refers to has changed"
+_CUT_OFF = "an earlier apply was cut off here"
+_LOST = "it was applied and charon no longer has it: restarted, or unloaded by hand"
+_BY_HAND = "altered on the gateway by hand since the last apply"
+
+
+def plan_gateway(wanted: Wanted, observed: Observed, *, take_over: bool = False) -> GatewayPlan:
+    """Return what must change on a gateway for it to be as wanted.
+
+    ``take_over`` says that the topology takes the place of another one that was applied there. Nothing of a
+    secret is in the plan.
+    """
+    comparison = _Comparison(wanted, observed)
+    return GatewayPlan(
+        gateway=wanted.gateway,
+        changes=tuple(sorted(comparison.changes())),
+        conflicts=tuple(sorted(comparison.conflicts(take_over))),
+        version=observed.version,
+    )
+
+
+def file_entry(sha256: str, mode: int) -> dict[str, str]:
+    """Return what a record's digest of a file is made of."""
+    return {"sha256": sha256, "mode": f"{mode:o}"}
+
+
+class _Comparison:
+    def __init__(self, wanted: Wanted, observed: Observed) -> None:
+        self.wanted = wanted
+        self.observed = observed
+        self.facts = observed.facts
+        # Without a record nothing is ours, and no digest is looked at.
+        self.record = observed.facts.record or Record(key=b"")
+
+    def changes(self) -> Iterator[Change]:
+        yield from self._files()
+        yield from self._firewall()
+        yield from self._sysctls()
+        yield from self._routes()
+        yield from self._certificates()
+        yield from self._keys()
+        yield from self._shared()
+        yield from self._connections()
+
+    def conflicts(self, take_over: bool) -> Iterator[Conflict]:
+        gateway, record = self.wanted.gateway, self.record
+        if record.topology not in ("", self.wanted.topology) and not take_over:
+            yield Conflict(
+                f"{gateway} was set up from the topology '{record.topology}', not from '{self.wanted.topology}'",
+                "If this topology takes its place (what only the other one declares is removed), say --take-over.",
+            )
+        for name in self.wanted.connections:
+            if name in self.observed.connections and name not in record.connections:
+                yield Conflict(
+                    f"{gateway}: charon has a connection '{name}' that ipsecctl did not load",
+                    f"Rename the tunnel, or unload it there (swanctl --terminate --ike {name}, and take it out of "
+                    "its swanctl.conf).",
+                )
+        for key in self.wanted.shared:
+            if key in self.observed.shared and key not in record.shared:
+                yield Conflict(
+                    f"{gateway}: charon has a shared key '{key}' that ipsecctl did not load",
+                    "Rename the tunnel, or rename that secret in its swanctl.conf.",
+                )
+        for path, file in self.wanted.files.items():
+            seen = self.facts.files.get(path)
+            if seen is not None and path not in record.files and seen.sha256 != _sha256(file):
+                yield Conflict(
+                    f"{gateway}: {path} is there and ipsecctl did not write it",
+                    "Move the file out of the way.",
+                )
+
+    def _change(self, part: Part, name: str, kind: Kind, *reasons: str, **more: Any) -> Change:
+        return Change(self.wanted.gateway, part, name, kind, reasons=reasons, **more)
+
+    # -------------------------------------------------------------------------------------------------- files
+
+    def _files(self) -> Iterator[Change]:
+        for path, file in self.wanted.files.items():
+            if change := self._file(path, file):
+                yield change
+        for path in self.record.files:
+            if path not in self.wanted.files and path in self.facts.files:
+                yield self._change(Part.FILE, path, Kind.REMOVE, _NO_LONGER)
+
+    def _file(self, path: str, file: NewFile) -> Change | None:
+        seen, recorded = self.facts.files.get(path), self.record.files.get(path)
+        size = {"size": f"{len(file.content)} bytes", "mode": f"{file.mode:04o}"}
+        if seen is None:
+            reason = _DECLARED if recorded is None else "it was applied and is no longer there"
+            return self._change(Part.FILE, path, Kind.CREATE, reason, after=fields(size))
+        if seen.sha256 == _sha256(file) and seen.mode == file.mode:
+            return None
+        as_recorded = recorded == self.record.digest("file", file_entry(seen.sha256, seen.mode))
+        return self._change(
+            Part.FILE,
+            path,
+            Kind.CHANGE,
+            _CUT_OFF if recorded == "" else _ALTERED if as_recorded else _BY_HAND,
+            before=fields(
+                {"content": _short(seen.sha256), "mode": f"{seen.mode:04o}"} if file.mode & 0o44 else {}
+            ),
+            after=fields(
+                {"content": _short(_sha256(file)), "mode": f"{file.mode:04o}"} if file.mode & 0o44 else {}
+            ),
+        )
+
+    def _file_changes(self, path: str) -> bool:
+        return path in self.wanted.files and self._file(path, self.wanted.files[path]) is not None
+
+    # ------------------------------------------------------------------------------ firewall, sysctls, routes
+
+    def _firewall(self) -> Iterator[Change]:
+        name = " ".join(NFT_TABLE)
+        loaded = self.facts.firewall
+        if FIREWALL_FILE not in self.wanted.files:
+            if loaded and FIREWALL_FILE in self.record.files:
+                yield self._change(Part.FIREWALL, name, Kind.REMOVE, _NO_LONGER)
+        elif not loaded:
+            lost = self.record.files.get(FIREWALL_FILE)
+            reason = "the table was applied and is no longer loaded" if lost else _DECLARED
+            yield self._change(Part.FIREWALL, name, Kind.CREATE, reason)
+        elif self._file_changes(FIREWALL_FILE):
+            yield self._change(Part.FIREWALL, name, Kind.CHANGE, _ALTERED)
+        elif loaded != self.record.seen.firewall:
+            reason = _BY_HAND if self.record.seen.firewall else _CUT_OFF
+            yield self._change(Part.FIREWALL, name, Kind.CHANGE, reason)
+
+    def _sysctls(self) -> Iterator[Change]:
+        file = self.wanted.files.get(SYSCTL_FILE)
+        for name, value in sysctls(file.content if file else b"").items():
+            running = self.facts.sysctls.get(name, ())
+            if any(other != value for other in running):
+                yield self._change(
+                    Part.SYSCTL,
+                    name,
+                    Kind.CHANGE,
+                    "the running value is another one",
+                    before=fields({"value": " or ".join(running)}),
+                    after=fields({"value": value}),
+                )
+
+    def _routes(self) -> Iterator[Change]:
+        file = self.wanted.files.get(ROUTES_FILE)
+        prefixes = route_prefixes(file.content if file else b"")
+        lost = self.record.files.get(ROUTES_FILE) and not self._file_changes(ROUTES_FILE)
+        for prefix in prefixes - self.facts.routes:
+            reason = "it was applied and is no longer there" if lost else _DECLARED
+            yield self._change(Part.ROUTE, prefix, Kind.CREATE, reason)
+        if self.facts.record is not None:
+            for prefix in self.facts.routes - prefixes:
+                yield self._change(Part.ROUTE, prefix, Kind.REMOVE, _NO_LONGER)
+
+    # -------------------------------------------------------------------------------------------- credentials
+
+    def _certificates(self) -> Iterator[Change]:
+        for target, message in self.wanted.certificates.items():
+            digest = certificate_digest(message["data"])
+            if digest in self.observed.certificates:
+                continue
+            recorded = self.record.certificates.get(target)
+            if recorded is None:
+                yield self._change(Part.CERTIFICATE, target, Kind.CREATE, _DECLARED)
+            elif recorded == self.record.digest("certificate", message):
+                yield self._change(Part.CERTIFICATE, target, Kind.CREATE, _LOST)
+            else:
+                yield self._change(Part.CERTIFICATE, target, Kind.CHANGE, _ALTERED if recorded else _CUT_OFF)
+        for target in self.record.certificates:
+            if target not in self.wanted.certificates:
+                reason = f"{_NO_LONGER}; charon keeps it in memory until it restarts, which does no harm"
+                yield self._change(Part.CERTIFICATE, target, Kind.REMOVE, reason)
+
+    def _keys(self) -> Iterator[Change]:
+        for target, message in self.wanted.keys.items():
+            key_id, recorded = self.record.keys.get(target, ("", None))
+            yield from self._credential(Part.KEY, target, message, recorded, key_id in self.observed.keys)
+        for target in self.record.keys:
+            if target not in self.wanted.keys:
+                yield self._change(Part.KEY, target, Kind.REMOVE, _NO_LONGER)
+
+    def _shared(self) -> Iterator[Change]:
+        for name, message in self.wanted.shared.items():
+            loaded = name in self.observed.shared
+            yield from self._credential(Part.SHARED, name, message, self.record.shared.get(name), loaded)
+        for name in self.record.shared:
+            if name not in self.wanted.shared and name in self.observed.shared:
+                yield self._change(Part.SHARED, name, Kind.REMOVE, _NO_LONGER)
+
+    def _credential(
+        self, part: Part, name: str, message: Mapping[str, Any], recorded: str | None, loaded: bool
+    ) -> Iterator[Change]:
+        if not loaded:
+            yield self._change(part, name, Kind.CREATE, _LOST if recorded else _DECLARED)
+        elif recorded != self.record.digest(str(part), message):
+            reasons = (_CUT_OFF,) if recorded == "" else (_ALTERED, "used from the next authentication on")
+            yield self._change(part, name, Kind.CHANGE, *reasons)
+
+    # -------------------------------------------------------------------------------------------- connections
+
+    def _connections(self) -> Iterator[Change]:
+        for name, message in self.wanted.connections.items():
+            if name not in self.observed.connections:
+                reason = _LOST if self.record.connections.get(name) else _DECLARED
+                yield self._change(Part.CONNECTION, name, Kind.CREATE, reason, after=fields(flatten(message)))
+            elif name in self.record.connections:
+                yield from self._loaded_connection(name, message)
+        for name in self.record.connections:
+            if name not in self.wanted.connections and name in self.observed.connections:
+                yield self._change(
+                    Part.CONNECTION,
+                    name,
+                    Kind.REMOVE,
+                    _NO_LONGER,
+                    before=fields(flatten(self.record.messages.get(name, {}))),
+                    disruption=Disruption.IKE_RESTART,
+                )
+
+    def _loaded_connection(self, name: str, message: Mapping[str, Any]) -> Iterator[Change]:
+        recorded = self.record.connections[name]
+        if recorded == "":
+            yield self._change(Part.CONNECTION, name, Kind.CHANGE, _CUT_OFF, after=fields(flatten(message)))
+        elif recorded != self.record.digest("connection", message):
+            old = self.record.messages.get(name, {})
+            before, after = differing(old, message)
+            yield self._change(
+                Part.CONNECTION,
+                name,
+                Kind.CHANGE,
+                _ALTERED,
+                before=fields(before),
+                after=fields(after),
+                disruption=disruption(old, message),
+            )
+        elif self._drifted(name):
+            yield self._change(Part.CONNECTION, name, Kind.CHANGE, _BY_HAND, after=fields(flatten(message)))
+
+    def _drifted(self, name: str) -> bool:
+        """Whether charon reports a connection otherwise than right after we loaded it."""
+        seen = self.record.seen
+        if seen.version != self.observed.version or name not in seen.connections:
+            return False  # another version may report the same in other words
+        return seen.connections[name] != self.record.digest("seen", self.observed.connections[name])
+
+
+def _sha256(file: NewFile) -> str:
+    return hashlib.sha256(file.content).hexdigest()
+
+
+def _short(sha256: str) -> str:
+    return f"sha256 {sha256[:16]}"

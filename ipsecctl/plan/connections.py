@@ -1,0 +1,95 @@
+"""Compare two versions of one connection: which fields differ, and what that does to running SAs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from ipsecctl.plan.change import Disruption
+
+__all__ = ["differing", "disruption", "flatten"]
+
+# Of the IKE part: lifetimes, DPD and retries hold for the next IKE_SA and need no new one now.
+_IKE_HARMLESS = frozenset(
+    (
+        "rekey_time",
+        "reauth_time",
+        "over_time",
+        "rand_time",
+        "dpd_delay",
+        "dpd_timeout",
+        "keyingtries",
+        "unique",
+    )
+)
+# Of a child: what a running CHILD_SA was negotiated with.
+_CHILD_NEGOTIATED = frozenset(("esp_proposals", "ah_proposals", "local_ts", "remote_ts", "mode"))
+
+
+def flatten(message: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return a load-conn message as fields with dotted names and values as text; blobs as their SHA-256."""
+    flat: dict[str, str] = {}
+    for key, value in message.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and set(value) != {"bytes"}:
+            flat |= flatten(value, f"{name}.")
+        elif isinstance(value, list):
+            flat[name] = ", ".join(_shown(item) for item in value)
+        else:
+            flat[name] = _shown(value)
+    return flat
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):  # a blob as a record holds it
+        value = bytes.fromhex(value["bytes"])
+    if isinstance(value, bytes):
+        return f"(sha256 {hashlib.sha256(value).hexdigest()[:16]})"
+    return str(value)
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the fields that differ, old values and new ones; a field that one side lacks is in the other only."""
+    before, after = flatten(old), flatten(new)
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    return (
+        {name: value for name, value in before.items() if name in changed},
+        {name: value for name, value in after.items() if name in changed},
+    )
+
+
+def disruption(old: Mapping[str, Any], new: Mapping[str, Any]) -> Disruption:
+    """Return what loading ``new`` in place of ``old`` does to the running SAs of the connection.
+
+    charon replaces the whole connection when its IKE part differs, otherwise the children that differ. It
+    ends and starts again each replaced child with ``start_action = start`` by itself; all others keep the
+    configuration they came up with, so where that was negotiated they have to be made anew.
+    """
+    ike = _differing_keys(_without_children(old), _without_children(new))
+    if ike - _IKE_HARMLESS:
+        return Disruption.IKE_RESTART
+    old_children, new_children = old.get("children", {}), new.get("children", {})
+    grades = [Disruption.NONE]
+    for name, child in old_children.items():
+        keys = _differing_keys(child, new_children.get(name, {}))
+        replaced = bool(keys) or bool(ike)
+        if (
+            name not in new_children
+            or keys & _CHILD_NEGOTIATED
+            or (replaced and "start" in (child.get("start_action"), new_children[name].get("start_action")))
+        ):
+            grades.append(Disruption.CHILD_RESTART)
+    return max(grades)
+
+
+def _without_children(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in message.items() if key != "children"}
+
+
+def _differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    return {
+        key
+        for key in old.keys() | new.keys()
+        if flatten({key: old[key]} if key in old else {}) != flatten({key: new[key]} if key in new else {})
+    }

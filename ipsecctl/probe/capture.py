@@ -1,0 +1,149 @@
+"""Captures in containers, streamed here as they grow.
+
+On the node runs ``wirekit capture``: tcpdump, which ends when its standard input does. So no capture outlives
+the probe, however the probe ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from ipsecctl.errors import CannotTell
+from ipsecctl.gateway.process import child
+from ipsecctl.probe.recording import Recording
+from ipsecctl.probe.scene import Tap
+from ipsecctl.probe.wire import CaptureDamaged, NotACapture, PcapReader
+
+__all__ = ["WIREKIT", "Captures", "captures"]
+
+WIREKIT = "/usr/lib/ipsecctl-lab/wirekit"
+# Of libpcap's own making: a filter of "outbound" in the kernel lets the first packet slip by unheard.
+_LEAVING = ("-Q", "out")
+_READY_S = 5.0
+_STOP_S = 3.0
+_READ_BYTES = 1 << 18
+_DROPPED = re.compile(rb"(\d+) packets? dropped by (kernel|interface)")
+
+
+class Captures:
+    """Running captures; ``changed`` is set whenever one of them has heard something."""
+
+    def __init__(self) -> None:
+        self.recordings: dict[Tap, Recording] = {}
+        self.changed = asyncio.Event()
+        self._running: list[_Capture] = []
+
+    async def start(self, taps: Iterable[Tap], token: bytes, stack: AsyncExitStack) -> None:
+        """Start listening at every tap and return when all of them do, or have said why not."""
+
+        async def begin(tap: Tap) -> None:
+            capture = _Capture(self.recordings[tap], self.changed)
+            self._running.append(capture)
+            await capture.start(stack)
+
+        async with asyncio.TaskGroup() as group:
+            for tap in sorted(set(taps)):
+                self.recordings[tap] = Recording(tap, token)
+                group.create_task(begin(tap))
+
+    async def stop(self) -> None:
+        """End every capture and wait for the rest of its packets and for its count of losses."""
+        async with asyncio.TaskGroup() as group:
+            for capture in self._running:
+                group.create_task(capture.stop())
+
+
+@asynccontextmanager
+async def captures(taps: Iterable[Tap], token: bytes) -> AsyncIterator[Captures]:
+    """Listen at ``taps`` for packets that may carry ``token``; on leaving nothing runs any more.
+
+    A tap where nobody can listen raises nothing: its recording has ``trouble``.
+    """
+    async with AsyncExitStack() as stack:
+        running = Captures()
+        await running.start(taps, token, stack)
+        yield running
+
+
+class _Capture:
+    """One tcpdump and the recording that it fills."""
+
+    def __init__(self, recording: Recording, changed: asyncio.Event) -> None:
+        self._recording = recording
+        self._changed = changed
+        self._reader = PcapReader()
+        self._process: asyncio.subprocess.Process | None = None
+        self._listening: asyncio.Task[None] | None = None
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        tap = self._recording.tap
+        command = ["docker", "exec", "-i", tap.container, WIREKIT, "capture", tap.interface]
+        try:
+            self._process = await stack.enter_async_context(
+                child([*command, *_LEAVING] if tap.leaving else command)
+            )
+            async with asyncio.timeout(_READY_S):
+                await self._until_open(self._stream(self._process.stdout))
+        except (OSError, CannotTell) as error:
+            self._fault(str(error))
+        if not self._recording.trouble:
+            self._listening = asyncio.create_task(self._listen())
+            stack.push_async_callback(_cancelled, self._listening)
+
+    async def stop(self) -> None:
+        process, listening = self._process, self._listening
+        if process is None or process.stdin is None or listening is None:
+            return
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await listening
+                said = await self._stream(process.stderr).read()
+        except TimeoutError:
+            self._fault(f"it did not end within {_STOP_S:g} s")
+            return
+        if self._reader.pending_bytes:
+            self._fault("it ended in the middle of a packet")
+        lost = [int(number) for number, _ in _DROPPED.findall(said)]
+        self._recording.dropped = sum(lost) if lost else None
+
+    async def _until_open(self, stdout: asyncio.StreamReader) -> None:
+        """Wait for the file header: tcpdump writes it when the kernel already hands it packets."""
+        while not self._reader.is_open:
+            if not (data := await stdout.read(_READ_BYTES)):
+                assert self._process is not None  # noqa: S101 - it was started
+                said = (await self._stream(self._process.stderr).read()).decode("utf-8", "replace")
+                raise CannotTell(said.strip().splitlines()[-1] if said.strip() else "it ended at once")
+            self._take(data)
+
+    async def _listen(self) -> None:
+        assert self._process is not None  # noqa: S101 - it was started
+        stdout = self._stream(self._process.stdout)
+        while data := await stdout.read(_READ_BYTES):
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        if self._recording.trouble:
+            return
+        try:
+            self._recording.add(self._reader.feed(data))
+        except (NotACapture, CaptureDamaged) as error:
+            self._fault(str(error))
+        self._changed.set()
+
+    def _fault(self, why: str) -> None:
+        self._recording.trouble = self._recording.trouble or why or "it took too long to start"
+
+    @staticmethod
+    def _stream(stream: asyncio.StreamReader | None) -> asyncio.StreamReader:
+        assert stream is not None  # noqa: S101 - children have pipes
+        return stream
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,70 @@
+"""Asking the charons of both ends, before and after, over one connection each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from ipsecctl.errors import CannotTell, GatewayUnreachable, ViciRefused
+from ipsecctl.gateway import Handle
+from ipsecctl.health import IkeSa, parse_list_sas
+from ipsecctl.topology import DataPath
+from ipsecctl.vici import Client
+
+__all__ = ["Charons", "charons"]
+
+_TIMEOUT_S = 4.0
+
+
+class Charons:
+    """Connections to gateways' charons.
+
+    ``data_paths`` is by gateway name, for those that answered; ``unasked`` says why another did not.
+    """
+
+    def __init__(self) -> None:
+        self.data_paths: dict[str, DataPath] = {}
+        self.unasked: dict[str, str] = {}
+        self._clients: dict[str, Client] = {}
+
+    async def connect(self, handle: Handle, stack: AsyncExitStack) -> None:
+        """Connect to one gateway, or note why that cannot be."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                client = await stack.enter_async_context(handle.vici(timeout_s=_TIMEOUT_S))
+                plugins = (await client.command("stats")).get("plugins", [])
+        except TimeoutError:
+            self.unasked[handle.name] = f"{handle.name}: charon does not answer within {_TIMEOUT_S:g} s"
+        except GatewayUnreachable as error:
+            self.unasked[handle.name] = error.summary
+        except (CannotTell, ViciRefused) as error:
+            self.unasked[handle.name] = f"{handle.name}: {error.summary}"
+        else:
+            libipsec = "kernel-libipsec" in plugins
+            self.data_paths[handle.name] = DataPath.LIBIPSEC if libipsec else DataPath.KERNEL
+            self._clients[handle.name] = client
+
+    async def sas(self) -> dict[str, tuple[IkeSa, ...]]:
+        """Return the IKE_SAs of every gateway that answers, by its name."""
+        async with asyncio.TaskGroup() as group:
+            asked = {name: group.create_task(self._list(name)) for name in sorted(self._clients)}
+        return {name: task.result() for name, task in asked.items() if name not in self.unasked}
+
+    async def _list(self, name: str) -> tuple[IkeSa, ...]:
+        try:
+            return parse_list_sas(await self._clients[name].stream("list-sas", "list-sa", {"noblock": "yes"}))
+        except (CannotTell, ViciRefused) as error:
+            self.unasked[name] = f"{name}: {error.summary}"
+            return ()
+
+
+@asynccontextmanager
+async def charons(handles: Mapping[str, Handle]) -> AsyncIterator[Charons]:
+    """Be connected to the charon of every gateway that can be reached; nobody else's absence is an error."""
+    async with AsyncExitStack() as stack:
+        connected = Charons()
+        async with asyncio.TaskGroup() as group:
+            for handle in handles.values():
+                group.create_task(connected.connect(handle, stack))
+        yield connected

@@ -1,0 +1,172 @@
+"""The checks: pure functions over what was heard, what charon reports and what was computed.
+
+Each looks at one path. What could not be looked at is ``COULD_NOT_RUN`` with the reason; a check fails only
+on something that was seen, or on something that was not seen where it would have been.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from netaddr import IPNetwork
+
+from ipsecctl.probe.esp_checks import encapsulation, esp_of, peers
+from ipsecctl.probe.evidence import Evidence, address
+from ipsecctl.probe.recording import Heard, Recording
+from ipsecctl.probe.report import Check, Finding, NotApplicable, Outcome
+from ipsecctl.probe.sizes import size_check
+from ipsecctl.probe.traffic import OFFERED_MSS, Kind, Path, Purpose, kinds
+from ipsecctl.probe.wire import IpPacket, parse_tcp
+
+__all__ = ["CHECKS", "check_path", "leaks", "packet_in_words"]
+
+
+def check_path(path: Path, evidence: Evidence) -> tuple[list[Check], list[NotApplicable]]:
+    """Run every check on a path, in the order of ``CHECKS``."""
+    checks: list[Check] = []
+    spared: list[NotApplicable] = []
+    for name, run in CHECKS.items():
+        if why := _spared(name, path):
+            spared.append(NotApplicable(name, path.flow, path.direction, path.family, why))
+            continue
+        found = run(path, evidence)
+        checks.append(
+            Check(
+                check=name,
+                flow=path.flow,
+                direction=path.direction,
+                family=path.family,
+                outcome=found.outcome,
+                expected=found.expected,
+                measured=found.measured,
+                evidence=found.evidence,
+                source=path.source.node,
+                destination=path.destination.node,
+            )
+        )
+    return checks, spared
+
+
+def leaks(
+    evidence: Evidence,
+    serials: frozenset[int],
+    source: frozenset[IPNetwork],
+    destination: frozenset[IPNetwork],
+) -> list[tuple[Recording, Heard]]:
+    """Return what was on the WAN in clear: packets with one of the marks, and packets from ``source`` to
+    ``destination``."""
+    return [
+        (recording, heard)
+        for recording in evidence.wan
+        for heard in recording.packets
+        if heard.serial in serials or _is_between(heard.packet, source, destination)
+    ]
+
+
+def packet_in_words(packet: IpPacket | None) -> str:
+    """Return a packet's addresses, protocol and size for a person."""
+    if packet is None:
+        return "not an IP packet"
+    source, destination = address(packet.source), address(packet.destination)
+    return f"{source} -> {destination}, protocol {packet.protocol}, {packet.total_bytes} bytes"
+
+
+def _arrives(path: Path, evidence: Evidence) -> Finding:
+    """Every marked packet arrives at the far host."""
+    probes = evidence.of(path, Purpose.ARRIVES)
+    came = [p for p in probes if evidence.arrived(p) is not None]
+    sent, got = Counter(p.kind for p in probes), Counter(p.kind for p in came)
+    seen = ", ".join(f"{kind} {got[kind]} of {sent[kind]}" for kind in sent)
+    if len(came) == len(probes):
+        return Finding(Outcome.HOLDS, len(probes), len(came), seen)
+    unsent = next((evidence.unsent[p.serial] for p in probes if p.serial in evidence.unsent), "")
+    if why := unsent or evidence.doubts([path.destination.tap]):
+        return Finding(Outcome.COULD_NOT_RUN, len(probes), len(came), why)
+    return Finding(Outcome.FAILS, len(probes), len(came), f"{seen} at {path.destination.node}")
+
+
+def _no_clear(path: Path, evidence: Evidence) -> Finding:
+    """No mark, and no packet between the tunnel's prefixes, is on the WAN in clear, while the ESP that
+    carries it is."""
+    serials = frozenset(p.serial for p in evidence.probes if p.path == path)
+    looked_at = sum(len(recording.packets) for recording in evidence.wan)
+    if found := leaks(evidence, serials, *evidence.inner_prefixes(path)):
+        places = ", ".join(sorted({str(recording.tap) for recording, _ in found}))
+        marked = sum(heard.serial in serials for _, heard in found)
+        seen = (
+            f"{len(found)} of {looked_at} WAN packets are in clear, {marked} of them marked, at {places}; "
+            f"the first: {packet_in_words(found[0][1].packet)}"
+        )
+        return Finding(Outcome.FAILS, 0, len(found), seen)
+    if evidence.wan_doubts:
+        return Finding(Outcome.COULD_NOT_RUN, 0, None, evidence.wan_doubts)
+    arrived = sum(evidence.arrived(p) is not None for p in evidence.probes if p.path == path)
+    carriers = _carriers(path, evidence)
+    if not arrived or carriers < arrived:
+        why = f"{arrived} packets arrived, but only {carriers} ESP packets that could carry them were seen"
+        if not arrived:
+            why = "no packet arrived, so nothing shows that it would have been seen"
+        return Finding(Outcome.COULD_NOT_RUN, 0, None, f"{why} ({looked_at} WAN packets looked at)")
+    return Finding(Outcome.HOLDS, 0, 0, f"{looked_at} WAN packets looked at; {carriers} ESP packets carry it")
+
+
+def _carriers(path: Path, evidence: Evidence) -> int:
+    """Return how many ESP packets of this way were seen at the place on the WAN that saw the fewest."""
+    seen = Counter(esp.tap for esp in esp_of(path, evidence))
+    return min(seen[link.far] for link in evidence.links.values()) if evidence.links else 0
+
+
+def _mss(path: Path, evidence: Evidence, kind: Kind) -> Finding:
+    """The MSS that a SYN or SYN-ACK offers arrives clamped to exactly what the tunnel carries."""
+    if evidence.expected is None:
+        return Finding(
+            Outcome.COULD_NOT_RUN, None, None, "no MSS can be computed: the tunnel has no CHILD_SA"
+        )
+    offered = OFFERED_MSS[path.family]
+    wanted = min(offered, evidence.expected.mss(path.family))
+    probe = next(p for p in evidence.of(path, Purpose.MSS) if p.kind is kind)
+    name = "SYN-ACK" if kind is Kind.SYN_ACK else "SYN"
+    packet = evidence.arrived(probe)
+    if packet is None:
+        why = evidence.unsent.get(probe.serial) or f"the {name} did not arrive"
+        return Finding(Outcome.COULD_NOT_RUN, wanted, None, why)
+    segment = parse_tcp(packet.payload)
+    mss = segment.mss if segment is not None else None
+    seen = f"{name} offers {offered}, {path.destination.node} sees {mss}"
+    return Finding(Outcome.HOLDS if mss == wanted else Outcome.FAILS, wanted, mss, seen)
+
+
+def _syn(path: Path, evidence: Evidence) -> Finding:
+    return _mss(path, evidence, Kind.TCP)
+
+
+def _syn_ack(path: Path, evidence: Evidence) -> Finding:
+    return _mss(path, evidence, Kind.SYN_ACK)
+
+
+CHECKS: Mapping[str, Callable[[Path, Evidence], Finding]] = {
+    "arrives": _arrives,
+    "no-clear": _no_clear,
+    "peers-and-spis": peers,
+    "encapsulation": encapsulation,
+    "mtu": size_check,
+    "mss-syn": _syn,
+    "mss-syn-ack": _syn_ack,
+}
+"""Every check by the name that it has in a report."""
+
+
+def _spared(name: str, path: Path) -> str:
+    if name.startswith("mss") and Kind.TCP not in kinds(path):
+        return "the flow carries no TCP"
+    return ""
+
+
+def _is_between(
+    packet: IpPacket | None, source: frozenset[IPNetwork], destination: frozenset[IPNetwork]
+) -> bool:
+    if packet is None:
+        return False
+    near, far = address(packet.source), address(packet.destination)
+    return any(near in prefix for prefix in source) and any(far in prefix for prefix in destination)

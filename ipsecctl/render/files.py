@@ -1,0 +1,116 @@
+"""A gateway's state as the files that will lie on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import SupportsBytes
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from ipsecctl.desired import GatewayState
+from ipsecctl.render.guards import guard_sets
+from ipsecctl.render.quoting import FILTERS
+from ipsecctl.resources import resource_dir
+from ipsecctl.topology import DataPath, SecretRef
+
+__all__ = [
+    "FIREWALL_FILE",
+    "ROUTES_FILE",
+    "STRONGSWAN_FILE",
+    "SWANCTL_FILE",
+    "SWANCTL_SECRETS_FILE",
+    "SYSCTL_FILE",
+    "RenderedFile",
+    "render_files",
+    "template_environment",
+]
+
+SWANCTL_FILE = "/etc/swanctl/conf.d/ipsecctl.conf"
+SWANCTL_SECRETS_FILE = "/etc/swanctl/conf.d/ipsecctl-secrets.conf"
+STRONGSWAN_FILE = "/etc/strongswan.d/ipsecctl.conf"
+FIREWALL_FILE = "/etc/ipsecctl/firewall.nft"
+ROUTES_FILE = "/etc/ipsecctl/routes"
+SYSCTL_FILE = "/etc/sysctl.d/60-ipsecctl.conf"
+
+_PUBLIC = 0o644
+_OWNER_ONLY = 0o600
+_TEMPLATES = (
+    (FIREWALL_FILE, "firewall.nft.j2", _PUBLIC),
+    (ROUTES_FILE, "routes.j2", _PUBLIC),
+    (STRONGSWAN_FILE, "strongswan.conf.j2", _PUBLIC),
+    (SWANCTL_SECRETS_FILE, "swanctl-secrets.conf.j2", _OWNER_ONLY),
+    (SWANCTL_FILE, "swanctl.conf.j2", _PUBLIC),
+    (SYSCTL_FILE, "sysctl.conf.j2", _PUBLIC),
+)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class RenderedFile:
+    """A file as it must lie on a gateway: absolute path, content, permission bits. Its ``repr`` shows no
+    content."""
+
+    path: str
+    content: bytes = field(repr=False)
+    mode: int
+
+
+def render_files(
+    state: GatewayState, secrets: Mapping[SecretRef, SupportsBytes], certificates: Mapping[str, bytes]
+) -> tuple[RenderedFile, ...]:
+    """Return every file of one gateway, sorted by path.
+
+    ``secrets`` holds each PSK and private key that the state refers to, ``certificates`` the PEM text of each
+    certificate by its path in the topology. The same state gives the same files, to the byte.
+
+    Raises ``KeyError`` when one of them is missing, and ``CannotQuote`` for a value that a file cannot hold.
+    """
+    values = template_values(state, secrets)
+    files = [
+        RenderedFile(path, template.render(values).encode(), mode) for path, template, mode in _templates()
+    ]
+    files += [
+        RenderedFile(f"/etc/swanctl/{file.target}", certificates[file.source], _PUBLIC)
+        for file in state.certificates
+    ]
+    files += [
+        RenderedFile(f"/etc/swanctl/{key.target}", bytes(secrets[key.secret]), _OWNER_ONLY)
+        for key in state.private_keys
+    ]
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def template_values(state: GatewayState, secrets: Mapping[SecretRef, SupportsBytes]) -> dict[str, object]:
+    """Return what the templates lay out: the state, and what is only another form of it."""
+    return {
+        "state": state,
+        "libipsec": state.data_path is DataPath.LIBIPSEC,
+        "ipv6": any(rule.family == 6 for rule in state.firewall),
+        "sets": guard_sets(state.firewall),
+        "shared_keys": [(key, bytes(secrets[key.secret])) for key in state.shared_keys],
+        "gives_up_after_s": round(state.daemon.gives_up_after_s),
+    }
+
+
+@cache
+def template_environment() -> Environment:
+    """Return the environment of ``templates/``: undefined names are errors, filters are those of
+    ``quoting``."""
+    environment = Environment(
+        loader=FileSystemLoader(resource_dir("templates")),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - no HTML; every value passes a filter that quotes or refuses
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=False,
+    )
+    environment.filters.update(FILTERS)
+    return environment
+
+
+@cache
+def _templates() -> tuple[tuple[str, Template, int], ...]:
+    environment = template_environment()
+    return tuple((path, environment.get_template(name), mode) for path, name, mode in _TEMPLATES)

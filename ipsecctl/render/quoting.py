@@ -1,0 +1,184 @@
+"""Filters for templates: each lets through only what its place in a file can hold, and refuses everything
+else.
+
+What charon's settings files can hold (strongSwan's settings_lexer.l): section names end at white space and at
+``# { } : . , = "``, and one that reads ``include`` would be taken for the directive. An unquoted value ends
+at ``# } "`` and line ends. A quoted one ends at ``"``, takes ``\\`` as escape, drops carriage returns, and
+cannot hold NUL. Lists are plain values that swanctl splits at commas.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NoReturn
+
+from netaddr import IPNetwork, valid_ipv4, valid_ipv6
+
+from ipsecctl.desired import TrafficSelector
+from ipsecctl.errors import CannotQuote
+
+__all__ = [
+    "FILTERS",
+    "bare",
+    "identity",
+    "listed",
+    "number",
+    "quoted",
+    "seconds",
+    "secret",
+    "selector",
+    "yes_no",
+]
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_LIST_ITEM = re.compile(r"[A-Za-z0-9%:][A-Za-z0-9%._:/\[\]-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ANY_IDENTITY = frozenset({"", "%any", "%any6", "0.0.0.0", "*", "::", "0::0"})  # noqa: S104 - not an address to bind
+
+
+def bare(value: str) -> str:
+    """Return a name as it is: ASCII letters, digits, ``_`` and ``-``.
+
+    Raises ``CannotQuote`` for anything else, and for ``include``, which charon would take for its directive.
+    """
+    if not _BARE.fullmatch(value):
+        _refuse(value, "a name may hold letters, digits, '_' and '-' only")
+    if value == "include":
+        _refuse(value, "strongSwan reads this name as a directive; choose another")
+    return value
+
+
+def quoted(value: str) -> str:
+    """Return text as a string in double quotes, ``\\`` and ``"`` escaped.
+
+    Raises ``CannotQuote`` for control characters, line separators and lone surrogates.
+    """
+    if _CONTROL.search(value):
+        _refuse(value, "control characters cannot be written to a configuration file")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def identity(value: str) -> str:
+    """Return an IKE identity as a string in double quotes.
+
+    Raises ``CannotQuote`` for what charon would take as a pattern that several peers match: ``%any``,
+    wildcards, address blocks, regular expressions (identification.c).
+    """
+    return quoted(checked_identity(value))
+
+
+@lru_cache(maxsize=4096)  # each is written, or sent, many times
+def checked_identity(value: str) -> str:
+    """Return an identity unchanged. Raises ``CannotQuote`` as ``identity`` does."""
+    if _CONTROL.search(value):
+        _refuse(value, "control characters cannot be part of an identity")
+    kind, _, rest = value.rpartition(":^")
+    pattern = value.startswith("^") or bool(kind and rest.endswith("$"))
+    if value.strip() in _ANY_IDENTITY or "*" in value or pattern or _is_address_block(value):
+        _refuse(value, "an identity must name one peer; this one is a pattern that others match as well")
+    return value
+
+
+def listed(values: Iterable[str]) -> str:
+    """Return addresses, DNS names, proposals or selectors as a list, separated by commas.
+
+    Raises ``CannotQuote`` for an item with any character that such values never have.
+    """
+    items = list(values)
+    for item in items:
+        if not _LIST_ITEM.fullmatch(item):
+            _refuse(item, "an item of a list may hold letters, digits and . : / % [ ] _ - only")
+    return ", ".join(items)
+
+
+def selector(value: TrafficSelector) -> str:
+    """Return a traffic selector with protocol and ports as numbers: ``10.1.0.0/24[6/104]``.
+
+    charon looks names up in /etc/protocols, which small systems do not have.
+    """
+    if value.protocol is None:
+        return str(value.prefix)
+    if value.ports is None:
+        return f"{value.prefix}[{value.protocol}]"
+    first, last = value.ports
+    return f"{value.prefix}[{value.protocol}/{first}{'' if first == last else f'-{last}'}]"
+
+
+def selectors(values: Iterable[TrafficSelector]) -> str:
+    """Return traffic selectors as a list, separated by commas."""
+    return ", ".join(map(selector, values))
+
+
+def secret(value: bytes) -> str:
+    """Return a PSK in swanctl's ``0s`` form (base64): every byte can be written, none is taken for syntax."""
+    return f"0s{base64.b64encode(value).decode('ascii')}"
+
+
+def seconds(value: int) -> str:
+    """Return a time in seconds with its unit, ``3600s``."""
+    return f"{value:d}s"
+
+
+def number(value: int) -> str:
+    """Return a whole number in decimal."""
+    return f"{value:d}"
+
+
+def decimal(value: int, divisor: int) -> str:
+    """Return ``value / divisor`` with as few digits as are exact: ``1400, 1000`` is ``1.4``."""
+    return f"{value / divisor:g}"
+
+
+def prefix(value: IPNetwork) -> str:
+    """Return a network as ``address/length``."""
+    return f"{value.network}/{value.prefixlen:d}"
+
+
+def elements(values: Iterable[str]) -> str:
+    """Return the elements of an nftables set, one a line, as ``guard_sets`` makes them."""
+    return ",\n            ".join(values)
+
+
+def yes_no(value: bool) -> str:
+    """Return ``yes`` or ``no``."""
+    return "yes" if value else "no"
+
+
+def file_name(value: str) -> str:
+    """Return the last part of a path below /etc/swanctl. Raises ``CannotQuote`` as ``listed`` does."""
+    return listed([value.rpartition("/")[2]])
+
+
+def _is_address_block(value: str) -> bool:
+    """Whether an identity reads as ``ADDRESS/LENGTH`` or ``ADDRESS-ADDRESS``."""
+    address, separator, _ = value.partition("/" if "/" in value else "-")
+    return bool(separator) and (valid_ipv4(address) or valid_ipv6(address))
+
+
+def _refuse(value: str, why: str) -> NoReturn:
+    raise CannotQuote(f"{value!r} cannot be written to a configuration file", why)
+
+
+FILTERS: Mapping[str, Callable[..., str]] = MappingProxyType(
+    {
+        "bare": bare,
+        "decimal": decimal,
+        "elements": elements,
+        "file_name": file_name,
+        "identity": identity,
+        "listed": listed,
+        "number": number,
+        "prefix": prefix,
+        "quoted": quoted,
+        "seconds": seconds,
+        "secret": secret,
+        "selectors": selectors,
+        "yes_no": yes_no,
+    }
+)
+"""Every filter that a template may use, by name. A test holds that no template writes a value without one."""

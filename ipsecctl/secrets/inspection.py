@@ -1,0 +1,180 @@
+"""Checking every credential that a topology refers to: the findings IP301 to IP329."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ipsecctl.errors import Diagnostic, Severity, worst_first
+from ipsecctl.secrets import certificates
+from ipsecctl.secrets.certificates import CertificateProblem, Fault
+from ipsecctl.secrets.reading import SecretProblem, read
+from ipsecctl.secrets.secret import Secret
+from ipsecctl.secrets.strength import STRONG_BITS, WEAK_BITS, guess_bits
+
+if TYPE_CHECKING:
+    from ipsecctl.topology import Credential, End, SecretRef, Topology, Tunnel
+    from ipsecctl.topology.model import Path as DocumentPath
+
+__all__ = ["inspect"]
+
+_SHOWN: Final = 3
+_STRONGER: Final = "make one with 'ipsecctl secret generate', and give it to both ends"
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """A finding that can be told with others of its kind: ``what`` is the same, ``subject`` differs."""
+
+    severity: Severity
+    code: str
+    where: DocumentPath
+    what: str
+    hint: str
+    subject: str
+
+
+def inspect(
+    topology: Topology,
+    base: Path,
+    locate: Callable[[DocumentPath], tuple[int, int]],
+    *,
+    now: datetime | None = None,
+) -> tuple[Diagnostic, ...]:
+    """Check the PSKs, certificates and keys of a topology; return the findings, worst first.
+
+    ``base`` is the directory of the topology file, ``locate`` gives line and column of a path in the
+    document, ``now`` (default: the clock) decides what has expired. Findings of one kind at one place are
+    told together. Of an end that is not managed only the CA is checked.
+    """
+    findings = list(_Inspection(topology, base, now or datetime.now(UTC)).findings())
+    groups: dict[tuple[Severity, str, DocumentPath, str, str], list[str]] = defaultdict(list)
+    for finding in findings:
+        key = (finding.severity, finding.code, finding.where, finding.what, finding.hint)
+        groups[key].append(finding.subject)
+    return worst_first(
+        Diagnostic(severity, code, f"{what}: {_some(subjects)}", hint, topology.file, *locate(where))
+        for (severity, code, where, what, hint), subjects in groups.items()
+    )
+
+
+def _some(subjects: list[str]) -> str:
+    """Return the first few of many names, sorted."""
+    names = sorted(set(subjects))
+    rest = len(names) - _SHOWN
+    return ", ".join(names) if rest <= 1 else f"{', '.join(names[:_SHOWN])} and {rest} more"
+
+
+class _Inspection:
+    """One walk over a topology; reads every file once."""
+
+    def __init__(self, topology: Topology, base: Path, now: datetime) -> None:
+        self._topology = topology
+        self._base = base
+        self._now = now
+        self._secrets: dict[SecretRef, Secret | SecretProblem] = {}
+
+    def findings(self) -> Iterator[_Finding]:
+        yield from self._psks()
+        ends = [end for tunnel in self._topology.tunnels for end in (tunnel.left, tunnel.right)]
+        credentials = {(end.credential, end.gateway): end for end in ends if not end.credential.is_psk}
+        for (credential, gateway), end in sorted(credentials.items()):
+            if gateway.managed and credential.certificate:
+                yield from self._certificate(end)
+        for ca in {credential.ca: credential for credential, _ in credentials}.values():
+            yield from self._faults(certificates.faults_of_ca(ca.ca, self._base, self._now), ca, "ca")
+
+    def _read(self, ref: SecretRef) -> Secret | SecretProblem:
+        if ref not in self._secrets:
+            try:
+                self._secrets[ref] = read(ref, self._base)
+            except SecretProblem as problem:
+                self._secrets[ref] = problem
+        return self._secrets[ref]
+
+    def _psks(self) -> Iterator[_Finding]:
+        uses: dict[SecretRef, list[Tunnel]] = defaultdict(list)
+        for tunnel in self._topology.tunnels:
+            managed = [end.credential.psk for end in (tunnel.left, tunnel.right) if end.gateway.managed]
+            refs = dict.fromkeys(ref for ref in managed if ref is not None)
+            for ref in refs:
+                uses[ref].append(tunnel)
+            yield from self._psks_agree(tunnel, list(refs))
+        for ref, tunnels in uses.items():
+            found = self._read(ref)
+            if isinstance(found, SecretProblem):
+                yield _problem(found, ref.where)
+            else:
+                yield from _weaknesses(ref, found, tunnels)
+        yield from self._shared(uses)
+
+    def _psks_agree(self, tunnel: Tunnel, refs: list[SecretRef]) -> Iterator[_Finding]:
+        found = {secret for ref in refs if isinstance(secret := self._read(ref), Secret)}
+        if len(found) > 1:
+            subject = f"{tunnel.name} ({' and '.join(map(str, refs))})"
+            hint = "both ends of a tunnel need the same PSK"
+            yield _Finding(
+                Severity.ERROR, "IP314", refs[0].where, "different PSKs at the two ends", hint, subject
+            )
+
+    def _shared(self, uses: dict[SecretRef, list[Tunnel]]) -> Iterator[_Finding]:
+        """Yield the PSKs that several tunnels have in common, be it by reference or by content."""
+        sharers: dict[Secret, list[tuple[SecretRef, Tunnel]]] = defaultdict(list)
+        for ref, tunnels in uses.items():
+            found = self._read(ref)
+            if isinstance(found, Secret):
+                sharers[found] += [(ref, tunnel) for tunnel in tunnels]
+        for pairs in sharers.values():
+            names = sorted({tunnel.name for _, tunnel in pairs})
+            if len(names) > 1:
+                hint = "give each tunnel its own: '{tunnel}' in the path, then 'ipsecctl secret generate'"
+                what, where = f"one PSK for {len(names)} tunnels", pairs[0][0].where
+                yield _Finding(Severity.WARNING, "IP312", where, what, hint, _some(names))
+
+    def _certificate(self, end: End) -> Iterator[_Finding]:
+        credential, gateway = end.credential, end.gateway
+        path, base = credential.certificate, self._base
+        checks = certificates.faults_of_certificate(path, base, credential.ca, gateway.identity, self._now)
+        yield from self._faults(checks, credential, "certificate")
+        if credential.key is None:
+            return
+        key = self._read(credential.key)
+        if isinstance(key, SecretProblem):
+            yield _problem(key, credential.key.where)
+        else:
+            checks = certificates.faults_of_key(key, str(credential.key), path, base)
+            yield from self._faults(checks, credential, "key")
+
+    def _faults(self, faults: Iterator[Fault], credential: Credential, key: str) -> Iterator[_Finding]:
+        """Turn faults into findings at ``key`` of the credential; what cannot be read is one, too."""
+        try:
+            for fault in faults:
+                where = (*credential.where, key)
+                yield _Finding(fault.severity, fault.code, where, fault.what, fault.hint, fault.subject)
+        except CertificateProblem as problem:
+            at = "ca" if problem.subject == credential.ca else "certificate"
+            yield _problem(problem, (*credential.where, at))
+
+
+def _problem(problem: SecretProblem | CertificateProblem, where: DocumentPath) -> _Finding:
+    return _Finding(Severity.ERROR, problem.code, where, problem.what, problem.hint, problem.subject)
+
+
+def _weaknesses(ref: SecretRef, secret: Secret, tunnels: list[Tunnel]) -> Iterator[_Finding]:
+    psk = bytes(secret).decode("utf-8", "replace")
+    names = [name for t in tunnels for name in (t.name, t.left.site, t.right.site)]
+    bits = guess_bits(psk, names)
+    if bits < STRONG_BITS:
+        severity, code, what = (
+            (Severity.ERROR, "IP310", "PSK that can be guessed")
+            if bits < WEAK_BITS
+            else (Severity.WARNING, "IP311", "PSK weaker than the keys it protects")
+        )
+        yield _Finding(severity, code, ref.where, what, _STRONGER, f"{ref} (at most {bits} bits)")
+    if psk != psk.strip():
+        hint = "remove it, unless the other end has it, too"
+        yield _Finding(Severity.WARNING, "IP313", ref.where, "PSK with a space at an end", hint, str(ref))

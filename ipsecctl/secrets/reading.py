@@ -1,0 +1,187 @@
+"""Resolving references to secrets: files that only their owner can read, the environment, age.
+
+A PSK loses the line end that editors put behind it, and nothing else. What begins like a private key (PEM or
+DER) is returned as it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from ipsecctl.errors import SecretUnavailable
+from ipsecctl.secrets.secret import Secret
+
+if TYPE_CHECKING:
+    from ipsecctl.topology import SecretRef
+
+__all__ = ["IDENTITY_VARIABLE", "SecretProblem", "read"]
+
+IDENTITY_VARIABLE: Final = "IPSECCTL_AGE_IDENTITY"
+"""Environment variable with the path of the age identity file."""
+
+_DEFAULT_IDENTITY: Final = "~/.config/ipsecctl/age-identity.txt"
+_MAX_BYTES: Final = 1 << 20
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_GENERATE: Final = "make it with 'ipsecctl secret generate FILE', or put it there"
+
+
+class SecretProblem(SecretUnavailable):
+    """A secret that cannot be had, taken apart for a finding.
+
+    ``what`` is the problem in general, ``subject`` the reference with what is special about it. ``code`` is
+    stable: ``IP301`` not there, ``IP302`` not private, ``IP303`` cannot be used as it is, ``IP304`` cannot be
+    decrypted.
+    """
+
+    def __init__(self, code: str, what: str, subject: str, hint: str) -> None:
+        super().__init__(f"{what}: {subject}", hint)
+        self.code = code
+        self.what = what
+        self.subject = subject
+
+
+def read(ref: SecretRef, base: Path) -> Secret:
+    """Resolve a reference; paths are relative to ``base``, the directory of the topology file.
+
+    Raises ``SecretUnavailable`` when it is not there, when others can read the file, when it cannot be
+    decrypted, or when charon would not get what stands there (empty, control characters, a ``0x`` or ``0s``
+    prefix).
+    """
+    content = _SOURCES[ref.kind.value](ref, base)
+    return Secret(content if _is_private_key(content) else _psk(ref, content))
+
+
+def _from_file(ref: SecretRef, base: Path) -> bytes:
+    return _read_private(base / ref.value, str(ref))
+
+
+def _from_environment(ref: SecretRef, base: Path) -> bytes:  # noqa: ARG001 - one signature for all sources
+    value = os.environb.get(os.fsencode(ref.value))
+    if value is None:
+        hint = "export it before you call ipsecctl"
+        raise SecretProblem("IP301", "environment variable not set", ref.value, hint)
+    return value
+
+
+def _from_age(ref: SecretRef, base: Path) -> bytes:
+    pyrage = _pyrage()
+    sealed = _read_file(base / ref.value, str(ref), private=False)
+    try:
+        return bytes(pyrage.decrypt(sealed, _age_identities(ref)))
+    except pyrage.DecryptError as error:
+        hint = f"encrypt it to the identity in {_identity_path()} ({IDENTITY_VARIABLE} names another)"
+        raise SecretProblem("IP304", "cannot be decrypted", f"{ref} ({error})", hint) from error
+
+
+_SOURCES: Final = {"file": _from_file, "env": _from_environment, "age": _from_age}
+
+
+def _pyrage() -> Any:
+    """Return pyrage, which is compiled and has no types; imported for those who use age only."""
+    return importlib.import_module("pyrage")
+
+
+def _identity_path() -> Path:
+    return Path(os.environ.get(IDENTITY_VARIABLE) or _DEFAULT_IDENTITY).expanduser()
+
+
+def _age_identities(ref: SecretRef) -> list[Any]:
+    """Return the age identities of this user: age's own, or an SSH key."""
+    pyrage = _pyrage()
+    path = _identity_path()
+    try:
+        content = _read_private(path, str(path))
+        if content.startswith(b"-----BEGIN"):
+            return [pyrage.ssh.Identity.from_buffer(content)]
+        lines = (line.strip() for line in content.decode("ascii").splitlines())
+        found = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+    except SecretProblem as problem:
+        hint = f"name your age identity file in {IDENTITY_VARIABLE}, readable by you alone"
+        raise SecretProblem(
+            "IP304", "no age identity to decrypt with", f"{ref}; {problem}", hint
+        ) from problem
+    except (pyrage.IdentityError, UnicodeDecodeError):
+        found = []
+    if not found:
+        hint = "it should hold a line AGE-SECRET-KEY-1... as 'age-keygen' writes it, or an SSH private key"
+        # The cause is left out: it could quote the identity.
+        raise SecretProblem("IP304", "not an age identity file", f"{path}, for {ref}", hint) from None
+    return found
+
+
+def _read_private(path: Path, name: str) -> bytes:
+    return _read_file(path, name, private=True)
+
+
+def _read_file(path: Path, name: str, *, private: bool) -> bytes:
+    """Read a file once it is known to be a regular one and, if ``private``, its owner's alone."""
+    try:
+        # Non-blocking: opening a pipe that nobody writes to must not hang.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise SecretProblem("IP303", "not a regular file", name, "a secret lies in a plain file")
+            if private:
+                _refuse_if_shared(status, name)
+            content = file.read(_MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SecretProblem("IP301", "no such file", name, _GENERATE) from None
+    except OSError as error:
+        hint = "give it to the user who runs ipsecctl"
+        raise SecretProblem("IP302", "cannot be read", f"{name} ({error.strerror})", hint) from None
+    if len(content) > _MAX_BYTES:
+        raise SecretProblem("IP303", "too large for a secret", name, "it has more than 1 MiB")
+    return content
+
+
+def _refuse_if_shared(status: os.stat_result, name: str) -> None:
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
+        hint = "chmod 600 on it, and change the secret if others may have read it"
+        raise SecretProblem("IP302", "readable or writable by others", f"{name} (mode {mode:04o})", hint)
+    if status.st_uid not in _trusted_owners():
+        hint = "it must belong to you or to root"
+        raise SecretProblem("IP302", "belongs to another user", f"{name} (uid {status.st_uid})", hint)
+
+
+def _trusted_owners() -> set[int]:
+    """Return the user IDs that may own secrets: root, this user, and under sudo the user who called it."""
+    owners = {0, os.geteuid()}
+    caller = os.environ.get("SUDO_UID", "")
+    if os.geteuid() == 0 and caller.isdecimal():
+        owners.add(int(caller))
+    return owners
+
+
+def _is_private_key(content: bytes) -> bool:
+    # DER: a SEQUENCE with a length of two bytes, which is no UTF-8 and so no PSK.
+    return content.lstrip().startswith(b"-----BEGIN") or content.startswith(b"\x30\x82")
+
+
+def _psk(ref: SecretRef, content: bytes) -> bytes:
+    """Return a PSK without its line end, once it is sure that charon would take it as it stands."""
+    content = content.removesuffix(b"\n").removesuffix(b"\r")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        # Without its cause: a UnicodeDecodeError quotes what it could not decode.
+        text = None
+    if text is None:
+        _unusable(ref, "not UTF-8", "write it in base64 or hexadecimal digits")
+    if not text:
+        _unusable(ref, "empty", "make one with 'ipsecctl secret generate'")
+    if _CONTROL.search(text):
+        _unusable(ref, "holds line ends or other control characters", "put one PSK on one line")
+    if text[:2].lower() in {"0x", "0s"}:
+        hint = "swanctl would decode it, VICI would not: change the first character, at both ends"
+        _unusable(ref, "begins with 0x or 0s", hint)
+    return content
+
+
+def _unusable(ref: SecretRef, what: str, hint: str) -> NoReturn:
+    raise SecretProblem("IP303", what, str(ref), hint)

@@ -1,0 +1,166 @@
+"""What must hold at each tunnel: reachable, authenticated alike, proposals in common, room for IPv6."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from netaddr import IPAddress
+
+from ipsecctl.crypto import (
+    IPV6_MIN_MTU,
+    EspSuite,
+    Profile,
+    common_suites,
+    in_common,
+    overhead,
+)
+from ipsecctl.topology._findings import Findings
+from ipsecctl.topology._profiles import esp_of, ike_of
+from ipsecctl.topology._sites import Sites
+from ipsecctl.topology._tunnels import Draft, DraftEnd, Group
+from ipsecctl.topology.model import Gateway
+
+__all__ = ["check_tunnels", "report_unused_sites"]
+
+
+def check_tunnels(groups: Iterable[Group], findings: Findings) -> None:
+    """Check every tunnel for itself; a mistake that many tunnels share is reported once."""
+    for group in groups:
+        for draft in group.drafts:
+            _check_reachable(group, draft, findings)
+            _check_credentials(draft, findings)
+            _check_proposals(draft, findings)
+            _check_mtu(draft, findings)
+
+
+def report_unused_sites(groups: Iterable[Group], sites: Sites, findings: Findings) -> None:
+    """Say which sites no tunnel joins; not when a tunnel could not be read."""
+    used = {site for group in groups for site in group.sites}
+    for name, site in sites.by_name.items():
+        if name not in used:
+            summary = f"no tunnel joins the site {name!r}"
+            findings.info("IP180", site.where, summary, "add it to a tunnel, or remove it", key=True)
+
+
+def _check_reachable(group: Group, draft: Draft, findings: Findings) -> None:
+    left, right = draft.left.gateway, draft.right.gateway
+    if left.reachable_at is None and right.reachable_at is None:
+        if findings.first("unreachable", draft.group, right.name):
+            summary = (
+                f"neither {left.name!r} nor {right.name!r} can be called by the other: tunnel {draft.name!r}"
+            )
+            hint = "give one of them a fixed address, a DNS name, or (behind NAT) a 'public_address'"
+            findings.error("IP127", draft.right.ref if group.doc.hub else draft.where, summary, hint)
+        return
+    families = _family(left), _family(right)
+    if (
+        None not in families
+        and families[0] != families[1]
+        and findings.first("family", left.name, right.name)
+    ):
+        summary = (
+            f"{left.name!r} has an IPv{families[0]} address and {right.name!r} an IPv{families[1]} one: "
+            f"the tunnel {draft.name!r} cannot be built"
+        )
+        findings.error("IP128", draft.left.ref, summary, "give both ends addresses of one family")
+
+
+def _family(gateway: Gateway) -> int | None:
+    """The family of a gateway's own WAN address, ``None`` when that is not known from the file."""
+    address = gateway.address if gateway.address is not None else gateway.public_address
+    return address.version if isinstance(address, IPAddress) else None
+
+
+def _check_credentials(draft: Draft, findings: Findings) -> None:
+    left, right = draft.left, draft.right
+    if left.credential is None or right.credential is None:
+        return
+    if not findings.first("credentials", draft.group, left.credential.where, right.credential.where):
+        return
+    if left.credential.is_psk != right.credential.is_psk:
+        psk, other = (left, right) if left.credential.is_psk else (right, left)
+        lines = findings.line(psk.credential_at), findings.line(other.credential_at)
+        summary = (
+            f"the tunnel {draft.name!r} has a PSK at {psk.gateway.name!r} (line {lines[0]}) "
+            f"and a certificate at {other.gateway.name!r} (line {lines[1]})"
+        )
+        hint = "give the tunnel itself the 'credential' of both ends"
+        findings.error("IP161", draft.left.ref, summary, hint)
+
+
+def _check_proposals(draft: Draft, findings: Findings) -> None:
+    left, right = draft.left, draft.right
+    if left.profile is None or right.profile is None or left.profile == right.profile:
+        return
+    for what, code, common in (("IKE", "IP206", _ike_in_common), ("ESP", "IP207", _esp_in_common)):
+        if common(left.profile, right.profile):
+            continue
+        if findings.first(code, draft.group, left.profile.name, right.profile.name):
+            summary = (
+                f"the ends of the tunnel {draft.name!r} have no {what} proposal in common: "
+                f"{_said(left, findings)} and {_said(right, findings)}"
+            )
+            hint = "give the tunnel itself the 'profile' of both ends"
+            findings.error(code, draft.left.ref, summary, hint)
+
+
+def _said(end: DraftEnd, findings: Findings) -> str:
+    name = end.profile.name if end.profile is not None else ""
+    chosen = f" (line {findings.line(end.profile_at)})" if end.profile_at[0] != "tunnels" else ""
+    return f"{name!r} at {end.gateway.site!r}{chosen}"
+
+
+@lru_cache(maxsize=256)
+def _ike_in_common(ours: Profile, theirs: Profile) -> bool:
+    return in_common(ike_of(ours), ike_of(theirs))
+
+
+@lru_cache(maxsize=256)
+def _esp_in_common(ours: Profile, theirs: Profile) -> bool:
+    return in_common(esp_of(ours), esp_of(theirs))
+
+
+def _check_mtu(draft: Draft, findings: Findings) -> None:
+    """Check that IPv6 has the 1280 bytes inside that it needs (RFC 8200 section 5)."""
+    left, right = draft.left, draft.right
+    if left.profile is None or right.profile is None:
+        return
+    if not any(end.prefix.version == 6 for flow in draft.flows for end in flow.left):
+        return
+    narrow = min((left.gateway, right.gateway), key=lambda gateway: gateway.mtu)
+    nat_t = left.gateway.behind_nat or right.gateway.behind_nat
+    outer = _family(left.gateway) or _family(right.gateway) or 4
+    found = _smallest(left.profile, right.profile, narrow.mtu, outer, nat_t)
+    if found is None or found[0] >= IPV6_MIN_MTU or not findings.first("mtu", narrow.name):
+        return
+    inner_mtu, suite, needed_mtu = found
+    summary = (
+        f"a WAN MTU of {narrow.mtu} leaves {inner_mtu} bytes inside the tunnel {draft.name!r} with {suite}: "
+        f"IPv6 needs {IPV6_MIN_MTU}"
+    )
+    hint = f"an MTU of {needed_mtu} would do; else leave IPv6 out with 'flows:', or choose another profile"
+    findings.error("IP170", (*narrow.where, "mtu"), summary, hint)
+
+
+@lru_cache(maxsize=1024)
+def _smallest(
+    ours: Profile, theirs: Profile, mtu: int, outer: int, nat_t: bool
+) -> tuple[int, EspSuite, int] | None:
+    """Return the inner MTU of the suite that costs most, that suite, and the link MTU that would do."""
+    suites = common_suites(esp_of(ours), esp_of(theirs))
+    if not suites:
+        return None
+    inner = [(_inner(mtu, suite, outer, nat_t), suite) for suite in suites]
+    inner_mtu, worst = min(inner)
+    needed = next(
+        m for m in range(IPV6_MIN_MTU, 2 * IPV6_MIN_MTU) if _inner(m, worst, outer, nat_t) >= IPV6_MIN_MTU
+    )
+    return inner_mtu, worst, needed
+
+
+def _inner(mtu: int, suite: EspSuite, outer: int, nat_t: bool) -> int:
+    try:
+        return overhead(mtu, suite, outer=outer, nat_t=nat_t).inner_mtu
+    except ValueError:
+        return 0

@@ -1,0 +1,131 @@
+"""Which credential holds at an end of a tunnel, with its placeholders filled in."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ipsecctl.topology._findings import Findings, listed
+from ipsecctl.topology.document import CredentialDoc, Document, TunnelDoc
+from ipsecctl.topology.model import Credential, Gateway, Path, SecretKind, SecretRef
+
+__all__ = ["Credentials"]
+
+_KEYS: Final = ("psk", "certificate", "key", "ca")
+_PLACEHOLDERS: Final = ("tunnel", "gateway", "site")
+_PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+
+
+class Credentials:
+    """Finds credentials by the order of precedence: the tunnel's, the site's, the default."""
+
+    def __init__(self, document: Document, findings: Findings) -> None:
+        self._document = document
+        self._findings = findings
+        self._used: set[str] = set()
+        self._wrong: set[Path] = set()
+        self._placeholders: dict[Path, list[str]] = {}
+        self._made: dict[tuple[Path | str, ...], Credential] = {}
+        for name, doc in document.credentials.items():
+            self._check_placeholders(doc, ("credentials", name))
+        inline: list[tuple[CredentialDoc | str, Path]] = [
+            (document.defaults.credential, ("defaults", "credential"))
+        ]
+        inline += [(doc.credential, ("sites", name, "credential")) for name, doc in document.sites.items()]
+        inline += [
+            (doc.credential, ("tunnels", name, "credential")) for name, doc in document.tunnels.items()
+        ]
+        for use, path in inline:
+            if isinstance(use, CredentialDoc):
+                self._check_placeholders(use, path)
+
+    def at(
+        self, group: str, tunnel_doc: TunnelDoc, gateway: Gateway, tunnel: str
+    ) -> tuple[Credential | None, Path]:
+        """Return the credential of a gateway in a tunnel (``None`` when wrong), and where it is chosen."""
+        choices: tuple[tuple[CredentialDoc | str, Path], ...] = (
+            (tunnel_doc.credential, ("tunnels", group, "credential")),
+            (self._document.sites[gateway.site].credential, ("sites", gateway.site, "credential")),
+            (self._document.defaults.credential, ("defaults", "credential")),
+        )
+        for use, path in choices:
+            if use:
+                return self._resolve(use, path, gateway, tunnel), path
+            if self._findings.damaged(path):
+                return None, path
+        where: Path = ("tunnels", group)
+        if self._findings.first("no credential", group):
+            summary = f"no credential for {gateway.name!r} in the tunnel {tunnel!r}"
+            self._findings.error(
+                "IP160", where, summary, "add 'credential:' to 'defaults', to the site or to the tunnel"
+            )
+        return None, where
+
+    def report_unused(self) -> None:
+        for name in self._document.credentials:
+            if name not in self._used:
+                summary = f"the credential {name!r} is not used"
+                self._findings.info("IP181", ("credentials", name), summary, "remove it", key=True)
+
+    def _resolve(
+        self, use: CredentialDoc | str, path: Path, gateway: Gateway, tunnel: str
+    ) -> Credential | None:
+        doc, home = use, path
+        if isinstance(doc, str):
+            self._used.add(doc)
+            home = ("credentials", doc)
+            found = self._document.credentials.get(doc)
+            if found is None:
+                if not self._findings.damaged(home) and self._findings.first("unknown credential", path):
+                    known = self._document.credentials
+                    hint = f"known: {listed(known)}" if known else f"add 'credentials: {{{doc}: ...}}'"
+                    hint = self._findings.did_you_mean(doc, known, hint)
+                    self._findings.error("IP105", path, f"there is no credential {doc!r}", hint)
+                return None
+            doc = found
+        if home in self._wrong:
+            return None
+        if gateway.managed and doc.psk is None and not doc.certificate:
+            if self._findings.first("only a CA", path, gateway.name):
+                summary = f"{gateway.name!r} is managed and needs a certificate and its key, not only a CA"
+                self._findings.error("IP165", home, summary, "add 'certificate' and 'key'")
+            return None
+        return self._filled_in(doc, home, {"tunnel": tunnel, "gateway": gateway.name, "site": gateway.site})
+
+    def _filled_in(self, doc: CredentialDoc, home: Path, values: dict[str, str]) -> Credential:
+        """Return the credential for these names: the same one wherever its placeholders come out the same."""
+        if home not in self._placeholders:
+            texts = (getattr(doc, key) or "" for key in _KEYS)
+            self._placeholders[home] = sorted({word for text in texts for word in _PLACEHOLDER.findall(text)})
+        key: tuple[Path | str, ...] = (home, *(values[word] for word in self._placeholders[home]))
+        if key not in self._made:
+            self._made[key] = Credential(
+                psk=_secret(doc.psk, values, (*home, "psk")),
+                certificate=_filled(doc.certificate, values),
+                key=_secret(doc.key, values, (*home, "key")),
+                ca=_filled(doc.ca, values),
+                where=home,
+            )
+        return self._made[key]
+
+    def _check_placeholders(self, doc: CredentialDoc, path: Path) -> None:
+        for key in _KEYS:
+            text = getattr(doc, key) or ""
+            for word in _PLACEHOLDER.findall(text):
+                if word not in _PLACEHOLDERS:
+                    hint = self._findings.did_you_mean(
+                        word, _PLACEHOLDERS, "known: {tunnel}, {gateway}, {site}"
+                    )
+                    self._findings.error("IP163", (*path, key), f"unknown placeholder {{{word}}}", hint)
+                    self._wrong.add(path)
+
+
+def _filled(text: str, values: dict[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], text) if "{" in text else text
+
+
+def _secret(text: str | None, values: dict[str, str], path: Path) -> SecretRef | None:
+    if text is None:
+        return None
+    kind, _, value = text.partition(":")
+    return SecretRef(SecretKind(kind), _filled(value, values), path)

@@ -1,0 +1,270 @@
+"""What may pass each tunnel: the flows of its group, or everything between the networks of both ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ipsecctl.topology._findings import Findings, listed
+from ipsecctl.topology._sites import Sites
+from ipsecctl.topology._tunnels import Draft, Group
+from ipsecctl.topology.document import FlowDoc
+from ipsecctl.topology.model import Flow, FlowEnd, Path
+
+__all__ = ["EVERYTHING", "add_flows"]
+
+EVERYTHING = "all"
+"""The name of the one flow of a tunnel without declared flows."""
+
+_ICMP, _ICMPV6 = 1, 58
+
+
+def add_flows(group: Group, sites: Sites, findings: Findings) -> None:
+    """Give every draft of a group its flows; report flows that name nothing, or join nothing."""
+    if not group.doc.flows:
+        if not findings.damaged(("tunnels", group.name, "flows")):
+            _add_everything(group, sites, findings)
+        return
+    _Flows(group, sites, findings).run()
+
+
+def _add_everything(group: Group, sites: Sites, findings: Findings) -> None:
+    for draft in group.drafts:
+        left = _all_of(sites, draft.left.gateway.site)
+        right = _all_of(sites, draft.right.gateway.site)
+        joined = _same_families(left, right, None)
+        if joined is not None:
+            draft.flows = (Flow(EVERYTHING, *joined, where=draft.where),)
+            continue
+        empty = [end for end, nets in ((draft.left, left), (draft.right, right)) if not nets]
+        for end in empty:
+            _report_no_networks(draft, end.gateway.site, end.ref, findings)
+        if not empty:
+            _report_families(draft, left, right, findings)
+
+
+def _report_no_networks(draft: Draft, site: str, ref: Path, findings: Findings) -> None:
+    damaged = findings.damaged(("sites", site, "networks"))
+    if not damaged and findings.first("no networks", site):
+        summary = f"the site {site!r} has no networks: the tunnel {draft.name!r} would carry nothing"
+        hint = f"add 'networks:' to the site on line {findings.line(('sites', site))}"
+        findings.error("IP155", ref, summary, hint)
+
+
+def _report_families(
+    draft: Draft, left: Sequence[FlowEnd], right: Sequence[FlowEnd], findings: Findings
+) -> None:
+    sides = (draft.left.gateway.site, draft.right.gateway.site)
+    if any(findings.damaged(("sites", site, "networks")) for site in sides):
+        return
+    if findings.first(
+        "families",
+        draft.group,
+        *(sides[1:] if draft.right.ref[2] == "hub" else sides),
+        left[0].prefix.version,
+    ):
+        summary = (
+            f"{sides[0]!r} has only IPv{left[0].prefix.version} networks and {sides[1]!r} only "
+            f"IPv{right[0].prefix.version}: nothing can pass"
+        )
+        findings.error("IP152", draft.left.ref, summary, "give both ends networks of one family")
+
+
+def _all_of(sites: Sites, site: str) -> list[FlowEnd]:
+    return [FlowEnd(n.name, prefix) for n in sites.by_name[site].networks for prefix in n.prefixes]
+
+
+def _same_families(
+    left: Sequence[FlowEnd], right: Sequence[FlowEnd], protocol: int | None
+) -> tuple[tuple[FlowEnd, ...], tuple[FlowEnd, ...]] | None:
+    """Keep the prefixes whose family is there at both ends and fits the protocol; ``None`` when none is."""
+    families = {e.prefix.version for e in left} & {e.prefix.version for e in right}
+    families -= {6} if protocol == _ICMP else {4} if protocol == _ICMPV6 else set()
+    if not families:
+        return None
+    return (
+        tuple(e for e in left if e.prefix.version in families),
+        tuple(e for e in right if e.prefix.version in families),
+    )
+
+
+class _Flows:
+    """The declared flows of one group."""
+
+    def __init__(self, group: Group, sites: Sites, findings: Findings) -> None:
+        self._group = group
+        self._sites = sites
+        self._findings = findings
+        self._names = self._unique_names()
+        members = dict.fromkeys(group.sites)
+        self._members = set(members)
+        self._networks = {n.name for site in members for n in sites.by_name[site].networks}
+
+    def run(self) -> None:
+        good = [number for number, flow in enumerate(self._group.doc.flows) if self._known(number, flow)]
+        applied: set[int] = set()
+        crossed: set[int] = set()
+        for draft in self._group.drafts:
+            flows: list[Flow] = []
+            for number in good:
+                made, matched = self._apply(number, draft)
+                flows += made
+                if made:
+                    applied.add(number)
+                elif matched:
+                    crossed.add(number)
+            draft.flows = tuple(flows)
+        complete = self._group.whole and len(good) == len(self._group.doc.flows)
+        for number in good:
+            if number not in applied and self._group.drafts:
+                self._report_unapplied(number, families=number in crossed)
+                complete = False
+        if complete:
+            self._report_without_flows()
+
+    def _path(self, number: int) -> Path:
+        return ("tunnels", self._group.name, "flows", number)
+
+    def _unique_names(self) -> list[str]:
+        """Return the name of each flow: its own, or made of its first networks and a number where needed."""
+        flows = self._group.doc.flows
+        taken: dict[str, int] = {}
+        for number, flow in enumerate(flows):
+            if flow.name:
+                first = taken.setdefault(flow.name, number)
+                if first != number:
+                    place = self._findings.line(self._path(first))
+                    summary = (
+                        f"two flows of one tunnel are called {flow.name!r}: the other is on line {place}"
+                    )
+                    self._findings.error(
+                        "IP154", (*self._path(number), "name"), summary, "rename one of them"
+                    )
+        names: list[str] = []
+        for number, flow in enumerate(flows):
+            base = flow.name or f"{_plain(flow.from_[0])}-{_plain(flow.to[0])}"
+            name, count = base, 1
+            while not flow.name and taken.setdefault(name, number) != number:
+                count += 1
+                name = f"{base}-{count}"
+            names.append(name)
+        return names
+
+    def _known(self, number: int, flow: FlowDoc) -> bool:
+        """Report what a flow names that is nowhere in the group; return whether all of it is."""
+        good = True
+        for key, refs in (("from", flow.from_), ("to", flow.to)):
+            for position, ref in enumerate(refs):
+                good &= self._known_ref((*self._path(number), key, position), ref)
+        return good
+
+    def _known_ref(self, path: Path, ref: str) -> bool:
+        site, dot, name = ref.rpartition(".")
+        findings = self._findings
+        if not dot:
+            if name in self._networks:
+                return True
+            broken = not self._group.whole or any(
+                findings.damaged(("sites", s, "networks")) for s in self._members
+            )
+            if not broken:
+                hint = findings.did_you_mean(
+                    name, self._networks, f"the networks there are {listed(sorted(self._networks))}"
+                )
+                findings.error("IP103", path, f"no site of this tunnel has a network {name!r}", hint)
+            return False
+        if site not in self._sites.by_name:
+            if not findings.damaged(("sites", site)):
+                known = self._sites.by_name
+                findings.error(
+                    "IP101",
+                    path,
+                    f"there is no site {site!r}",
+                    findings.did_you_mean(site, known, f"the sites are {listed(known)}"),
+                )
+            return False
+        if self._sites.network(site, name) is None:
+            if not findings.damaged(("sites", site, "networks", name)) and not findings.damaged(
+                ("sites", site, "networks")
+            ):
+                networks = [n.name for n in self._sites.by_name[site].networks]
+                hint = findings.did_you_mean(
+                    name,
+                    networks,
+                    f"its networks are {listed(networks)}" if networks else "add it to the site",
+                )
+                findings.error("IP103", path, f"the site {site!r} has no network {name!r}", hint)
+            return False
+        if site not in self._members:
+            if self._group.whole:
+                hint = f"the sites of this tunnel are {listed(self._group.sites)}"
+                findings.error("IP151", path, f"the site {site!r} is no end of this tunnel", hint)
+            return False
+        return True
+
+    def _apply(self, number: int, draft: Draft) -> tuple[list[Flow], bool]:
+        """Return what a declared flow gives in a tunnel, and whether its networks are at both ends."""
+        doc = self._group.doc.flows[number]
+        left_site, right_site = draft.left.gateway.site, draft.right.gateway.site
+        made: list[Flow] = []
+        matched = False
+        for left_refs, right_refs, calls_right in ((doc.from_, doc.to, True), (doc.to, doc.from_, False)):
+            left, right = self._found(left_site, left_refs), self._found(right_site, right_refs)
+            if not left or not right:
+                continue
+            matched = True
+            joined = _same_families(left, right, doc.protocol)
+            if joined is None:
+                continue
+            name = self._names[number] if not made else f"{self._names[number]}-back"
+            ports = doc.port
+            flow = Flow(
+                name,
+                *joined,
+                protocol=doc.protocol,
+                left_ports=None if calls_right else ports,
+                right_ports=ports if calls_right else None,
+                where=self._path(number),
+            )
+            if not made or _selectors(flow) != _selectors(made[0]):
+                made.append(flow)
+        return made, matched
+
+    def _found(self, site: str, refs: Iterable[str]) -> list[FlowEnd]:
+        found: dict[FlowEnd, None] = {}
+        for ref in refs:
+            named_site, _, name = ref.rpartition(".")
+            network = self._sites.network(site, name) if named_site in ("", site) else None
+            if network is not None:
+                found.update(dict.fromkeys(FlowEnd(name, prefix) for prefix in network.prefixes))
+        return list(found)
+
+    def _report_unapplied(self, number: int, *, families: bool) -> None:
+        path = self._path(number)
+        doc = self._group.doc.flows[number]
+        if families:
+            summary = "this flow joins networks of different families only: nothing can pass"
+            hint = "name networks of one family at both ends"
+            if doc.protocol in (_ICMP, _ICMPV6):
+                hint += "; icmp is for IPv4, icmpv6 for IPv6"
+            self._findings.error("IP152", path, summary, hint)
+            return
+        if not self._group.whole:
+            return
+        source, target = listed(doc.from_), listed(doc.to)
+        summary = f"no tunnel of {self._group.name!r} has {source} at one end and {target} at the other"
+        self._findings.error("IP151", path, summary, "name a network of each end, or remove the flow")
+
+    def _report_without_flows(self) -> None:
+        bare = [draft.name for draft in self._group.drafts if not draft.flows]
+        if bare:
+            summary = f"no flow applies to {'the tunnel' if len(bare) == 1 else 'the tunnels'} {listed(bare)}"
+            hint = "add a flow that names networks of both its ends, or leave that end out"
+            self._findings.error("IP156", ("tunnels", self._group.name, "flows"), summary, hint)
+
+
+def _plain(ref: str) -> str:
+    return ref.rpartition(".")[2]
+
+
+def _selectors(flow: Flow) -> tuple[object, ...]:
+    return flow.left, flow.right, flow.protocol, flow.left_ports, flow.right_ports

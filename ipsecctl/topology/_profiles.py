@@ -1,0 +1,282 @@
+"""The profiles of a file, with what they take from one another worked out and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Final
+
+from ipsecctl.crypto import (
+    PROFILES,
+    Algorithm,
+    Profile,
+    Proposal,
+    ProposalError,
+    Status,
+    parse_esp_proposal,
+    parse_ike_proposal,
+)
+from ipsecctl.topology._findings import Findings, listed
+from ipsecctl.topology.document import ProfileDoc
+from ipsecctl.topology.model import Path
+
+__all__ = ["Profiles", "esp_of", "ike_of"]
+
+# The shortest and longest times to rekeying that are wise (the longest: NIST SP 800-77r1 section 4).
+_SANE_S: Final = {"ike": (600, 24 * 3600), "esp": (300, 8 * 3600)}
+# What must lie between rekey and life: time for the exchange and its retransmissions.
+_MARGIN_S: Final = 10
+_LONGEST_DPD_S: Final = 3600
+
+
+@lru_cache(maxsize=256)
+def ike_of(profile: Profile) -> tuple[Proposal, ...]:
+    """Return the IKE proposals of a profile that was checked."""
+    return tuple(parse_ike_proposal(text) for text in profile.ike_proposals)
+
+
+@lru_cache(maxsize=256)
+def esp_of(profile: Profile) -> tuple[Proposal, ...]:
+    """Return the ESP proposals of a profile that was checked."""
+    return tuple(parse_esp_proposal(text) for text in profile.esp_proposals)
+
+
+class Profiles:
+    """Profiles by name, those of the file before the built-in ones."""
+
+    def __init__(self, docs: Mapping[str, ProfileDoc], findings: Findings) -> None:
+        self._docs = docs
+        self._findings = findings
+        self._known: dict[str, Profile | None] = dict(PROFILES)
+        self._own: set[str] = set()
+        self._used: set[str] = set()
+        for name in docs:
+            if name in PROFILES:
+                hint = "give it another name, and 'based_on: " + name + "' if you want to change it"
+                findings.error("IP211", ("profiles", name), f"{name!r} is a built-in profile", hint, key=True)
+            else:
+                self._define(name)
+        self._check_built_in_bases()
+
+    def get(self, name: str, path: Path) -> Profile | None:
+        """Return the profile used at ``path``; report one that is unknown, and return ``None`` then."""
+        self._used.add(name)
+        if name not in self._known:
+            if not self._findings.damaged(("profiles", name)):
+                hint = self._findings.did_you_mean(name, self._known, f"known: {listed(self._known)}")
+                self._findings.error("IP104", path, f"there is no profile {name!r}", hint)
+            return None
+        profile = self._known[name]
+        if profile is not None and name not in self._own:
+            self._warn_of_built_in(profile, path)
+        return profile
+
+    def peek(self, name: str) -> Profile | None:
+        """Return a profile whose use was already looked at."""
+        return self._known.get(name)
+
+    def report_unused(self) -> None:
+        bases = {doc.based_on for doc in self._docs.values()}
+        for name in self._own - self._used - bases:
+            self._findings.info(
+                "IP182", ("profiles", name), f"the profile {name!r} is not used", "remove it", key=True
+            )
+
+    def _define(self, name: str) -> None:
+        """Work out a profile and those it is based on, the deepest first."""
+        chain: list[str] = []
+        while name in self._docs and name not in self._known:
+            if name in chain:
+                circle = " -> ".join([*chain[chain.index(name) :], name])
+                path = ("profiles", name, "based_on")
+                hint = "base one of them on a built-in profile"
+                self._findings.error(
+                    "IP210", path, f"profiles based on one another in a circle: {circle}", hint
+                )
+                self._known.update(dict.fromkeys(chain))
+                return
+            chain.append(name)
+            name = self._docs[name].based_on
+        for each in reversed(chain):
+            self._known[each] = self._build(each, self._docs[each])
+            self._own.add(each)
+
+    def _build(self, name: str, doc: ProfileDoc) -> Profile | None:
+        path: Path = ("profiles", name)
+        if doc.based_on not in self._known:
+            if not self._findings.damaged(("profiles", doc.based_on)) and not self._findings.damaged(
+                (*path, "based_on")
+            ):
+                hint = self._findings.did_you_mean(
+                    doc.based_on, {**PROFILES, **self._docs}, f"known: {listed(self._known)}"
+                )
+                self._findings.error(
+                    "IP104", (*path, "based_on"), f"there is no profile {doc.based_on!r}", hint
+                )
+            return None
+        base = self._known[doc.based_on]
+        if base is None:
+            return None
+        ike = self._proposals(doc.ike, (*path, "ike"), parse_ike_proposal)
+        esp = self._proposals(doc.esp, (*path, "esp"), parse_esp_proposal)
+        if ike is None or esp is None:
+            return None
+        self._check_algorithms(path, ike, esp)
+        profile = Profile(
+            name=name,
+            summary=doc.description or f"based on {doc.based_on}",
+            ike_proposals=tuple(doc.ike) or base.ike_proposals,
+            esp_proposals=tuple(doc.esp) or self._inherited_esp(doc, base),
+            ike_rekey_s=doc.ike_rekey or base.ike_rekey_s,
+            ike_life_s=doc.ike_life or (_life(doc.ike_rekey) if doc.ike_rekey else base.ike_life_s),
+            esp_rekey_s=doc.esp_rekey or base.esp_rekey_s,
+            esp_life_s=doc.esp_life or (_life(doc.esp_rekey) if doc.esp_rekey else base.esp_life_s),
+            dpd_delay_s=doc.dpd_delay or base.dpd_delay_s,
+            pfs=doc.pfs if "pfs" in doc.model_fields_set or doc.esp else base.pfs,
+            reason=doc.reason or base.reason,
+        )
+        self._check_pfs(path, doc, profile, esp)
+        self._check_lifetimes(path, profile)
+        return profile
+
+    def _proposals(
+        self, texts: list[str], path: Path, parse: Callable[[str], Proposal]
+    ) -> tuple[Proposal, ...] | None:
+        found: list[Proposal] = []
+        for number, text in enumerate(texts):
+            try:
+                found.append(parse(text))
+            except ProposalError as error:
+                hint = error.hint or "see 'ipsecctl crypto' for the algorithms"
+                self._findings.error(error.code, (*path, number), error.summary, hint)
+        return tuple(found) if len(found) == len(texts) else None
+
+    def _check_algorithms(self, path: Path, ike: tuple[Proposal, ...], esp: tuple[Proposal, ...]) -> None:
+        seen: set[Algorithm] = set()
+        for key, proposals in (("ike", ike), ("esp", esp)):
+            for number, proposal in enumerate(proposals):
+                new = [a for a in proposal.algorithms if a not in seen]
+                seen.update(new)
+                self._report_weak(new, (*path, key, number))
+
+    def _report_weak(self, algorithms: list[Algorithm], path: Path) -> None:
+        broken = [a for a in algorithms if a.status is Status.BROKEN]
+        legacy = [a for a in algorithms if a.status is Status.LEGACY]
+        if broken:
+            names, sources = _names_and_sources(broken)
+            hint = "take a good one ('ipsecctl crypto' lists them), such as aes256gcm16, sha256 or x25519"
+            self._findings.error("IP204", path, f"{names}: broken ({sources})", hint)
+        if legacy:
+            names, sources = _names_and_sources(legacy)
+            hint = "only for a partner that has nothing better; 'ipsecctl crypto' lists the good ones"
+            self._findings.warning("IP205", path, f"{names}: legacy ({sources})", hint)
+
+    def _warn_of_built_in(self, profile: Profile, path: Path) -> None:
+        """Warn once of a built-in profile with legacy algorithms, where it is first used."""
+        if not self._findings.first("legacy profile", profile.name):
+            return
+        algorithms = [a for p in (*ike_of(profile), *esp_of(profile)) for a in p.algorithms]
+        legacy = dict.fromkeys(a.keyword for a in algorithms if a.status is Status.LEGACY)
+        if legacy:
+            hint = "only for a partner that has nothing better; 'modern' is the profile to want"
+            summary = f"the profile {profile.name!r} allows legacy algorithms: {listed(legacy)}"
+            self._findings.warning("IP205", path, summary, hint)
+
+    def _check_built_in_bases(self) -> None:
+        for name, doc in self._docs.items():
+            base = PROFILES.get(doc.based_on)
+            inherits = not (doc.ike and doc.esp)
+            if base is not None and name in self._own and inherits:
+                self._warn_of_built_in(base, ("profiles", name, "based_on"))
+
+    def _inherited_esp(self, doc: ProfileDoc, base: Profile) -> tuple[str, ...]:
+        if doc.pfs or "pfs" not in doc.model_fields_set:
+            return base.esp_proposals
+        without = (dataclasses.replace(p, key_exchange=(), additional=()) for p in esp_of(base))
+        return tuple(dict.fromkeys(str(proposal) for proposal in without))
+
+    def _check_pfs(self, path: Path, doc: ProfileDoc, profile: Profile, esp: tuple[Proposal, ...]) -> None:
+        without = next((n for n, proposal in enumerate(esp) if not proposal.pfs), None)
+        if profile.pfs and without is not None:
+            hint = "add a key exchange such as '-x25519', or say 'pfs: false' and give a 'reason'"
+            summary = f"{doc.esp[without]}: without a key exchange there is no PFS"
+            self._findings.error("IP208", (*path, "esp", without), summary, hint)
+        elif profile.pfs and not doc.esp and not all(p.pfs for p in esp_of(profile)):
+            hint = "give 'esp' proposals with a key exchange"
+            self._findings.error(
+                "IP208", (*path, "pfs"), "PFS is wanted, but the inherited proposals have none", hint
+            )
+        elif not profile.pfs:
+            self._check_no_pfs(path, doc, profile, esp)
+
+    def _check_no_pfs(self, path: Path, doc: ProfileDoc, profile: Profile, esp: tuple[Proposal, ...]) -> None:
+        with_exchange = next((n for n, proposal in enumerate(esp) if proposal.key_exchange), None)
+        if with_exchange is not None:
+            hint = "remove the key exchange, or 'pfs: false'"
+            summary = f"{doc.esp[with_exchange]}: has a key exchange, but 'pfs' says false"
+            self._findings.error("IP208", (*path, "esp", with_exchange), summary, hint)
+        elif not profile.reason:
+            hint = "add 'reason:' (what forbids it), or remove 'pfs: false'"
+            self._findings.error(
+                "IP208", (*path, "pfs"), f"the profile {profile.name!r} has no PFS and says not why", hint
+            )
+
+    def _check_lifetimes(self, path: Path, profile: Profile) -> None:
+        given = self._docs[profile.name].model_fields_set
+        for kind, rekey_s, life_s in (
+            ("ike", profile.ike_rekey_s, profile.ike_life_s),
+            ("esp", profile.esp_rekey_s, profile.esp_life_s),
+        ):
+            keys = [key for key in (f"{kind}_life", f"{kind}_rekey") if key in given]
+            if keys and not self._refuse_lifetime((*path, keys[0]), kind, rekey_s, life_s):
+                self._warn_of_lifetime((*path, keys[-1]), kind, rekey_s, life_s)
+        if "dpd_delay" in given and profile.dpd_delay_s > _LONGEST_DPD_S:
+            hint = "write one between 5s and 60s"
+            summary = f"a dead peer is noticed only after dpd_delay, {_time(profile.dpd_delay_s)}"
+            self._findings.warning("IP209", (*path, "dpd_delay"), summary, hint)
+
+    def _refuse_lifetime(self, path: Path, kind: str, rekey_s: int, life_s: int) -> bool:
+        """Report lifetimes that cannot work; return whether they were reported."""
+        rekey, life = f"{kind}_rekey ({_time(rekey_s)})", f"{kind}_life ({_time(life_s)})"
+        margin_s = life_s - rekey_s
+        if margin_s <= 0:
+            summary = f"{rekey} is not before {life}: nothing would ever be rekeyed"
+        elif margin_s < _MARGIN_S:
+            summary = f"{life} leaves {margin_s} s after {rekey}: too little to rekey"
+        elif rekey_s <= margin_s:
+            # charon rekeys at a random moment up to (life - rekey) before rekey_time: that must not be at once.
+            summary = f"{rekey} is not longer than the margin up to {life}: rekeying could begin at once"
+        else:
+            return False
+        hint = f"make {kind}_life about 110 % of {kind}_rekey: {_time(_life(rekey_s))}"
+        self._findings.error("IP209", path, summary, hint)
+        return True
+
+    def _warn_of_lifetime(self, path: Path, kind: str, rekey_s: int, life_s: int) -> None:
+        """Warn of lifetimes that work but are not wise (NIST SP 800-77r1 section 4)."""
+        shortest_s, longest_s = _SANE_S[kind]
+        if rekey_s < shortest_s:
+            summary = f"{kind}_rekey of {_time(rekey_s)} keeps the gateways busy with rekeying"
+            self._findings.warning("IP209", path, summary, f"write at least {_time(shortest_s)}")
+        elif rekey_s > longest_s or life_s > _life(longest_s):
+            key, time_s = ("rekey", rekey_s) if rekey_s > longest_s else ("life", life_s)
+            summary = f"{kind}_{key} of {_time(time_s)} lets one key live longer than NIST SP 800-77r1 allows"
+            self._findings.warning("IP209", path, summary, f"rekey at least every {_time(longest_s)}")
+
+
+def _life(rekey_s: int) -> int:
+    """Return the life for a rekey time when none is given: 110 % as in charon, and never too little."""
+    return rekey_s + max(rekey_s // 10, _MARGIN_S)
+
+
+def _names_and_sources(algorithms: list[Algorithm]) -> tuple[str, str]:
+    names = ", ".join(repr(a.keyword) for a in algorithms)
+    return names, "; ".join(dict.fromkeys(a.source for a in algorithms))
+
+
+def _time(seconds: int) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

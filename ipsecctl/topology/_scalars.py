@@ -1,0 +1,319 @@
+"""The small words of the language: names, prefixes, addresses, durations, ports, references to secrets.
+
+Each is a type for pydantic: a function that reads it and says in plain words what is wrong, and its schema.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, NoReturn, TypeAlias
+
+from netaddr import AddrFormatError, IPAddress, IPNetwork
+from pydantic import BeforeValidator, GetJsonSchemaHandler, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError, core_schema
+
+__all__ = [
+    "DYNAMIC",
+    "NAME",
+    "Address",
+    "ControlText",
+    "Duration",
+    "FilePath",
+    "GatewayRef",
+    "Identity",
+    "Key",
+    "KeyRef",
+    "Name",
+    "NetworkRef",
+    "PortRange",
+    "Prefix",
+    "ProtocolNumber",
+    "PskRef",
+    "PublicAddress",
+    "Short",
+    "SpokeRef",
+    "Text",
+    "refuse",
+    "shown",
+]
+
+DYNAMIC: Final = "dynamic"
+NAME: Final = r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+_DNS: Final = re.compile(
+    r"(?=.{1,253}\Z)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?"
+)
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PROTOCOLS: Final = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
+
+
+def refuse(code: str, summary: str, hint: str = "") -> NoReturn:
+    """Refuse a value with a code of our own; pydantic adds the place."""
+    raise PydanticCustomError(code, "{summary}", {"summary": summary, "hint": hint})
+
+
+def shown(value: Any) -> str:
+    """Return what kind of value this is, in plain words and never longer than a few of them."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"the boolean {'true' if value else 'false'}"
+    if isinstance(value, int):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"the text {value[:57] + '...' if len(value) > 60 else value!r}"
+    return "a list" if isinstance(value, list) else "a mapping"
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """Allow a short form in place of a mapping or list: ``expand`` makes the long form of it.
+
+    ``schema`` is the JSON Schema of the short form, offered to editors beside that of the long one.
+    """
+
+    expand: Callable[[Any], Any]
+    schema: dict[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self.expand, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [self.schema, handler(schema)]}
+
+
+def _as_text(value: Any) -> Any:
+    """Return the text of a scalar that YAML takes for a number or boolean: a site may be called 7 or true."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else value
+
+
+def _text_or_refuse(value: Any, wanted: str, hint: str) -> str:
+    if not isinstance(value, str):
+        refuse("IP013", f"{wanted} is wanted here, not {shown(value)}", hint)
+    return value
+
+
+_PREFIX_HINT: Final = "write it as 10.10.0.0/24 or fd00:10::/64"
+# (version, first, last, name) of what no tunnel can carry.
+_REFUSED: Final = tuple(
+    (network.version, network.first, network.last, name)
+    for text, name in (
+        ("127.0.0.0/8", "loopback"),
+        ("169.254.0.0/16", "link-local"),
+        ("224.0.0.0/4", "multicast"),
+        ("::1/128", "loopback"),
+        ("fe80::/10", "link-local"),
+        ("ff00::/8", "multicast"),
+    )
+    for network in (IPNetwork(text),)
+)
+
+
+def _kind_of(version: int, first: int, last: int) -> str | None:
+    return next((n for v, low, high, n in _REFUSED if v == version and low <= first and last <= high), None)
+
+
+def _prefix(value: Any) -> IPNetwork:
+    text = _text_or_refuse(value, "a network", _PREFIX_HINT)
+    address, slash, length = text.partition("/")
+    try:
+        network = IPNetwork(text)
+    except (AddrFormatError, ValueError):
+        refuse("IP110", f"{text!r} is not a network", _PREFIX_HINT)
+    if not slash:
+        whole = 32 if network.version == 4 else 128
+        refuse(
+            "IP110", f"{text!r} has no prefix length", f"write '{address}/{whole}' if you mean this one host"
+        )
+    if not (length.isascii() and length.isdigit()) or str(int(length)) != length or " " in text:
+        refuse("IP110", f"{text!r} is not written as address/length", f"write '{network.cidr}'")
+    if network.value != network.first:
+        summary = f"{text!r} has bits set in its host part"
+        refuse("IP111", summary, f"the network is '{network.cidr}'")
+    kind = _kind_of(network.version, network.first, network.last)
+    if kind is not None:
+        refuse("IP112", f"'{network}' is {kind}: no tunnel can carry it", "name the network of the hosts")
+    return network
+
+
+_ADDRESS_HINT: Final = (
+    "write an address such as 198.51.100.10, a DNS name such as gw.example.org, or 'dynamic'"
+)
+
+
+def _address(value: Any) -> IPAddress | str:
+    text = _text_or_refuse(value, "an address, a DNS name or 'dynamic'", _ADDRESS_HINT)
+    if text == DYNAMIC:
+        return text
+    bare, slash, _ = text.partition("/")
+    try:
+        address = IPAddress(bare)
+    except (AddrFormatError, ValueError):
+        if _DNS.fullmatch(text):
+            return text
+        hint = "did you mean 'dynamic'?" if text.lower().startswith("dyn") else _ADDRESS_HINT
+        refuse("IP120", f"{text!r} is neither an address nor a DNS name", hint)
+    if slash:
+        refuse("IP120", f"{text!r} is a network, not the address of a gateway", f"write '{bare}'")
+    number = int(address)
+    kind = _kind_of(address.version, number, number) or ("unspecified" if number == 0 else None)
+    if kind is not None:
+        refuse("IP120", f"'{address}' is {kind}: no gateway can be reached there", _ADDRESS_HINT)
+    return address
+
+
+def _public_address(value: Any) -> IPAddress | str:
+    address = _address(value)
+    if address == DYNAMIC:
+        hint = "leave 'public_address' out when nothing forwards to this gateway"
+        refuse("IP120", "'public_address' is where peers call: it cannot be dynamic", hint)
+    return address
+
+
+def _duration(value: Any) -> int:
+    hint = "write it as 4h, 90m, 3600s or 1h30m"
+    if isinstance(value, int) and not isinstance(value, bool):
+        seconds = value
+    else:
+        text = _text_or_refuse(value, "a time", hint)
+        if not re.fullmatch(r"([0-9]{1,9}[smhd])+", text):
+            refuse("IP014", f"{text!r} is not a time", hint)
+        seconds = sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"([0-9]+)([smhd])", text))
+    if not 1 <= seconds <= 365 * 86400:
+        refuse("IP014", f"a time of {seconds} seconds is out of range", "write one from 1s to 365d")
+    return seconds
+
+
+def _protocol(value: Any) -> int:
+    hint = f"write {', '.join(_PROTOCOLS)}, or a protocol number from 1 to 255"
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= 255:
+            refuse("IP014", f"there is no IP protocol {value}", hint)
+        return value
+    text = _text_or_refuse(value, "a protocol", hint)
+    if text not in _PROTOCOLS:
+        refuse("IP014", f"unknown protocol {text!r}", hint)
+    return _PROTOCOLS[text]
+
+
+def _ports(value: Any) -> tuple[int, int]:
+    hint = 'write a port such as 443, or a range such as "8000-8080"'
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    text = _text_or_refuse(text, "a port", hint)
+    if not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?", text):
+        refuse("IP014", f"{text!r} is not a port", hint)
+    first, _, last = text.partition("-")
+    ports = int(first), int(last or first)
+    if not 1 <= ports[0] <= ports[1] <= 65535:
+        refuse("IP014", f"{text!r} is not a range of ports", "ports go from 1 to 65535, the smaller first")
+    return ports
+
+
+_CONTROL: Final = re.compile(
+    rf"local|lab(:{NAME})?|ssh://([^@/\s:]+@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{{1,5}})?"
+)
+
+
+def _control(value: Any) -> str:
+    hint = "write local, lab, lab:NAME or ssh://USER@HOST:PORT"
+    text = _text_or_refuse(value, "a way to reach the gateway", hint)
+    if not _CONTROL.fullmatch(text):
+        refuse("IP014", f"{text!r} is no way to reach a gateway", hint)
+    return text
+
+
+def _psk(value: Any) -> str:
+    hint = "write file:PATH, env:NAME or age:PATH; 'ipsecctl secret generate' makes strong PSKs"
+    text = _text_or_refuse(value, "a reference to a PSK", hint)
+    # What stands here may be the secret itself: it must not be repeated.
+    return _reference(text, "the PSK must be a reference, never the secret itself", hint)
+
+
+def _private_key(value: Any) -> str:
+    hint = "write file:PATH, env:NAME or age:PATH"
+    text = _text_or_refuse(value, "a reference to a private key", hint)
+    return _reference(text, "the private key must be a reference", hint)
+
+
+def _reference(text: str, summary: str, hint: str) -> str:
+    kind, colon, value = text.partition(":")
+    if not colon or kind not in ("file", "env", "age") or not value.strip():
+        refuse("IP162", summary, hint)
+    if kind == "env" and not re.fullmatch(r"([A-Za-z_]|\{[a-z]*\})([A-Za-z0-9_-]|\{[a-z]*\})*", value):
+        refuse("IP162", "'env:' is followed by the name of an environment variable", hint)
+    return text
+
+
+def _path(value: Any) -> str:
+    hint = "write the path of a PEM or DER file, relative to the topology file"
+    text = _text_or_refuse(value, "the path of a file", hint)
+    if not text.strip() or "\n" in text:
+        refuse("IP014", "the path of a file is empty or has several lines", hint)
+    if text.startswith("file:"):
+        refuse("IP014", f"{text!r}: a certificate is no secret and needs no 'file:'", f"write {text[5:]!r}")
+    return text
+
+
+Key: TypeAlias = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
+Name: TypeAlias = Annotated[Key, BeforeValidator(_as_text)]
+GatewayRef: TypeAlias = Annotated[
+    str, StringConstraints(pattern=f"^{NAME}(/{NAME})?$"), BeforeValidator(_as_text)
+]
+SpokeRef: TypeAlias = Annotated[
+    str,
+    StringConstraints(pattern=rf"^[A-Za-z0-9_*?\[\]!-]+(/{NAME})?$"),
+    BeforeValidator(_as_text),
+]
+NetworkRef: TypeAlias = Annotated[
+    str, StringConstraints(pattern=rf"^{NAME}(\.{NAME})?$"), BeforeValidator(_as_text)
+]
+Text: TypeAlias = Annotated[str, BeforeValidator(_as_text)]
+Identity: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^[!-~]([ -~]*[!-~])?$", max_length=255), BeforeValidator(_as_text)
+]
+
+
+def _json(schema: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema(schema)
+
+
+Prefix: TypeAlias = Annotated[
+    Any, PlainValidator(_prefix), _json({"type": "string", "pattern": r"^[0-9A-Fa-f:.]+/[0-9]{1,3}$"})
+]
+Address: TypeAlias = Annotated[Any, PlainValidator(_address), _json({"type": "string"})]
+PublicAddress: TypeAlias = Annotated[Any, PlainValidator(_public_address), _json({"type": "string"})]
+Duration: TypeAlias = Annotated[
+    Any,
+    PlainValidator(_duration),
+    _json({"anyOf": [{"type": "string", "pattern": "^([0-9]+[smhd])+$"}, {"type": "integer", "minimum": 1}]}),
+]
+ProtocolNumber: TypeAlias = Annotated[
+    Any,
+    PlainValidator(_protocol),
+    _json({"anyOf": [{"enum": list(_PROTOCOLS)}, {"type": "integer", "minimum": 1, "maximum": 255}]}),
+]
+PortRange: TypeAlias = Annotated[
+    Any,
+    PlainValidator(_ports),
+    _json(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 65535},
+                {"type": "string", "pattern": "^[0-9]{1,5}(-[0-9]{1,5})?$"},
+            ]
+        }
+    ),
+]
+ControlText: TypeAlias = Annotated[
+    Any, PlainValidator(_control), _json({"type": "string", "pattern": "^(local|lab(:.+)?|ssh://.+)$"})
+]
+PskRef: TypeAlias = Annotated[
+    Any, PlainValidator(_psk), _json({"type": "string", "pattern": "^(file|env|age):.+$"})
+]
+KeyRef: TypeAlias = Annotated[
+    Any, PlainValidator(_private_key), _json({"type": "string", "pattern": "^(file|env|age):.+$"})
+]
+FilePath: TypeAlias = Annotated[Any, PlainValidator(_path), _json({"type": "string", "minLength": 1})]

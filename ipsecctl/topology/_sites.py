@@ -1,0 +1,148 @@
+"""Sites and gateways of the document as the model has them, with all defaults filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from netaddr import IPAddress, IPNetwork
+
+from ipsecctl.topology._findings import Findings
+from ipsecctl.topology._scalars import DYNAMIC
+from ipsecctl.topology.document import DefaultsDoc, Document, GatewayDoc, SiteDoc
+from ipsecctl.topology.model import Control, ControlKind, DataPath, Gateway, Network, Path, Site
+
+__all__ = ["Sites", "make_sites"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """Everything that has a place: sites by name in the order of the file, and gateways by name."""
+
+    docs: Mapping[str, SiteDoc]
+    by_name: Mapping[str, Site]
+    gateways: Mapping[str, Gateway] = field(default_factory=dict)
+
+    def network(self, site: str, name: str) -> Network | None:
+        return next((n for n in self.by_name[site].networks if n.name == name), None)
+
+
+def make_sites(document: Document, findings: Findings) -> Sites:
+    """Build sites and gateways; report gateways that share a name, an identity or an address."""
+    sites: dict[str, Site] = {}
+    gateways: dict[str, Gateway] = {}
+    for name, doc in document.sites.items():
+        own: list[Gateway] = []
+        for key, gateway_doc, path in _gateway_docs(name, doc):
+            gateway = _gateway(
+                key, gateway_doc, path, site=name, managed=doc.managed, defaults=document.defaults
+            )
+            other = gateways.setdefault(gateway.name, gateway)
+            if other is not gateway:
+                summary = (
+                    f"two gateways are called {key!r}: the other is on line {findings.line(other.where)}"
+                )
+                hint = "give each gateway a 'name' that no other one in the file has"
+                findings.error("IP123", _at(path, gateway_doc, "name"), summary, hint)
+                continue
+            _check_identity(gateway, gateway_doc, findings)
+            own.append(gateway)
+        networks = _networks(name, doc, findings)
+        sites[name] = Site(name, networks, tuple(sorted(own)), doc.managed, ("sites", name))
+    _check_unique(gateways, findings)
+    return Sites(document.sites, sites, gateways)
+
+
+def _gateway_docs(site: str, doc: SiteDoc) -> Iterator[tuple[str, GatewayDoc, Path]]:
+    if doc.gateway is not None:
+        yield doc.gateway.name or site, doc.gateway, ("sites", site, "gateway")
+    for key, gateway in doc.gateways.items():
+        yield key, gateway, ("sites", site, "gateways", key)
+
+
+def _at(path: Path, doc: GatewayDoc, key: str) -> Path:
+    return (*path, key) if key in doc.model_fields_set else path
+
+
+def _gateway(
+    name: str, doc: GatewayDoc, path: Path, *, site: str, managed: bool, defaults: DefaultsDoc
+) -> Gateway:
+    address: IPAddress | str | None = None if doc.address == DYNAMIC else doc.address
+    public: IPAddress | str | None = doc.public_address
+    known_at = address if address is not None else public
+    return Gateway(
+        name=name,
+        site=site,
+        address=address,
+        behind_nat=doc.behind_nat or public is not None,
+        public_address=public,
+        mtu=doc.mtu or defaults.mtu,
+        control=_control(doc.control or defaults.control, public if public is not None else address, name),
+        data_path=DataPath(doc.datapath if "datapath" in doc.model_fields_set else defaults.datapath),
+        identity=doc.identity or (name if managed or known_at is None else str(known_at)),
+        managed=managed,
+        where=path,
+    )
+
+
+def _control(text: str | None, address: IPAddress | str | None, name: str) -> Control:
+    if text is None:
+        return Control(ControlKind.SSH, name if address is None else str(address))
+    if text == "local":
+        return Control(ControlKind.LOCAL)
+    if text.startswith("ssh://"):
+        return Control(ControlKind.SSH, text.removeprefix("ssh://"))
+    return Control(ControlKind.LAB, text.partition(":")[2])
+
+
+def _networks(site: str, doc: SiteDoc, findings: Findings) -> tuple[Network, ...]:
+    networks = []
+    for name, prefixes in doc.networks.items():
+        path: Path = ("sites", site, "networks", name)
+        unique: dict[IPNetwork, int] = {}
+        for number, prefix in enumerate(prefixes):
+            if prefix in unique:
+                hint = "remove one of them"
+                findings.warning(
+                    "IP116", (*path, number), f"{prefix} stands twice in the network {name!r}", hint
+                )
+            unique.setdefault(prefix, number)
+        networks.append(Network(site, name, tuple(unique), path))
+    return tuple(networks)
+
+
+def _check_identity(gateway: Gateway, doc: GatewayDoc, findings: Findings) -> None:
+    nowhere = gateway.address is None and gateway.public_address is None
+    if not gateway.managed and nowhere and not doc.identity:
+        summary = (
+            f"the identity of {gateway.name!r} is not known: it is somebody else's, and has no fixed address"
+        )
+        findings.error("IP126", gateway.where, summary, "add 'identity:' as its owner has configured it")
+
+
+def _check_unique(gateways: Mapping[str, Gateway], findings: Findings) -> None:
+    identities: dict[str, Gateway] = {}
+    addresses: dict[IPAddress | str, Gateway] = {}
+    for gateway in gateways.values():
+        address = gateway.reachable_at
+        if address is not None:
+            key = address.lower().rstrip(".") if isinstance(address, str) else address
+            other = addresses.setdefault(key, gateway)
+            if other is not gateway:
+                _report_shared("address", str(address), gateway, other, findings)
+                continue
+        other = identities.setdefault(gateway.identity.lower(), gateway)
+        if other is not gateway:
+            _report_shared("identity", gateway.identity, gateway, other, findings)
+
+
+def _report_shared(what: str, value: str, gateway: Gateway, other: Gateway, findings: Findings) -> None:
+    key = "public_address" if what == "address" and gateway.public_address is not None else what
+    code = "IP125" if what == "address" else "IP124"
+    path = (*gateway.where, key)
+    summary = (
+        f"the gateways {other.name!r} (line {findings.line((*other.where, key))}) and {gateway.name!r} "
+        f"have one {what}: {value}"
+    )
+    hint = "peers could not tell them apart: give each its own"
+    findings.error(code, path, summary, hint)

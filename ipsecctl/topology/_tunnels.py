@@ -1,0 +1,333 @@
+"""Groups of tunnels to pairs: patterns, hubs, meshes, and which end holds what.
+
+A ``Draft`` is a tunnel in the making: what could not be found is ``None`` in it and already reported.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ipsecctl.crypto import DEFAULT_PROFILE, Profile
+from ipsecctl.topology._credentials import Credentials
+from ipsecctl.topology._findings import Findings, listed
+from ipsecctl.topology._profiles import Profiles
+from ipsecctl.topology._sites import Sites
+from ipsecctl.topology.document import Document, TunnelDoc
+from ipsecctl.topology.model import ChildPer, Credential, End, Flow, Gateway, Path, Tunnel
+
+__all__ = ["Draft", "DraftEnd", "Group", "expand_groups"]
+
+
+@dataclass(frozen=True, slots=True)
+class DraftEnd:
+    """One end: its gateway, what holds there, and where in the file each of these is said."""
+
+    gateway: Gateway
+    ref: Path
+    profile: Profile | None
+    profile_at: Path
+    credential: Credential | None
+    credential_at: Path
+
+
+@dataclass(slots=True)
+class Draft:
+    """A tunnel in the making; ``flows`` come last."""
+
+    name: str
+    group: str
+    left: DraftEnd
+    right: DraftEnd
+    initiator: str
+    child_per: ChildPer
+    flows: tuple[Flow, ...] = ()
+
+    @property
+    def where(self) -> Path:
+        return ("tunnels", self.group)
+
+    @property
+    def ends(self) -> tuple[DraftEnd, DraftEnd]:
+        return self.left, self.right
+
+    def finished(self) -> Tunnel:
+        """Return the tunnel; only when nothing is wrong with the file."""
+        return Tunnel(
+            self.name,
+            self.group,
+            _end(self.left),
+            _end(self.right),
+            self.flows,
+            self.child_per,
+            self.initiator,
+            self.where,
+        )
+
+
+def _end(end: DraftEnd) -> End:
+    if end.profile is None or end.credential is None:
+        raise AssertionError(
+            f"{end.gateway.name}: a tunnel end without profile or credential went unreported"
+        )
+    return End(end.gateway, end.profile, end.credential)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ref:
+    """A gateway named as an end: ``label`` is how expanded names call it."""
+
+    gateway: Gateway
+    label: str
+    path: Path
+
+
+@dataclass(slots=True)
+class Group:
+    """A group and its drafts; ``sites`` are all it names, ``whole`` is false when some were wrong."""
+
+    name: str
+    doc: TunnelDoc
+    whole: bool = True
+    sites: list[str] = field(default_factory=list)
+    drafts: list[Draft] = field(default_factory=list)
+
+
+def expand_groups(document: Document, sites: Sites, profiles: Profiles, findings: Findings) -> list[Group]:
+    """Expand every group of tunnels into drafts; their names are unique in the file."""
+    credentials = Credentials(document, findings)
+    expander = _Expander(document, sites, profiles, credentials, findings)
+    groups = [expander.group(name, doc) for name, doc in document.tunnels.items()]
+    credentials.report_unused()
+    return groups
+
+
+class _Expander:
+    def __init__(
+        self,
+        document: Document,
+        sites: Sites,
+        profiles: Profiles,
+        credentials: Credentials,
+        findings: Findings,
+    ) -> None:
+        self._document = document
+        self._sites = sites
+        self._profiles = profiles
+        self._credentials = credentials
+        self._findings = findings
+        self._names: dict[str, Draft] = {}
+        self._profile_cache: dict[tuple[str, str], tuple[Profile | None, Path]] = {}
+
+    def group(self, name: str, doc: TunnelDoc) -> Group:
+        group = Group(name, doc, whole=not self._findings.damaged(("tunnels", name)))
+        for tunnel_name, left, right in self._pairs(group):
+            if not self._joinable(group, left, right):
+                continue
+            draft = Draft(
+                name=tunnel_name,
+                group=name,
+                left=self._end(group, left, tunnel_name),
+                right=self._end(group, right, tunnel_name),
+                initiator=self._initiator(group, left.gateway, right.gateway),
+                child_per=ChildPer(doc.children),
+            )
+            other = self._names.setdefault(tunnel_name, draft)
+            if other is not draft:
+                line = self._findings.line(other.where)
+                summary = (
+                    f"two tunnels are called {tunnel_name!r}: the other is of {other.group!r}, line {line}"
+                )
+                self._findings.error("IP144", right.path, summary, "rename one of the groups")
+                continue
+            group.drafts.append(draft)
+        return group
+
+    def _pairs(self, group: Group) -> Iterator[tuple[str, _Ref, _Ref]]:
+        """Yield name, left and right of every tunnel of a group."""
+        doc = group.doc
+        if doc.between:
+            ends = self._refs(group, "between", doc.between)
+            if len(ends) == 2:
+                yield group.name, ends[0], ends[1]
+        elif doc.hub:
+            hubs = self._refs(group, "hub", doc.hub)
+            spokes = self._refs(group, "spokes", doc.spokes, no_glob={h.gateway.site for h in hubs})
+            for spoke in spokes:
+                for hub in hubs:
+                    suffix = f"-{hub.label}" if len(doc.hub) > 1 else ""
+                    yield f"{group.name}-{spoke.label}{suffix}", spoke, hub
+        else:
+            members = self._refs(group, "mesh", doc.mesh)
+            if len(members) == 1 and group.whole:
+                hint = "name at least two, or make it a pair with 'between'"
+                self._findings.error(
+                    "IP141", ("tunnels", group.name, "mesh"), "a mesh of one site joins nothing", hint
+                )
+            for left, right in itertools.combinations(members, 2):
+                yield f"{group.name}-{left.label}-{right.label}", left, right
+
+    def _refs(self, group: Group, key: str, texts: list[str], no_glob: set[str] | None = None) -> list[_Ref]:
+        """Resolve the ends that a list names, each gateway once; report those that are wrong."""
+        found: dict[str, _Ref] = {}
+        named: dict[str, int] = {}
+        base: Path = ("tunnels", group.name, key)
+        for number, text in enumerate(texts):
+            path: Path = (*base, number)
+            if text in named:
+                self._findings.error("IP147", path, f"{text!r} stands twice in '{key}'", "remove one of them")
+                continue
+            named[text] = number
+            is_glob = re.search(r"[*?\[]", text) is not None
+            names = self._globbed(group, text, path, no_glob or set()) if is_glob else [text]
+            for name in names:
+                ref = self._ref(group, name, path)
+                if ref is None:
+                    group.whole = False
+                    continue
+                other = found.setdefault(ref.gateway.name, ref)
+                if other is not ref and not is_glob and other.path in [(*base, n) for n in named.values()]:
+                    self._check_twice(key, texts, ref, other)
+        return list(found.values())
+
+    def _check_twice(self, key: str, texts: list[str], ref: _Ref, other: _Ref) -> None:
+        """Report one gateway named in two ways; a pattern may match what is also named."""
+        first = other.path[-1]
+        if isinstance(first, int) and not re.search(r"[*?\[]", texts[first]):
+            summary = f"the gateway {ref.gateway.name!r} is named twice in '{key}'"
+            self._findings.error("IP147", ref.path, summary, "remove one of them")
+
+    def _globbed(self, group: Group, pattern: str, path: Path, never: set[str]) -> list[str]:
+        site_pattern, slash, gateway = pattern.partition("/")
+        matches = re.compile(fnmatch.translate(site_pattern)).match
+        names = [name for name in self._sites.by_name if name not in never and matches(name)]
+        if not names and not self._findings.damaged(("sites",)):
+            hint = f"the sites are {listed(self._sites.by_name)}" if self._sites.by_name else "add sites"
+            self._findings.error("IP142", path, f"no site matches {pattern!r}", hint)
+        if not names:
+            group.whole = False
+        return [f"{name}{slash}{gateway}" for name in names]
+
+    def _ref(self, group: Group, text: str, path: Path) -> _Ref | None:
+        """Return the gateway that SITE or SITE/GATEWAY names; report what is unknown or not clear."""
+        site_name, slash, gateway_name = text.partition("/")
+        site = self._sites.by_name.get(site_name)
+        findings = self._findings
+        if site is None:
+            if not findings.damaged(("sites", site_name)):
+                known = self._sites.by_name
+                hint = findings.did_you_mean(
+                    site_name, known, f"the sites are {listed(known)}" if known else "add it to 'sites'"
+                )
+                findings.error("IP101", path, f"there is no site {site_name!r}", hint)
+            return None
+        group.sites.append(site_name)
+        gateways = {g.name: g for g in site.gateways}
+        if slash:
+            gateway = gateways.get(gateway_name)
+            if gateway is None and not findings.damaged(site.where):
+                hint = findings.did_you_mean(
+                    gateway_name,
+                    gateways,
+                    f"its gateways are {listed(gateways)}" if gateways else "it has no gateway",
+                )
+                findings.error("IP102", path, f"the site {site_name!r} has no gateway {gateway_name!r}", hint)
+            return None if gateway is None else _Ref(gateway, gateway_name, path)
+        if not gateways:
+            if not findings.damaged(site.where) and findings.first("no gateway", site_name):
+                hint = f"add 'gateway:' (an address, a DNS name or 'dynamic') on line {findings.line(site.where)}"
+                findings.error(
+                    "IP121", path, f"the site {site_name!r} has no gateway to build a tunnel with", hint
+                )
+            return None
+        if len(gateways) > 1:
+            hint = f"name one: {' or '.join(f'{site_name}/{name}' for name in list(gateways)[:8])}"
+            findings.error("IP122", path, f"the site {site_name!r} has several gateways", hint)
+            return None
+        return _Ref(site.gateways[0], site_name, path)
+
+    def _joinable(self, group: Group, left: _Ref, right: _Ref) -> bool:
+        """Report a tunnel that joins a site with itself, or two sites that nobody here manages."""
+        if left.gateway.site == right.gateway.site:
+            site = left.gateway.site
+            summary = f"a tunnel of the site {site!r} with itself"
+            hint = "remove it from one of the two lists" if group.doc.hub else "name two different sites"
+            if self._findings.first("itself", group.name, site):
+                self._findings.error("IP140", left.path if group.doc.hub else right.path, summary, hint)
+            return False
+        if not left.gateway.managed and not right.gateway.managed:
+            summary = (
+                f"neither {left.gateway.site!r} nor {right.gateway.site!r} is managed: nothing to configure"
+            )
+            hint = "remove 'managed: false' at one of them, or the tunnel"
+            if self._findings.first(
+                "unmanaged", group.name, right.gateway.site if group.doc.hub else left.gateway.site
+            ):
+                self._findings.error("IP145", right.path, summary, hint)
+            return False
+        return True
+
+    def _end(self, group: Group, ref: _Ref, tunnel: str) -> DraftEnd:
+        profile, profile_at = self._profile(group, ref.gateway.site)
+        credential, credential_at = self._credentials.at(group.name, group.doc, ref.gateway, tunnel)
+        return DraftEnd(ref.gateway, ref.path, profile, profile_at, credential, credential_at)
+
+    def _profile(self, group: Group, site: str) -> tuple[Profile | None, Path]:
+        """Return a site's profile in a group: the tunnel's, the site's, the default, the built-in one."""
+        key = (group.name, site)
+        if key not in self._profile_cache:
+            self._profile_cache[key] = self._find_profile(group, site)
+        return self._profile_cache[key]
+
+    def _find_profile(self, group: Group, site: str) -> tuple[Profile | None, Path]:
+        choices: tuple[tuple[str, Path], ...] = (
+            (group.doc.profile, ("tunnels", group.name, "profile")),
+            (self._sites.docs[site].profile, ("sites", site, "profile")),
+            (self._document.defaults.profile, ("defaults", "profile")),
+        )
+        for name, path in choices:
+            if name:
+                return (
+                    self._profiles.get(name, path)
+                    if self._findings.first("profile", path)
+                    else self._profiles.peek(name)
+                ), path
+            if self._findings.damaged(path):
+                return None, path
+        return self._profiles.get(DEFAULT_PROFILE, ("tunnels", group.name)), ("tunnels", group.name)
+
+    def _initiator(self, group: Group, left: Gateway, right: Gateway) -> str:
+        """Return which end calls: ``left`` or ``right``."""
+        wanted = group.doc.initiator
+        caller = _caller(left, right)
+        if not wanted:
+            return caller
+        path: Path = ("tunnels", group.name, "initiator")
+        site, _, name = wanted.partition("/")
+        sides = [s for s, g in (("left", left), ("right", right)) if g.site == site and name in ("", g.name)]
+        if not sides:
+            hint = f"write {left.site} or {right.site}"
+            self._findings.error("IP146", path, f"{wanted!r} is no end of this tunnel", hint)
+            return caller
+        callee = right if sides[0] == "left" else left
+        if callee.reachable_at is None and (left.reachable_at or right.reachable_at):
+            hint = f"let {callee.site} call: it is the one that cannot be called"
+            self._findings.error(
+                "IP146",
+                path,
+                f"{wanted!r} cannot call {callee.name!r}, which has no address to be called at",
+                hint,
+            )
+        return sides[0]
+
+
+def _caller(left: Gateway, right: Gateway) -> str:
+    """The end that cannot be called calls; else the managed one; else the left one."""
+    if right.reachable_at is None:
+        return "right"
+    if left.reachable_at is None:
+        return "left"
+    return "right" if right.managed and not left.managed else "left"

@@ -1,0 +1,285 @@
+"""Plain values to a ``Document``; what is wrong with them in plain words, each at its place.
+
+What is wrong is reported and left out, and the rest read again, so that the checks of meaning can still see
+it: an unknown key must not hide two networks that overlap.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from ipsecctl.topology._findings import Findings, listed
+from ipsecctl.topology._scalars import shown
+from ipsecctl.topology._yaml import Reading, Source
+from ipsecctl.topology.document import (
+    CredentialDoc,
+    DefaultsDoc,
+    Document,
+    FlowDoc,
+    GatewayDoc,
+    ProfileDoc,
+    SiteDoc,
+    TunnelDoc,
+)
+from ipsecctl.topology.model import Path
+
+__all__ = ["validate"]
+
+_ROUNDS: Final = 8
+# Without these nothing could be checked; what stands in for a missing one is never seen.
+_STAND_INS: Final[dict[str, Any]] = {"ipsecctl": 1, "name": "unnamed", "sites": {}}
+_ANY: Final = "*"
+_MODELS: Final[tuple[tuple[Path, type[BaseModel]], ...]] = (
+    ((), Document),
+    (("defaults",), DefaultsDoc),
+    (("defaults", "credential"), CredentialDoc),
+    (("credentials", _ANY), CredentialDoc),
+    (("profiles", _ANY), ProfileDoc),
+    (("sites", _ANY), SiteDoc),
+    (("sites", _ANY, "credential"), CredentialDoc),
+    (("sites", _ANY, "gateway"), GatewayDoc),
+    (("sites", _ANY, "gateways", _ANY), GatewayDoc),
+    (("tunnels", _ANY), TunnelDoc),
+    (("tunnels", _ANY, "credential"), CredentialDoc),
+    (("tunnels", _ANY, "flows", _ANY), FlowDoc),
+)
+_NAME_HINT: Final = "use letters, digits, '-' and '_', at most 63, with a letter or digit first and last"
+
+
+def validate(reading: Reading, findings: Findings) -> Document | None:
+    """Return the document without what is wrong in it; ``None`` when nothing is left to check."""
+    data = reading.data
+    if not isinstance(data, dict):
+        hint = "begin with 'ipsecctl: 1'; 'ipsecctl init FILE' writes a commented starter"
+        findings.error("IP010", (), f"a topology is a mapping, not {shown(data)}", hint)
+        return None
+    if reading.has_null:
+        _report_nulls(data, reading.source, findings)
+    for _ in range(_ROUNDS):
+        try:
+            return Document.model_validate(data)
+        except ValidationError as refused:
+            wrong = [_translate(error, data, findings) for error in refused.errors(include_url=False)]
+        _remove(data, wrong, reading.source)
+        for path in wrong:
+            findings.damage(path)
+    return None
+
+
+def _report_nulls(data: Any, source: Source, findings: Findings) -> None:
+    """Report keys with nothing behind them: an empty value is always a mistake here."""
+    missing = list(_nulls(data, ()))
+    for path in missing:
+        named = f"after '{path[-1]}:'" if isinstance(path[-1], str) else "in this list"
+        findings.error("IP013", path, f"nothing stands {named}", "write a value, or remove the key", key=True)
+    _remove(data, missing, source)
+    for path in missing:
+        findings.damage(path)
+
+
+def _nulls(value: Any, path: Path) -> Iterator[Path]:
+    items: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for step, inner in items:
+        if inner is None:
+            yield (*path, step)
+        else:
+            yield from _nulls(inner, (*path, step))
+
+
+def _translate(error: Any, data: Any, findings: Findings) -> Path:
+    """Report one of pydantic's errors unless it follows from an earlier one; return what must be left out."""
+    path: Path = tuple(error["loc"])
+    kind: str = error["type"]
+    at_key = path[-1:] == ("[key]",)
+    if at_key:
+        path = path[:-1]
+    if kind == "missing":
+        container = path[:-1]
+        if not findings.damaged(container) and not findings.damaged(path):
+            _report_missing(path, findings)
+        # The whole file cannot be left out: ``_remove`` lets something stand in.
+        return container if container else path
+    path = _existing(data, path)
+    if not findings.damaged(path):
+        code, summary, hint = _words(kind, path, error, findings, at_key=at_key)
+        findings.error(code, path, summary, hint, key=at_key or kind == "extra_forbidden")
+    return path
+
+
+def _existing(data: Any, path: Path) -> Path:
+    """Cut a path that names the long form of what the file has in its short form."""
+    value = data
+    for depth, step in enumerate(path):
+        inside = (isinstance(value, dict) and step in value) or (
+            isinstance(value, list) and isinstance(step, int) and step < len(value)
+        )
+        if not inside:
+            return path[:depth]
+        value = value[step]
+    return path
+
+
+def _report_missing(path: Path, findings: Findings) -> None:
+    name = str(path[-1])
+    hints: dict[Path, tuple[str, str]] = {
+        ("ipsecctl",): ("begin the file with 'ipsecctl: 1'", "the version of the language is missing"),
+        ("name",): ("add 'name: NAME' near the top", "the topology has no name"),
+        ("sites",): ("add 'sites:' with at least two sites", "there are no sites"),
+    }
+    hint, summary = hints.get(path, (f"add '{name}: ...'", f"the key '{name}' is missing"))
+    if name == "address":
+        hint = "add 'address:' with an address, a DNS name or 'dynamic'"
+    findings.error("IP012", path, summary, hint)
+
+
+def _words(kind: str, path: Path, error: Any, findings: Findings, *, at_key: bool) -> tuple[str, str, str]:
+    """Return code, summary and hint for an error of pydantic."""
+    context = error.get("ctx", {})
+    value = error["input"]
+    name = path[-1] if path else ""
+    if kind.startswith("IP"):
+        return kind, context["summary"], context["hint"]
+    if kind == "extra_forbidden":
+        known = _keys(path[:-1])
+        return (
+            "IP011",
+            f"unknown key {name!r}",
+            findings.did_you_mean(str(name), known, f"known here: {listed(known, 20)}"),
+        )
+    if kind in ("string_pattern_mismatch", "string_too_long", "string_too_short"):
+        return _bad_name(str(value), path, at_key=at_key)
+    if kind == "literal_error":
+        return _bad_choice(value, path, context, findings)
+    if kind in ("greater_than_equal", "less_than_equal"):
+        return "IP014", f"{value} is out of range for '{name}'", "write a number of bytes from 576 to 9216"
+    if kind in ("too_short", "too_long"):
+        return _bad_length(path, context)
+    wanted = {
+        "string_type": "text",
+        "int_type": "a number",
+        "bool_type": "true or false",
+        "list_type": "a list",
+        "dict_type": "a mapping",
+        "model_type": "a mapping",
+    }.get(kind)
+    if wanted is None:
+        return "IP013", str(error["msg"]), "see docs/topology.md"
+    label = f"in the list '{_list_name(path)}'" if isinstance(name, int) else f"for '{name}'"
+    return "IP013", f"{wanted} is wanted {label}, not {shown(value)}", _type_hint(wanted, value, path)
+
+
+def _type_hint(wanted: str, value: Any, path: Path) -> str:
+    if wanted == "true or false" and isinstance(value, str):
+        return "write true or false, in lower case and without quotation marks"
+    if wanted == "a number" and isinstance(value, str) and value.isdigit():
+        return f"write {value} without quotation marks"
+    if wanted == "a mapping":
+        keys = _keys(path)
+        return (
+            f"write 'key: value' below it; known here: {listed(keys, 20)}"
+            if keys
+            else "write 'name: value' below it"
+        )
+    if wanted == "a list":
+        return "write it as [a, b]"
+    return f"write {wanted}"
+
+
+def _list_name(path: Path) -> str:
+    return next((str(step) for step in reversed(path) if isinstance(step, str)), "")
+
+
+def _bad_name(text: str, path: Path, *, at_key: bool) -> tuple[str, str, str]:
+    what = _list_name(path) if isinstance(path[-1], int) else str(path[-1])
+    if not at_key and what == "identity":
+        return (
+            "IP014",
+            "this identity cannot be written into a configuration",
+            "use printable ASCII, at most 255 characters",
+        )
+    if not at_key and what in ("from", "to"):
+        return "IP015", f"{shown(text)} names no network", "write NETWORK or SITE.NETWORK"
+    if not at_key and what in ("between", "hub", "spokes", "mesh", "initiator"):
+        if re.search(r"[*?\[]", text):
+            return "IP015", f"{shown(text)}: patterns are for 'spokes' and 'mesh' only", "name the site"
+        return "IP015", f"{shown(text)} names no site", "write SITE or SITE/GATEWAY"
+    return "IP015", f"{shown(text)} cannot be a name", _NAME_HINT
+
+
+def _bad_choice(value: Any, path: Path, context: Any, findings: Findings) -> tuple[str, str, str]:
+    name = path[-1]
+    if path == ("ipsecctl",):
+        return (
+            "IP016",
+            f"this is language version {value!r}, this ipsecctl knows version 1",
+            "write 'ipsecctl: 1'",
+        )
+    choices = re.findall(r"'([^']*)'", context.get("expected", ""))
+    hint = f"write {' or '.join(choices)}"
+    return (
+        "IP014",
+        f"{shown(value)} is no choice for '{name}'",
+        findings.did_you_mean(str(value), choices, hint),
+    )
+
+
+def _bad_length(path: Path, context: Any) -> tuple[str, str, str]:
+    name = _list_name(path)
+    if name == "between":
+        return (
+            "IP018",
+            f"a pair has two ends, 'between' has {context['actual_length']}",
+            "use 'mesh' or 'hub' for more",
+        )
+    return "IP014", f"'{name}' is empty", "write at least one entry, or remove the key"
+
+
+def _keys(path: Path) -> list[str]:
+    """Return the keys of the mapping at ``path``; none where names are free."""
+    for pattern, model in _MODELS:
+        if len(pattern) == len(path) and all(
+            p in (_ANY, step) for p, step in zip(pattern, path, strict=True)
+        ):
+            return [field.alias or name for name, field in model.model_fields.items()]
+    return []
+
+
+def _remove(data: Any, paths: Iterable[Path], source: Source) -> None:
+    """Take the values at ``paths`` out of the document; list items keep their place in ``source``."""
+    items: dict[Path, set[int]] = defaultdict(set)
+    for path in sorted(set(paths), key=len, reverse=True):
+        last = path[-1] if path else ""
+        container = _at(data, path[:-1])
+        if len(path) == 1 and last in _STAND_INS:
+            data[last] = _STAND_INS[str(last)]
+        elif isinstance(container, dict):
+            container.pop(last, None)
+        elif isinstance(container, list) and isinstance(last, int):
+            items[path[:-1]].add(last)
+    for path, gone in items.items():
+        whole = _at(data, path)
+        if isinstance(whole, list):
+            kept = [i for i in range(len(whole)) if i not in gone]
+            whole[:] = [whole[i] for i in kept]
+            source.renumber(path, kept)
+
+
+def _at(data: Any, path: Path) -> Any:
+    value = data
+    for step in path:
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+        else:
+            return None
+    return value

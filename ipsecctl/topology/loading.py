@@ -1,0 +1,113 @@
+"""From the text of a topology file to the checked model: the passes, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ipsecctl.errors import Diagnostic
+from ipsecctl.topology._checks import check_tunnels, report_unused_sites
+from ipsecctl.topology._findings import Findings
+from ipsecctl.topology._flows import add_flows
+from ipsecctl.topology._overlaps import check_overlaps
+from ipsecctl.topology._profiles import Profiles
+from ipsecctl.topology._sites import make_sites
+from ipsecctl.topology._tunnels import expand_groups
+from ipsecctl.topology._twins import check_twins
+from ipsecctl.topology._validate import validate
+from ipsecctl.topology._yaml import Source, read
+from ipsecctl.topology.document import Document
+from ipsecctl.topology.model import Topology
+
+__all__ = ["Loaded", "load_bytes", "load_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What came of a topology file.
+
+    ``topology`` is ``None`` exactly when a diagnostic is an error. ``diagnostics`` holds every finding, worst
+    first. ``source`` finds the line and column of whatever the topology says ``where`` of.
+    """
+
+    topology: Topology | None
+    diagnostics: tuple[Diagnostic, ...]
+    source: Source
+
+
+def load_text(text: str, file: str) -> Loaded:
+    """Read a topology; ``file`` is its name for findings. Never raises, whatever the text is."""
+    with _without_collecting():
+        return _load(text, file)
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Hold the garbage collector.
+
+    Nearly all that is made here stays, and looking through it again and again would take a third of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _load(text: str, file: str) -> Loaded:
+    reading = read(text, file)
+    findings = Findings(reading.source)
+    for problem in reading.problems:
+        findings.at(problem.code, problem.line, problem.column, problem.summary, problem.hint)
+    topology = None
+    if reading.readable:
+        document = validate(reading, findings)
+        if document is not None:
+            topology = _build(document, file, findings)
+    return Loaded(None if findings.has_errors else topology, findings.sorted(), reading.source)
+
+
+def load_bytes(data: bytes, file: str) -> Loaded:
+    """Read a topology from the bytes of its file: UTF-8, with or without a byte order mark."""
+    try:
+        return load_text(data.decode("utf-8"), file)
+    except UnicodeDecodeError as error:
+        source = Source(file)
+        findings = Findings(source)
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            findings.at("IP001", 1, 1, "this is UTF-16, not UTF-8 text", "save the file as UTF-8")
+        else:
+            before = data[: error.start]
+            line = before.count(b"\n") + 1
+            column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
+            summary = f"the byte 0x{data[error.start]:02X} is not UTF-8 text"
+            findings.at("IP001", line, column, summary, "save the file as UTF-8")
+        return Loaded(None, findings.sorted(), source)
+
+
+def _build(document: Document, file: str, findings: Findings) -> Topology | None:
+    """Work out what the document means and check it; ``None`` when it has errors."""
+    profiles = Profiles(document.profiles, findings)
+    sites = make_sites(document, findings)
+    groups = expand_groups(document, sites, profiles, findings)
+    for group in groups:
+        add_flows(group, sites, findings)
+    check_tunnels(groups, findings)
+    drafts = [draft for group in groups for draft in group.drafts]
+    check_overlaps(drafts, sites, findings)
+    check_twins(drafts, findings)
+    if not findings.has_errors:
+        # What a wrong tunnel would have used is not unused.
+        report_unused_sites(groups, sites, findings)
+        profiles.report_unused()
+        return Topology(
+            name=document.name,
+            file=file,
+            sites=tuple(sites.by_name[name] for name in sorted(sites.by_name)),
+            tunnels=tuple(draft.finished() for draft in sorted(drafts, key=lambda d: d.name)),
+        )
+    return None

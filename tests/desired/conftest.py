@@ -1,0 +1,27 @@
+"""Compile topologies written as YAML in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from textwrap import dedent
+
+import pytest
+
+from ipsecctl.desired import GatewayState, compile_topology
+from ipsecctl.topology import DataPath, load_text
+
+
+@pytest.fixture
+def compiled() -> Callable[..., dict[str, GatewayState]]:
+    """A function from the text of a topology (its body, without version and name) to states by gateway name.
+
+    Keyword arguments say what ``datapath: auto`` is on a gateway (``dc="libipsec"``).
+    """
+
+    def run(body: str, **data_paths: str) -> dict[str, GatewayState]:
+        loaded = load_text("ipsecctl: 1\nname: test\n" + dedent(body), "test.yaml")
+        assert loaded.topology is not None, loaded.diagnostics
+        paths = {name.replace("_", "-"): DataPath(path) for name, path in data_paths.items()}
+        return {state.name: state for state in compile_topology(loaded.topology, paths)}
+
+    return run

@@ -1,0 +1,24 @@
+"""Prefixes without those that others contain."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from netaddr import IPNetwork, IPSet
+
+from ipsecctl.desired.selectors import minimal
+
+prefixes = st.builds(
+    lambda value, length: IPNetwork((value << 16, length)).cidr,
+    st.integers(0, 0xFFFF),
+    st.integers(8, 32),
+)
+
+
+@given(st.lists(prefixes, max_size=30))
+def test_minimal_covers_the_same_addresses_with_no_prefix_in_another(given_prefixes):
+    result = minimal(given_prefixes)
+    assert list(result) == sorted(result)
+    assert IPSet(result) == IPSet(given_prefixes)
+    assert not any(a != b and a in b for a in result for b in result)
+    assert set(result) <= set(given_prefixes)
