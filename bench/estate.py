@@ -4,11 +4,16 @@ from __future__ import annotations
 
 __all__ = ["hub_and_spoke"]
 
+_TWINS = ("twin-a", "twin-b")
 
-def hub_and_spoke(clinics: int, hubs: int = 2) -> str:
-    """Return a topology of ``clinics`` sites with a gateway and a network each, joined to each of ``hubs`` data centres.
 
-    Every fourth clinic is behind NAT with a dynamic address, every tenth on a 1492-byte WAN.
+def hub_and_spoke(clinics: int, hubs: int = 2, *, twins: bool = False) -> str:
+    """Return a topology of ``clinics`` sites, each with a gateway and a network, joined to ``hubs`` data
+    centres.
+
+    Every fourth clinic is behind NAT with a dynamic address, every tenth on a 1492-byte WAN. With ``twins``
+    there are two more sites with the same network and no tunnel in common, so that the overlap check has to
+    look closely.
     """
     names = [f"dc-{number + 1}" for number in range(hubs)]
     lines = [
@@ -29,12 +34,19 @@ def hub_and_spoke(clinics: int, hubs: int = 2) -> str:
             f"    networks: {{lan: {_network(number)}}}",
             f"    gateway: {_gateway(number)}",
         ]
+    if twins:
+        for number, twin in enumerate(_TWINS):
+            lines.append(f"  {twin}: {{networks: {{lan: 172.16.0.0/24}}, gateway: 192.0.2.{number + 1}}}")
     lines += [
         "tunnels:",
         "  clinics:",
         f"    hub: [{', '.join(names)}]",
         '    spokes: ["clinic-*"]',
     ]
+    if twins:
+        lines += [
+            f"  {twin}: {{between: [{twin}, {name}]}}" for twin, name in zip(_TWINS, names, strict=False)
+        ]
     return "\n".join(lines) + "\n"
 
 

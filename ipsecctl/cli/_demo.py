@@ -9,10 +9,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ipsecctl.cli._view import paint
-from ipsecctl.errors import IpsecctlError, LabError
+from ipsecctl.errors import LabError
+
+if TYPE_CHECKING:
+    from ipsecctl.topology import Topology
+
+_CHARON = ("/usr/lib/ipsecctl-lab/charon",)
+_OUTAGE_S = 1.5
 
 __all__ = ["Proof", "demo", "proofs_of_apply", "proofs_of_probe", "proofs_of_status"]
 
@@ -60,6 +66,8 @@ def demo(name: str, topology: Path, out: Path) -> bool:
 
     Rendered files and the probe's report are left in ``out``. The lab stays up.
     """
+    from ipsecctl.cli._load import load_topology
+
     shell = _Shell()
     file = str(topology)
     report = out / "probe.json"
@@ -75,14 +83,14 @@ def demo(name: str, topology: Path, out: Path) -> bool:
     shell.run("probe", "tunnel", file, "--all", "--report", str(report), statuses=(0, 1, 3))
     probe = json.loads(report.read_text())
     rows = [*proofs_of_apply(again), *proofs_of_status(status), *proofs_of_probe(probe)]
-    rows += _leak_without_charon(name, file)
+    rows += _leak_without_charon(shell, load_topology(topology, quiet=True))
     _print_table(rows, time.monotonic() - shell.began)
     return all(row.holds for row in rows)
 
 
 def proofs_of_apply(again: dict[str, Any]) -> Iterator[Proof]:
     """A second apply finds nothing to do."""
-    changes = sum(len(gateway["changes"]) for gateway in again["gateways"])
+    changes = sum(gateway["changes"] for gateway in again["gateways"])
     yield Proof("a second apply changes nothing", f"{changes} changes", changes == 0)
 
 
@@ -98,19 +106,50 @@ def proofs_of_status(status: dict[str, Any]) -> Iterator[Proof]:
 def proofs_of_probe(probe: dict[str, Any]) -> Iterator[Proof]:
     """One row for each tunnel and kind of check; the figures of its directions and flows side by side."""
     for tunnel in probe["tunnels"]:
-        kinds = dict.fromkeys(check["check"] for check in tunnel["checks"])
-        for kind in kinds:
-            checks = [check for check in tunnel["checks"] if check["check"] == kind]
-            figures = dict.fromkeys(str(check["measured"]) for check in checks)
+        if not tunnel["checks"]:
+            yield Proof(f"{tunnel['name']}: probed", "no check ran", False)
+        kinds: dict[str, list[dict[str, Any]]] = {}
+        for check in tunnel["checks"]:
+            kinds.setdefault(check["claim"], []).append(check)
+        for claim, checks in kinds.items():
             yield Proof(
-                f"{tunnel['name']}: {checks[0].get('claim', kind)}",
-                "; ".join(figures),
+                f"{tunnel['name']}: {claim}",
+                _figures(checks),
                 all(check["outcome"] == "holds" for check in checks),
             )
 
 
-def _leak_without_charon(name: str, file: str) -> list[Proof]:
-    raise IpsecctlError(f"no leak watch for {name} and {file}")
+def _figures(checks: list[dict[str, Any]]) -> str:
+    """Return what was measured, each figure once, and of what did not hold the evidence."""
+    figures = dict.fromkeys(
+        str(check["measured"]) if check["outcome"] == "holds" else f"{check['direction']}: {check['evidence']}"
+        for check in checks
+    )
+    return "; ".join(figures)
+
+
+def _leak_without_charon(shell: _Shell, topology: Topology) -> Iterator[Proof]:
+    """charon dies at the near end of the first tunnel while marked traffic goes on both ways."""
+    from ipsecctl.cli._scene import lab_of, scene_of
+    from ipsecctl.lab import run
+    from ipsecctl.probe import Outcome, watch_while
+
+    lab = lab_of(topology, None)
+    tunnel = topology.tunnels[0]
+    victim = tunnel.left.gateway.name
+
+    def outage() -> None:
+        shell.run("lab", "exec", lab.name, victim, "--", *_CHARON, "kill")
+        shell.run("status", topology.file, statuses=(0, 1, 3))
+        time.sleep(_OUTAGE_S)
+        shell.run("lab", "exec", lab.name, victim, "--", *_CHARON, "start")
+
+    report = watch_while(tunnel, scene_of(lab), outage)
+    yield Proof(
+        f"{tunnel.name}: nothing in clear while charon is dead on {victim}",
+        f"{report.leaked} in clear of {report.sent} sent, {report.wan_packets} WAN packets looked at",
+        report.outcome is Outcome.HOLDS,
+    )
 
 
 def _print_table(rows: list[Proof], seconds: float) -> None:

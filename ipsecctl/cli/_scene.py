@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.lab import INTERNET, Lab, Role, known, load
+from ipsecctl.lab.find import LAB_FILE
 from ipsecctl.probe import Host, Scene, WanLink
 from ipsecctl.topology import ControlKind, Topology
 
@@ -12,6 +15,8 @@ __all__ = ["lab_of", "scene_of"]
 
 def lab_of(topology: Topology, name: str | None) -> Lab:
     """Return the lab called ``name``, or without a name the one that the topology's gateways are in.
+
+    It is looked for in this installation, beside the topology file, and in ``labs/`` beside its folder.
 
     Raises ``IpsecctlError`` when they are in none, ``LabError`` when there is no such lab.
     """
@@ -23,7 +28,14 @@ def lab_of(topology: Topology, name: str | None) -> Lab:
                 "Use --lab NAME, or 'control: lab' in the topology.",
             )
         name = controls[0].target or topology.name
-    return load(name) if name in known() or "/" in name else load(topology.name).called(name)
+    if name in known() or "/" in name:
+        return load(name)
+    here = Path(topology.file).parent
+    for folder in (here / name, here.parent / "labs" / name):
+        if (folder / LAB_FILE).is_file():
+            return load(str(folder.absolute()))
+    # A lab of this topology that runs under another name.
+    return load(topology.name if topology.name in known() else name).called(name)
 
 
 def scene_of(lab: Lab) -> Scene:

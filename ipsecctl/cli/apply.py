@@ -125,8 +125,10 @@ def _summary(applied: Applied) -> str:
     up = sum(tunnel.up for tunnel in applied.tunnels)
     tunnels = f"{up} of {len(applied.tunnels)} tunnels up"
     failed = [gateway.name for gateway in applied.gateways if gateway.error is not None]
+    count = len(applied.gateways)
+    gateways = f"{count} gateway{'s are' if count != 1 else ' is'}"
     if applied.nothing_done:
-        return f"Nothing to do: {len(applied.gateways)} gateways as the topology says, {tunnels}."
+        return f"Nothing to do: {gateways} as the topology says, {tunnels}."
     text = f"{tunnels} after {applied.took_s:.1f} s."
     return text + (f" Failed: {', '.join(failed)}; the others are done." if failed else "")
 

@@ -45,7 +45,7 @@ class Outer(StrEnum):
 
 
 @app.command()
-def show(  # noqa: PLR0917 - one parameter an option
+def show(
     link_mtu: Annotated[int, typer.Option("--link-mtu", metavar="N", help="MTU of the WAN link in bytes.")],
     esp: Annotated[str, typer.Option("--esp", metavar="KEYWORD", help="An ESP proposal in swanctl's words.")],
     outer: Annotated[Outer, typer.Option("--outer", help="The IP version outside.")] = Outer.IPV4,

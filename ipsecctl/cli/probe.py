@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from ipsecctl.probe import TunnelReport
+    from ipsecctl.probe import Check, TunnelReport
     from ipsecctl.topology import Topology, Tunnel
 
 __all__ = ["app"]
@@ -37,7 +37,7 @@ def probe() -> None:
 
 
 @app.command("tunnel", context_settings=_CONTEXT)
-def probe_tunnel(
+def probe_tunnel(  # noqa: PLR0917 - a command has as many options as it has
     file: Annotated[Path, typer.Argument(help="Topology file.", metavar="FILE")],
     tunnel: Annotated[str | None, typer.Argument(help="The tunnel to probe.", metavar="[TUNNEL]")] = None,
     every: Annotated[bool, typer.Option("--all", help="Probe every tunnel, all at once.")] = False,
@@ -117,7 +117,7 @@ def _print(reports: Sequence[TunnelReport], seconds: float) -> None:
     from ipsecctl.cli._view import wants_colour
     from ipsecctl.probe import Outcome
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 150
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
     colour = wants_colour(sys.stdout)
     console = Console(width=max(width, 80), no_color=not colour, highlight=False, force_terminal=colour)
     for report in reports:
@@ -141,27 +141,51 @@ def _print_table(console: object, report: TunnelReport) -> None:
     assert isinstance(console, Console)  # noqa: S101 - for the type checker: rich is imported late
     console.print(Text.assemble(f"{report.name}: ", (report.outcome.value, _STYLES[report.outcome.value])))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in ("check", "way", "outcome", "expected", "measured", "evidence"):
+    for column in ("check", "direction", "outcome", "expected", "measured", "evidence"):
         table.add_column(column, no_wrap=column in ("check", "outcome"), overflow="fold")
     before = ""
-    for check in sorted(report.checks, key=lambda c: _order(c.check)):
-        way = f"{check.source} -> {check.destination}" if check.source else check.direction
-        name = check.check if check.check != before else ""
-        before = check.check
+    for check, direction, alike in _rows(report):
         table.add_row(
-            name,
-            f"{way} IPv{check.family}" + (f" [{check.flow}]" if check.flow != "all" else ""),
+            check.check if check.check != before else "",
+            direction,
             Text(check.outcome.value, _STYLES[check.outcome.value]),
             _figure(check.expected),
             _figure(check.measured),
-            Text(check.evidence),
+            Text(check.evidence + (f" (and {alike - 1} more alike)" if alike > 1 else "")),
         )
+        before = check.check
     console.print(table)
     for item in report.not_applicable:
-        console.print(
-            f"  {item.check} does not apply to {item.flow}, {item.direction} IPv{item.family}: {item.why}"
-        )
+        where = f"{item.flow}, {item.direction} IPv{item.family}"
+        console.print(f"  {item.check} does not apply to {where}: {item.why}")
     console.print()
+
+
+def _rows(report: TunnelReport) -> Iterator[tuple[Check, str, int]]:
+    """Yield (check, direction, number of checks that it stands for), those of one kind together.
+
+    Checks that hold alike, in one direction and family, are one row; what does not hold has rows of its own,
+    with hosts.
+    """
+    from ipsecctl.probe import Outcome
+
+    groups: dict[tuple[object, ...], list[Check]] = {}
+    for check in report.checks:
+        same: tuple[object, ...] = (
+            check.check,
+            check.direction,
+            check.family,
+            check.expected,
+            check.measured,
+        )
+        if check.outcome is not Outcome.HOLDS:
+            same = (check.check, id(check))
+        groups.setdefault(same, []).append(check)
+    for found in sorted(groups.values(), key=lambda checks: _order(checks[0].check)):
+        first = found[0]
+        alone = first.outcome is not Outcome.HOLDS and first.source
+        direction = f"{first.source} -> {first.destination}" if alone else first.direction
+        yield first, f"{direction} IPv{first.family}", len(found)
 
 
 def _order(check: str) -> int:

@@ -21,6 +21,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     rich_markup_mode=None,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -107,7 +108,8 @@ def _credentials(
     from ipsecctl.secrets import read, read_certificate
 
     states = tuple(states)
-    references = {key.secret for state in states for key in (*state.shared_keys, *state.private_keys)}
+    references = {key.secret for state in states for key in state.shared_keys}
+    references |= {key.secret for state in states for key in state.private_keys}
     sources = {certificate.source for state in states for certificate in state.certificates}
     return (
         {reference: read(reference, base) for reference in sorted(references)},

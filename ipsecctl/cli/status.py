@@ -104,7 +104,7 @@ def _ends(tunnel: TunnelHealth) -> str:
 
 
 def _traffic(tunnel: TunnelHealth) -> tuple[str, ...]:
-    """Return suite, bytes and packets out and in, age, next rekey and NAT-T, from the left end where it is seen."""
+    """Return suite, traffic out and in, age, next rekey and NAT-T, as seen by the left end if it is seen."""
     left, right = tunnel.ends
     children = _carrying(left) or _carrying(right)
     if not children:

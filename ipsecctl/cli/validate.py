@@ -43,9 +43,17 @@ def validate(
     """
     from ipsecctl.cli._load import check_file
     from ipsecctl.cli._view import print_diagnostics, print_json, say
-    from ipsecctl.errors import Severity, diagnostics_json
+    from ipsecctl.errors import Diagnostic, IpsecctlError, Severity, diagnostics_json
 
-    loaded, diagnostics = check_file(file, secrets=secrets)
+    try:
+        loaded, diagnostics = check_file(file, secrets=secrets)
+    except IpsecctlError as error:
+        if not as_json:
+            raise
+        # Who reads JSON gets JSON, also about a file that cannot be read.
+        finding = Diagnostic(Severity.ERROR, "IP000", error.summary, error.hint, str(file), 0, 0)
+        print_json(diagnostics_json([finding]))
+        raise typer.Exit(1) from error
     counts = {severity: sum(d.severity is severity for d in diagnostics) for severity in Severity}
     if as_json:
         print_json(diagnostics_json(diagnostics))

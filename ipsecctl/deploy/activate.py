@@ -46,8 +46,8 @@ if listed=$(nft -s list table $table 2>/dev/null); then printf '%s' "$listed" | 
 async def activate(handle: Handle, plan: GatewayPlan) -> str | None:
     """Do what a plan says about firewall, sysctls and routes, in one round trip.
 
-    Returns the SHA-256 of our table as nft now lists it ("" without one), ``None`` when there was nothing to do.
-    Raises ``ApplyFailed`` with what failed first.
+    Returns the SHA-256 of our table as nft now lists it ("" without one), ``None`` when there was nothing to
+    do. Raises ``ApplyFailed`` with what failed first.
     """
     tasks = list(_tasks(plan))
     if not tasks:

@@ -1,7 +1,7 @@
 """Make the gateways what the topology says, side by side, and wait for the tunnels.
 
-A gateway that fails is reported and does not stop the others. Tunnels are initiated only when every gateway is
-loaded, so that no call meets a far end that does not know it yet.
+A gateway that fails is reported and does not stop the others. Tunnels are initiated only when every gateway
+is loaded, so that no call meets a far end that does not know it yet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ipsecctl.deploy.carry import carry_out
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
 from ipsecctl.deploy.tunnels import TunnelResult, bring_up, callers
 from ipsecctl.deploy.watch import Watch, watch
-from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError, ViciRefused
+from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError
 from ipsecctl.health import declare, parse_list_sas
 from ipsecctl.plan import Disruption
 
@@ -62,8 +62,8 @@ class Reporter:
 async def apply(prepared: Prepared, report: Reporter, *, wait_s: float = 30.0) -> Applied:
     """Carry out prepared plans and bring the tunnels up, waiting for these at most ``wait_s`` seconds.
 
-    Errors of single gateways are in the result. Raises ``ApplyFailed`` when a plan has conflicts: then nothing at all
-    is done.
+    Errors of single gateways are in the result. Raises ``ApplyFailed`` when a plan has conflicts: then
+    nothing at all is done.
     """
     conflicts = [conflict for plan in prepared.plans for conflict in plan.conflicts]
     if conflicts:
@@ -162,5 +162,7 @@ async def _let_go(watched: Watch, prepared: Prepared, calling: Mapping[str, str]
         client = watched.client(plan.gateway)
         for tunnel, grade in plan.disturbed.items():
             if client is not None and tunnel not in calling and grade is not Disruption.NONE:
-                with suppress(ViciRefused):  # there is none
+                with suppress(
+                    IpsecctlError
+                ):  # there is none, or charon has gone: the look that follows shows it
                     await client.command("terminate", {"ike": tunnel, "timeout": "-1"})

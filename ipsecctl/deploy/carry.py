@@ -1,8 +1,8 @@
 """Carry a plan out on one gateway.
 
-In this order: the record of what is begun and the files; firewall, sysctls and routes; credentials; connections;
-then what is no longer wanted; last the record of what was done. Cut off anywhere, the record names all that is ours,
-and the next apply goes on from there.
+In this order: the record of what is begun and the files; firewall, sysctls and routes; credentials;
+connections; then what is no longer wanted; last the record of what was done. Cut off anywhere, the record
+names all that is ours, and the next apply goes on from there.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ _SET = (Kind.CREATE, Kind.CHANGE)
 async def carry_out(handle: Handle, plan: GatewayPlan, wanted: Wanted, observed: Observed) -> None:
     """Bring one gateway to its desired state.
 
-    Raises ``ApplyFailed`` with all that charon refused (the rest is done and recorded), or with the first other
-    thing that failed; ``GatewayUnreachable`` and ``ViciError`` when the gateway or its charon went away.
+    Raises ``ApplyFailed`` with all that charon refused (the rest is done and recorded), or with the first
+    other thing that failed; ``GatewayUnreachable`` and ``ViciError`` when the gateway or its charon went
+    away.
     """
     await _Carrier(handle, plan, wanted, observed).carry_out()
 

@@ -44,9 +44,9 @@ async def prepare(
 ) -> Prepared:
     """Plan every managed gateway of a topology whose files lie in ``base``.
 
-    ``lab`` says that the gateways are the containers of that lab. A gateway that cannot be reached or read is among
-    the failures and does not hold up the others, for at most ``timeout_s`` seconds. Raises ``SecretUnavailable``
-    for a secret or certificate that cannot be read.
+    ``lab`` says that the gateways are the containers of that lab. A gateway that cannot be reached or read is
+    among the failures and does not hold up the others, for at most ``timeout_s`` seconds. Raises
+    ``SecretUnavailable`` for a secret or certificate that cannot be read.
     """
     handles, failures = _handles(topology, lab)
     observed = await _observe_all(handles, failures, timeout_s)

@@ -31,8 +31,9 @@ class Survey:
 async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float = 4.0) -> Survey:
     """Return what is known of every declared tunnel after at most ``timeout_s`` seconds in all.
 
-    What does not fit together at the two ends of a tunnel is looked at a second time: a rekey between the looks at
-    one end and at the other has the same appearance. ``lab``: the gateways are the containers of that lab.
+    What does not fit together at the two ends of a tunnel is looked at a second time: a rekey between the
+    looks at one end and at the other has the same appearance. ``lab``: the gateways are the containers of
+    that lab.
     """
     deadline = asyncio.get_running_loop().time() + timeout_s
     declared = declare(topology, compile_topology(topology))
@@ -75,11 +76,11 @@ async def _look_at(
 
     async def one(handle: Handle) -> None:
         try:
-            async with asyncio.timeout_at(deadline), bound:
-                left_s = max(deadline - loop.time(), 0.01)
+            async with bound:
+                left_s = deadline - loop.time()
+                if left_s <= 0:
+                    raise GatewayUnreachable(handle.name, "its turn did not come in time")
                 views[handle.name] = await look(handle, timeout_s=left_s)
-        except TimeoutError:
-            views[handle.name] = GatewayUnreachable(handle.name, "its turn did not come in time")
         except GatewayUnreachable as error:
             views[handle.name] = error
 

@@ -1,7 +1,8 @@
 """Bring tunnels up and wait for them: initiate at the end that calls, then look at both ends until they fit.
 
 Nothing here waits inside charon: ``initiate`` and ``terminate`` with a timeout of -1 only queue the work, and
-``list-sas`` shows what came of it. A blocking one holds a worker thread of charon until it is done, and charon has 16.
+``list-sas`` shows what came of it. A blocking one holds a worker thread of charon until it is done, and
+charon has 16.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ipsecctl.deploy.watch import Watch
@@ -21,16 +22,19 @@ __all__ = ["TunnelResult", "bring_up", "callers"]
 
 _POLL_S = 0.1
 _RETRY_S = 1.0
-_MAX_RETRY_S = 8.0
+_MAX_RETRY_S = 4.0
 _SETTLE_S = 1.0
-"""How long two ends that do not fit may be only out of step, before the SAs at the calling end are made anew."""
+"""How long two ends may be out of step before the SAs at the calling end are made anew."""
+
+_PATIENCE_S = 2.0
+"""After how long the gateways of tunnels that are not up yet are listened to, for the reason."""
 
 Callers = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class TunnelResult:
-    """What became of a tunnel: its last verdict, and in ``took_s`` seconds from the start; ``acted`` if we did it."""
+    """What became of a tunnel ``took_s`` seconds after the start; ``acted`` says whether we did anything."""
 
     health: TunnelHealth
     took_s: float
@@ -51,12 +55,13 @@ class _Pending:
 
     tunnel: Declared
     caller: str | None
-    retire: frozenset[int] = frozenset()
+    retire: frozenset[int]
+    retry_s: float
+    told: frozenset[int] = frozenset()
     acted: bool = False
-    retry_s: float = _RETRY_S
     next_try: float = 0.0
     out_of_step_since: float | None = None
-    refusals: list[str] = field(default_factory=list)
+    refused: str = ""
 
 
 def callers(states: Iterable[GatewayState], declared: Iterable[Declared]) -> dict[str, str]:
@@ -76,23 +81,26 @@ async def bring_up(
 ) -> tuple[TunnelResult, ...]:
     """Bring tunnels up for at most ``wait_s`` seconds; return what became of each, sorted by name.
 
-    ``calling`` says by tunnel which gateway initiates; the others are only waited for. ``renew`` holds, by tunnel, the
-    unique ids of IKE_SAs at the calling gateway that must go first, because they have an old configuration. ``report``
-    is called as soon as a tunnel's result is known.
+    ``calling`` says by tunnel which gateway initiates; the others are only waited for. ``renew`` holds, by
+    tunnel, the unique ids of IKE_SAs at the calling gateway that must go first, because they have an old
+    configuration. ``report`` is called as soon as a tunnel's result is known.
     """
     started = time.monotonic()
-    pending = {t.name: _Pending(t, calling.get(t.name), renew.get(t.name, frozenset())) for t in tunnels}
+    pending = {
+        t.name: _Pending(t, calling.get(t.name), renew.get(t.name, frozenset()), _RETRY_S) for t in tunnels
+    }
     results = []
     while pending:
-        views = await watch.look(
-            {g for p in pending.values() for g in (p.tunnel.left.name, p.tunnel.right.name)}
-        )
+        gateways = {g.name for p in pending.values() for g in (p.tunnel.left, p.tunnel.right)}
+        views = await watch.look(gateways)
         now = time.monotonic()
+        if now - started > _PATIENCE_S:
+            watch.listen(gateways)
         healths = judge([p.tunnel for p in pending.values()], views, datetime.now(UTC))
         for health in healths:
             entry = pending[health.name]
             if now - started >= wait_s or _settled(entry, health):
-                result = TunnelResult(_with_refusals(health, entry), now - started, entry.acted)
+                result = TunnelResult(_with_words(watch, entry, health), now - started, entry.acted)
                 results.append(result)
                 report(result)
                 del pending[health.name]
@@ -121,11 +129,14 @@ def _calling_end(entry: _Pending, health: TunnelHealth) -> EndView | None:
     return next((end for end in health.ends if end.gateway == entry.caller), None)
 
 
-def _with_refusals(health: TunnelHealth, entry: _Pending) -> TunnelHealth:
-    if health.verdict is Verdict.UP or not entry.refusals:
+def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHealth:
+    """Add to the causes what charon said about a tunnel that did not come up."""
+    if health.verdict is Verdict.UP:
         return health
-    causes = (*health.causes, f"{entry.caller}: {entry.refusals[-1]}")
-    return TunnelHealth(health.name, health.verdict, causes, health.ends, health.children)
+    said = [(end.gateway, watch.complaint(end.gateway, health.name)) for end in health.ends]
+    words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]
+    words += [f"{entry.caller}: {entry.refused}"] if entry.refused else []
+    return replace(health, causes=(*health.causes, *words))
 
 
 async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float) -> None:
@@ -137,21 +148,22 @@ async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float)
     _mark_stale(entry, health, end, now)
     commands = [
         ("terminate", {"ike-id": str(unique_id), "force": "yes", "timeout": "-1"})
-        for unique_id in sorted(_old(entry, health))
+        for unique_id in sorted(_old(entry, health) - entry.told)
     ]
-    if not commands and not any(sa.state in ("CREATED", "CONNECTING") for sa in end.sas):
+    entry.told |= _old(entry, health)
+    if not _old(entry, health) and not any(sa.state in ("CREATED", "CONNECTING") for sa in end.sas):
         commands = [
             ("initiate", {"ike": entry.tunnel.name, "child": child, "timeout": "-1"})
             for child in _missing(entry.tunnel, end)
         ]
+        entry.next_try = now + entry.retry_s
         entry.retry_s = min(entry.retry_s * 2, _MAX_RETRY_S)
     for command, message in commands:
         entry.acted = True
-        entry.next_try = now + (entry.retry_s if command == "initiate" else _POLL_S)
         try:
             await client.command(command, message)
         except IpsecctlError as refused:
-            entry.refusals.append(refused.summary)
+            entry.refused = refused.summary
 
 
 def _missing(tunnel: Declared, end: EndView) -> list[str]:

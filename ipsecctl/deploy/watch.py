@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError, ViciError
 from ipsecctl.gateway import Handle, LiveView, list_connections
@@ -12,19 +14,50 @@ from ipsecctl.vici import Client
 
 __all__ = ["Watch", "watch"]
 
+_COMPLAINT = re.compile(
+    r"notify|failed|giving up|not responding|no (matching|shared|trusted|acceptable|private|proposal)"
+    r"|not found|mismatch|unacceptable|rejected|unable|constraint"
+)
+
 
 class Watch:
     """Open connections to gateways; one that fails counts as not reachable from then on."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, group: asyncio.TaskGroup) -> None:
+        self._group = group
         self.views: dict[str, LiveView | GatewayUnreachable] = {}
         self._timeout_s = timeout_s
         self._clients: dict[str, Client] = {}
         self._known: dict[str, tuple[str, frozenset[str]]] = {}
         self._closing = asyncio.Event()
+        self._handles: dict[str, Handle] = {}
+        self._listening: dict[str, asyncio.Task[None]] = {}
+        self._complaints: dict[tuple[str, str], str] = {}
+
+    def listen(self, gateways: Iterable[str]) -> None:
+        """Begin to follow charon's log on gateways where that is not done yet, each on a second connection.
+
+        The log costs charon more than a look at its SAs: it is for tunnels that do not come up by themselves.
+        """
+        for gateway in gateways:
+            if gateway in self._clients and gateway not in self._listening:
+                self._listening[gateway] = self._group.create_task(self._listen(self._handles[gateway]))
+
+    def complaint(self, gateway: str, tunnel: str) -> str:
+        """Return the last thing that charon complained about for a tunnel, "" if nothing."""
+        return self._complaints.get((gateway, tunnel), "")
+
+    async def _listen(self, handle: Handle) -> None:
+        with suppress(IpsecctlError):  # what it could have told would have been a help, no more
+            async with handle.vici(timeout_s=self._timeout_s) as client:
+                async for _, message in client.listen(("log",), quiet_s=math.inf):
+                    tunnel, said = message.get("ikesa-name", ""), message.get("msg", "")
+                    if tunnel and _COMPLAINT.search(said):
+                        self._complaints[handle.name, tunnel] = said
 
     async def hold(self, handle: Handle, ready: asyncio.Event) -> None:
-        """Keep one gateway's connection until ``close``; sets ``ready`` once it is there, or known not to be."""
+        """Keep a gateway's connection until ``close``; ``ready`` is set when it stands, or cannot."""
+        self._handles[handle.name] = handle
         try:
             async with handle.vici(timeout_s=self._timeout_s) as client:
                 version = await client.command("version")
@@ -41,7 +74,10 @@ class Watch:
             ready.set()
 
     def close(self) -> None:
+        """Let all connections go."""
         self._closing.set()
+        for task in self._listening.values():
+            task.cancel()
 
     def client(self, gateway: str) -> Client | None:
         """Return the connection to a gateway, ``None`` when it is not reachable."""
@@ -69,8 +105,8 @@ class Watch:
 @asynccontextmanager
 async def watch(handles: Mapping[str, Handle], *, timeout_s: float = 4.0) -> AsyncIterator[Watch]:
     """Connect to gateways side by side; ``timeout_s`` bounds each single answer."""
-    watched = Watch(timeout_s)
     async with asyncio.TaskGroup() as group:
+        watched = Watch(timeout_s, group)
         waits = [asyncio.Event() for _ in handles]
         for handle, ready in zip(handles.values(), waits, strict=True):
             group.create_task(watched.hold(handle, ready))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from netaddr import IPNetwork
 
@@ -37,12 +38,15 @@ class GuardedPair:
 
 def minimal(prefixes: Iterable[IPNetwork]) -> tuple[IPNetwork, ...]:
     """Return the prefixes sorted, without those that another of them contains."""
-    candidates = list(prefixes)
-    if len(candidates) < 2:
-        return tuple(candidates)
+    candidates = tuple(prefixes)
+    return candidates if len(candidates) < 2 else _minimal(candidates)
+
+
+@lru_cache(maxsize=1024)  # every spoke of a hub asks for the hub's
+def _minimal(prefixes: tuple[IPNetwork, ...]) -> tuple[IPNetwork, ...]:
     kept: list[IPNetwork] = []
     # A prefix that contains others sorts before them, and right before them among those that are kept.
-    for prefix in sorted(candidates, key=_prefix_order):
+    for prefix in sorted(prefixes, key=_prefix_order):
         if not kept or prefix not in kept[-1]:
             kept.append(prefix)
     return tuple(kept)
@@ -51,19 +55,19 @@ def minimal(prefixes: Iterable[IPNetwork]) -> tuple[IPNetwork, ...]:
 def plan_children(tunnel: Tunnel) -> tuple[tuple[ChildPlan, ...], tuple[GuardedPair, ...]]:
     """Return the children of a tunnel, sorted by name, and what the firewalls at both its ends must guard.
 
-    There is one child for each flow (IPv4 and IPv6 together), or one for each pair of subnets of each flow, as
-    ``tunnel.child_per`` says. Guarded are all prefixes that the flows join, whatever the protocol. Prefixes that have
-    no partner of their family at the other end take no part.
+    There is one child for each flow (IPv4 and IPv6 together), or one for each pair of subnets of each flow,
+    as ``tunnel.child_per`` says. Guarded are all prefixes that the flows join, whatever the protocol.
+    Prefixes that have no partner of their family at the other end take no part.
     """
     joined = [(flow, _joined(flow)) for flow in tunnel.flows]
     if tunnel.child_per is ChildPer.FLOW:
         children = [_child_of_flow(tunnel, flow, pairs) for flow, pairs in joined if pairs]
     else:
         children = [child for flow in tunnel.flows for child in _children_of_subnets(tunnel, flow)]
-    guarded = {pair for _, pairs in joined for pair in pairs}
+    guarded = [pair for _, pairs in joined for pair in pairs]
     return (
         _with_unique_names(sorted(children, key=lambda child: (child.name, child.left, child.right))),
-        tuple(sorted(guarded)),
+        tuple(guarded) if len(tunnel.flows) == 1 else tuple(sorted(set(guarded))),
     )
 
 
@@ -118,9 +122,9 @@ def _selectors(
 def _with_unique_names(plans: Sequence[ChildPlan]) -> tuple[ChildPlan, ...]:
     """Number what bears one name by accident, as the networks ``a-b``, ``c`` and ``a``, ``b-c`` do when
     joined."""
-    total, seen = Counter(plan.name for plan in plans), Counter[str]()
-    if len(total) == len(plans):
+    if len({plan.name for plan in plans}) == len(plans):
         return tuple(plans)
+    total, seen = Counter(plan.name for plan in plans), Counter[str]()
     unique = []
     for plan in plans:
         seen[plan.name] += 1

@@ -1,4 +1,4 @@
-"""Write and remove files on a gateway: each one old or new at any moment, secret ones never seen by others."""
+"""Write and remove files on a gateway: each is old or new at any moment, and secrets are never shown."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class NewFile:
     mode: int
 
 
-# The tar archive has the contents under numbers; the lines of its member "names" say where each belongs. Everything
-# is unpacked below our own directory, closed to others; the rename within the target's directory is what counts.
+# The tar archive has the contents under numbers; the lines of its member "names" say where each belongs.
+# Everything is unpacked below our own directory, closed to others; what counts is the rename within the
+# target's directory.
 _INSTALL = r"""
 set -eu
 umask 077

@@ -48,7 +48,8 @@ class LocalHost:
             yield client
 
     def _socket(self) -> str:
-        return next((path for path in self._sockets if os.path.exists(path)), self._sockets[0])  # noqa: PTH110
+        there = (path for path in self._sockets if os.path.exists(path))  # noqa: PTH110
+        return next(there, self._sockets[0])
 
     def _refused(self, exc: OSError) -> GatewayUnreachable:
         if exc.errno in _NOT_RUNNING:

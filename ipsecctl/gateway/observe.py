@@ -22,7 +22,7 @@ __all__ = ["Facts", "FileSeen", "LiveView", "Observed", "list_connections", "loo
 
 @dataclass(frozen=True, slots=True)
 class FileSeen:
-    """A regular file on a gateway: the SHA-256 of its content in hexadecimal digits, and its permission bits."""
+    """A regular file on a gateway: the SHA-256 of its content in hexadecimal, and its permission bits."""
 
     sha256: str
     mode: int
@@ -65,8 +65,11 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class LiveView:
-    """What lives on a gateway at one moment: charon's version, its IKE_SAs as ``list-sas`` sends them, in its order,
-    and the names of its connections."""
+    """What lives on a gateway at one moment.
+
+    ``sas`` are charon's IKE_SAs as ``list-sas`` sends them, in its order; ``connections`` the names of those
+    that are loaded.
+    """
 
     gateway: str
     version: str
@@ -95,7 +98,8 @@ async def look(handle: Handle, *, timeout_s: float = 4.0) -> LiveView:
     Raises ``GatewayUnreachable`` when there is no answer within ``timeout_s`` seconds in all.
     """
     try:
-        async with asyncio.timeout(timeout_s), handle.vici(timeout_s=timeout_s) as client:
+        # The limit of a single answer is the shorter one: it knows better what did not come.
+        async with asyncio.timeout(timeout_s), handle.vici(timeout_s=0.9 * timeout_s) as client:
             version = await client.command("version")
             sas = await client.stream("list-sas", "list-sa", {"noblock": "yes"})
             connections = await client.stream("list-conns", "list-conn")
@@ -109,7 +113,7 @@ async def look(handle: Handle, *, timeout_s: float = 4.0) -> LiveView:
 
 async def _charon(handle: Handle, timeout_s: float) -> dict[str, Any]:
     try:
-        async with asyncio.timeout(timeout_s), handle.vici(timeout_s=timeout_s) as client:
+        async with asyncio.timeout(timeout_s), handle.vici(timeout_s=0.4 * timeout_s) as client:
             version = await client.command("version")
             stats = await client.command("stats")
             libipsec = "kernel-libipsec" in stats.get("plugins", [])
@@ -186,7 +190,7 @@ async def _facts(handle: Handle, timeout_s: float) -> Facts:
 
 
 def parse_facts(lines: Iterable[str]) -> Facts:
-    """Return the facts in the script's answer. Raises ``ValueError`` when the record in it is none of ours."""
+    """Return the facts in the script's answer. Raises ``ValueError`` when the record in it is not ours."""
     found: dict[str, list[str]] = {}
     for line in lines:
         kind, _, rest = line.partition(" ")

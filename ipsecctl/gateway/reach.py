@@ -30,5 +30,5 @@ def reach(gateway: Gateway, topology_name: str, lab: str | None = None) -> Handl
         case ControlKind.SSH:
             raise IpsecctlError(
                 f"{gateway.name}: control over SSH ({gateway.control.target}) is not there in this version",
-                "Run ipsecctl on the gateway itself with 'control: local', or try it in a lab with --lab NAME.",
+                "Run ipsecctl on the gateway itself ('control: local'), or try it in a lab (--lab NAME).",
             )

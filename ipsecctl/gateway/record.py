@@ -37,7 +37,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the gateway reported right after the apply, as digests by name: to tell drift from a change of mind.
+    """What the gateway reported right after the apply, as digests by name: it tells drift from intent.
 
     ``version`` is charon's at that time: another one may report the same thing in other words.
     """
@@ -49,8 +49,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What was applied. The mappings go from the name of an object to its digest; "" is "begun, not known to be done".
+    """What was applied.
 
+    The mappings go from the name of an object to its digest; "" means "begun, and not known to be done".
     ``files`` is by path, ``certificates`` by target, ``shared`` by charon's id. ``keys`` holds (charon's id,
     digest) by target. ``messages`` has the connections as they were sent (there is no secret in them), for
     the old values of a later plan. ``data_paths`` is the data path of each gateway of the topology, as far as
@@ -74,7 +75,7 @@ class Record:
         return cls(key=secrets.token_bytes(32))
 
     def digest(self, kind: str, value: Any) -> str:
-        """Return the digest of an object of a kind (``file``, ``connection``, ...) under this record's key."""
+        """Return the digest of an object of a kind (``file``, ``connection``, ...) under the record's key."""
         return hmac.new(self.key, kind.encode() + b"\0" + canonical(value), hashlib.sha256).hexdigest()
 
     def to_json(self) -> bytes:

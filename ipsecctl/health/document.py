@@ -15,7 +15,10 @@ __all__ = ["exit_status", "headline", "status_json"]
 
 
 def exit_status(tunnels: Iterable[TunnelHealth]) -> int:
-    """Return 0 when all tunnels are up, 3 when some could not be judged and none is known to be bad, otherwise 1."""
+    """Return the exit status of ``status``.
+
+    0: all tunnels are up; 3: some cannot be judged, and none is known to be bad; 1: otherwise.
+    """
     verdicts = {tunnel.verdict for tunnel in tunnels} - {Verdict.UP}
     if not verdicts:
         return 0

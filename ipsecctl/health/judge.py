@@ -108,24 +108,30 @@ def _one_sided(end: EndView, tunnel: Declared) -> str:
 class _Findings:
     """What is wrong, gathered child by child."""
 
+    tunnel: Declared
     good: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     unsteady: bool = False
 
+    def blame(self, child: str, *causes: str) -> None:
+        """Note what is wrong with a child, by its name where the tunnel has several."""
+        prefix = f"{child}: " if len(self.tunnel.children) > 1 else ""
+        self.wrong += [f"{prefix}{cause}" for cause in causes]
+
 
 def _judge_alone(tunnel: Declared, end: EndView, health: _Health) -> TunnelHealth:
     """Judge by our end alone: the far one is not ours to look at."""
-    found = _Findings()
+    found = _Findings(tunnel)
     for name in tunnel.children:
         installed = _carrying(end, name)
         (found.good if installed else found.missing).append(name)
-        found.wrong += _duplicates(end, name)
+        found.blame(name, *_duplicates(end, name))
     return _conclude(found, (end,), health)
 
 
 def _judge_both(tunnel: Declared, left: EndView, right: EndView, health: _Health) -> TunnelHealth:
-    found = _Findings()
+    found = _Findings(tunnel)
     for name in tunnel.children:
         _match(name, left, right, found)
     for end in (left, right):
@@ -144,36 +150,35 @@ def _match(name: str, left: EndView, right: EndView, found: _Findings) -> None:
     if pairs:
         found.good.append(name)
         for mine, other in pairs:
-            found.wrong += _unlike(name, left, mine, right, other)
+            found.blame(name, *_unlike(left, mine, right, other))
     elif not ours and not theirs:
         found.missing.append(name)
     else:
         found.unsteady = True
-        found.wrong.append(_unmatched(name, left, ours, right, theirs))
+        found.blame(name, _unmatched(left, ours, right, theirs))
     for end in (left, right):
-        found.wrong += (duplicates := _duplicates(end, name))
-        found.unsteady = found.unsteady or bool(duplicates)
+        if duplicates := _duplicates(end, name):
+            found.blame(name, *duplicates)
+            found.unsteady = True
 
 
-def _unmatched(name: str, left: EndView, ours: list[ChildSa], right: EndView, theirs: list[ChildSa]) -> str:
+def _unmatched(left: EndView, ours: list[ChildSa], right: EndView, theirs: list[ChildSa]) -> str:
     if ours and theirs:
         return (
-            f"{name}: the ends have different CHILD_SAs ({left.gateway} receives on {ours[-1].spi_in}, "
+            f"the ends have different CHILD_SAs ({left.gateway} receives on {ours[-1].spi_in}, "
             f"{right.gateway} sends to {theirs[-1].spi_out})"
         )
     has, lacks, sa = (left, right, ours[-1]) if ours else (right, left, theirs[-1])
-    return f"{name}: only {has.gateway} has a CHILD_SA (it receives on {sa.spi_in}); {lacks.gateway} has none"
+    return f"only {has.gateway} has a CHILD_SA (it receives on {sa.spi_in}); {lacks.gateway} has none"
 
 
-def _unlike(name: str, left: EndView, mine: ChildSa, right: EndView, other: ChildSa) -> list[str]:
+def _unlike(left: EndView, mine: ChildSa, right: EndView, other: ChildSa) -> list[str]:
     """Return what two halves of one CHILD_SA do not agree upon."""
     unlike = []
     if mine.suite != other.suite:
-        unlike.append(f"{name}: {left.gateway} uses {mine.suite}, {right.gateway} {other.suite}")
+        unlike.append(f"{left.gateway} uses {mine.suite}, {right.gateway} {other.suite}")
     if mine.local_ts != other.remote_ts or mine.remote_ts != other.local_ts:
-        unlike.append(
-            f"{name}: the selectors differ: {_ts(mine)} at {left.gateway}, {_ts(other)} at {right.gateway}"
-        )
+        unlike.append(f"the selectors differ: {_ts(mine)} at {left.gateway}, {_ts(other)} at {right.gateway}")
     return unlike
 
 
@@ -183,7 +188,7 @@ def _ts(sa: ChildSa) -> str:
 
 def _duplicates(end: EndView, name: str) -> list[str]:
     installed = sum(sa.installed for sa in _carrying(end, name))
-    return [f"{name}: {end.gateway} has {installed} CHILD_SAs for it"] if installed > 1 else []
+    return [f"{end.gateway} has {installed} CHILD_SAs for it"] if installed > 1 else []
 
 
 def _carrying(end: EndView, name: str) -> list[ChildSa]:

@@ -40,11 +40,12 @@ class ChildSa:
 
     @property
     def installed(self) -> bool:
-        """Whether it carries traffic: ``REKEYING`` and ``REKEYED`` ones still do, but are on their way out."""
+        """Whether it is in state ``INSTALLED``."""
         return self.state == "INSTALLED"
 
     @property
     def carries(self) -> bool:
+        """Whether it carries traffic both ways: one that is being rekeyed still does."""
         return self.state in ("INSTALLED", "REKEYING")
 
 
@@ -87,22 +88,24 @@ def parse_list_sas(messages: Iterable[Mapping[str, Any]]) -> tuple[IkeSa, ...]:
 
 
 def _ike(name: str, sa: Mapping[str, Any]) -> IkeSa:
-    children = (_child(key, child) for key, child in sa.get("child-sas", {}).items())
+    listed = sa.get("child-sas")
+    sections = listed.items() if isinstance(listed, Mapping) else ()
+    children = (_child(key, child) for key, child in sections if isinstance(child, Mapping))
     return IkeSa(
         name=name,
         unique_id=_int(sa, "uniqueid") or 0,
-        state=sa.get("state", ""),
-        local_host=sa.get("local-host", ""),
+        state=_text(sa, "state"),
+        local_host=_text(sa, "local-host"),
         local_port=_int(sa, "local-port") or 0,
-        local_id=sa.get("local-id", ""),
-        remote_host=sa.get("remote-host", ""),
+        local_id=_text(sa, "local-id"),
+        remote_host=_text(sa, "remote-host"),
         remote_port=_int(sa, "remote-port") or 0,
-        remote_id=sa.get("remote-id", ""),
-        initiator=sa.get("initiator") == "yes",
-        initiator_spi=sa.get("initiator-spi", ""),
-        responder_spi=sa.get("responder-spi", ""),
-        nat_local=sa.get("nat-local") == "yes",
-        nat_remote=sa.get("nat-remote") == "yes",
+        remote_id=_text(sa, "remote-id"),
+        initiator=_text(sa, "initiator") == "yes",
+        initiator_spi=_text(sa, "initiator-spi"),
+        responder_spi=_text(sa, "responder-spi"),
+        nat_local=_text(sa, "nat-local") == "yes",
+        nat_remote=_text(sa, "nat-remote") == "yes",
         suite=_suite(sa),
         age_s=_int(sa, "established"),
         rekey_in_s=_int(sa, "rekey-time"),
@@ -112,15 +115,15 @@ def _ike(name: str, sa: Mapping[str, Any]) -> IkeSa:
 
 def _child(key: str, sa: Mapping[str, Any]) -> ChildSa:
     return ChildSa(
-        name=sa.get("name", key.rpartition("-")[0]),
+        name=_text(sa, "name") or key.rpartition("-")[0],
         unique_id=_int(sa, "uniqueid") or 0,
-        state=sa.get("state", ""),
-        spi_in=sa.get("spi-in", ""),
-        spi_out=sa.get("spi-out", ""),
+        state=_text(sa, "state"),
+        spi_in=_text(sa, "spi-in"),
+        spi_out=_text(sa, "spi-out"),
         suite=_suite(sa),
-        encapsulated=sa.get("encap") == "yes",
-        local_ts=tuple(sorted(sa.get("local-ts", ()))),
-        remote_ts=tuple(sorted(sa.get("remote-ts", ()))),
+        encapsulated=_text(sa, "encap") == "yes",
+        local_ts=_texts(sa, "local-ts"),
+        remote_ts=_texts(sa, "remote-ts"),
         bytes_in=_int(sa, "bytes-in") or 0,
         packets_in=_int(sa, "packets-in") or 0,
         bytes_out=_int(sa, "bytes-out") or 0,
@@ -133,10 +136,20 @@ def _child(key: str, sa: Mapping[str, Any]) -> ChildSa:
 
 def _suite(sa: Mapping[str, Any]) -> str:
     """Return the negotiated algorithms in charon's words: cipher, integrity, PRF, key exchanges."""
-    encryption = "-".join(filter(None, (sa.get("encr-alg", ""), sa.get("encr-keysize", ""))))
-    exchanges = [sa.get("dh-group", ""), *(sa.get(f"ake{n}", "") for n in range(1, 8))]
-    parts = [encryption, sa.get("integ-alg", ""), sa.get("prf-alg", ""), *exchanges]
-    return "/".join(part for part in parts if part)
+    encryption = "-".join(filter(None, (_text(sa, "encr-alg"), _text(sa, "encr-keysize"))))
+    exchanges = (_text(sa, key) for key in ("dh-group", *(f"ake{n}" for n in range(1, 8))))
+    parts = (encryption, _text(sa, "integ-alg"), _text(sa, "prf-alg"), *exchanges)
+    return "/".join(filter(None, parts))
+
+
+def _text(sa: Mapping[str, Any], key: str) -> str:
+    value = sa.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _texts(sa: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = sa.get(key)
+    return tuple(sorted(value)) if isinstance(value, list) else ()
 
 
 def _int(sa: Mapping[str, Any], key: str) -> int | None:

@@ -47,7 +47,7 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class EndView:
-    """One end of a tunnel: ``error`` says why it is not seen; ``loaded`` whether charon has the connection."""
+    """One end of a tunnel: ``error`` says why it is not seen, ``loaded`` if charon has the connection."""
 
     gateway: str
     site: str

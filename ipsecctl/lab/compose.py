@@ -7,6 +7,7 @@ any address, also one that another lab or the machine itself has.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from ipsecctl.lab.wiring import Lab, Link, Node, Role
@@ -18,6 +19,7 @@ __all__ = [
     "LABEL_LINK",
     "LABEL_NODE",
     "LABEL_ROLE",
+    "bridge_name",
     "document",
     "network_name",
     "project_name",
@@ -41,6 +43,11 @@ def project_name(lab: str) -> str:
 def network_name(lab: str, link: str) -> str:
     """Return the name of the Docker network that is a link."""
     return f"ipsecctl-{lab}-{link}"
+
+
+def bridge_name(lab: str, link: str) -> str:
+    """Return the name of the bridge on the machine that is a link; at most 15 bytes, as Linux wants it."""
+    return "ipl" + hashlib.sha256(f"{lab} {link}".encode()).hexdigest()[:12]
 
 
 def document(lab: Lab, image: str, digest: str = "") -> dict[str, Any]:
@@ -88,6 +95,7 @@ def _network(lab: Lab, link: Link) -> dict[str, Any]:
         "driver": "bridge",
         "driver_opts": {
             "com.docker.network.driver.mtu": str(link.mtu),
+            "com.docker.network.bridge.name": bridge_name(lab.name, link.name),
             # The machine has no address on a lab's wires and translates nothing that comes from them.
             "com.docker.network.bridge.inhibit_ipv4": "true",
             "com.docker.network.bridge.enable_ip_masquerade": "false",

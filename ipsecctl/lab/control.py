@@ -24,11 +24,12 @@ from ipsecctl.lab import docker
 from ipsecctl.lab.compose import document, network_name
 from ipsecctl.lab.credentials import make_missing
 from ipsecctl.lab.files import node_files
+from ipsecctl.lab.firewall import machine_rules, no_machine_rules
 from ipsecctl.lab.observe import LabStatus, NodeStatus, look, node_status, shell, side_by_side
 from ipsecctl.lab.script import LOOK, check, configure
 from ipsecctl.lab.wiring import Lab, Node
 
-__all__ = ["IMAGE", "Removed", "Up", "bring_up", "take_down"]
+__all__ = ["IMAGE", "Removed", "Up", "bring_up", "image_name", "take_down"]
 
 IMAGE = "ipsecctl-lab:latest"
 """The image of every node, unless ``IPSECCTL_LAB_IMAGE`` names another."""
@@ -37,6 +38,11 @@ _CONFIGURE_S = 30.0
 _ROUNDS = 30
 _SETTLED = 3
 _PAUSE_S = 0.2
+
+
+def image_name() -> str:
+    """Return the image that nodes are made of."""
+    return os.environ.get("IPSECCTL_LAB_IMAGE", IMAGE)
 
 
 def _silent(_: str) -> None:
@@ -71,13 +77,14 @@ async def bring_up(lab: Lab, *, recreate: bool = False, say: Callable[[str], Non
     """
     began = time.monotonic()
     with _alone(lab.name):
-        image = await docker.image_id(os.environ.get("IPSECCTL_LAB_IMAGE", IMAGE))
+        image = await docker.image_id(image_name())
         digest = _digest(lab, image)
         if not recreate and (standing := await _standing(lab, digest)):
             return Up(standing, False, (), time.monotonic() - began)
         made = make_missing(lab.topology)
         try:
             await _clear(lab.name, settled=1)
+            await _prepare_machine(lab, image, say)
             await docker.compose_up(lab.name, document(lab, image, digest))
             nodes = await _configure_all(lab)
             await _check_all(lab)
@@ -85,6 +92,7 @@ async def bring_up(lab: Lab, *, recreate: bool = False, say: Callable[[str], Non
             if isinstance(exc, asyncio.CancelledError):
                 say(f"interrupted: removing lab {lab.name}")
             await _clear(lab.name, settled=_SETTLED)
+            await docker.machine_nft(lab.name, image, no_machine_rules(lab.name))
             raise
     return Up(LabStatus(lab.name, nodes), True, made, time.monotonic() - began)
 
@@ -145,6 +153,12 @@ async def _check_all(lab: Lab) -> None:
     await side_by_side(f"the links of lab {lab.name} do not carry packets", hint, work)
 
 
+async def _prepare_machine(lab: Lab, image: str, say: Callable[[str], None]) -> None:
+    completed = await docker.machine_nft(lab.name, image, machine_rules(lab))
+    if completed.status:
+        say(f"warning: this machine's own NAT may touch the lab's packets: {completed.error}")
+
+
 def _succeeded(node: Node, completed: Completed) -> None:
     if completed.status:
         said = completed.stderr.decode("utf-8", "replace").strip() or f"exit status {completed.status}"
@@ -183,7 +197,9 @@ async def _clear(name: str, *, settled: int) -> tuple[int, int]:
         seen_containers.update(containers)
         seen_networks.update(networks)
         await docker.remove_containers(containers)
-        await docker.remove_networks(networks)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(docker.remove_networks(networks))
+            group.create_task(docker.machine_nft(name, image_name(), no_machine_rules(name)))
     hint = f"See what holds it: docker network ls --filter label=org.ipsecctl.lab={name}"
     raise LabError(f"lab {name} cannot be removed: Docker keeps some of it", hint)
 

@@ -20,6 +20,7 @@ __all__ = [
     "containers",
     "execute",
     "image_id",
+    "machine_nft",
     "macs",
     "networks",
     "remove_containers",
@@ -89,7 +90,7 @@ def _meaning(failed: Completed) -> LabError:
         return LabError("Docker has no Compose v2 here", _setup("It installs what is missing"))
     if "available, non-overlapping" in said or "fully subnetted" in said:
         return LabError("Docker has no address range left for another network", _POOL_REMEDY)
-    return LabError(f"docker: {failed.error}", "Everything of this lab is removed by: ipsecctl lab down NAME")
+    return LabError(f"docker: {failed.error}")
 
 
 # ---------------------------------------------------------------------------------------------- what is there
@@ -143,12 +144,21 @@ async def macs(names: Iterable[str]) -> dict[str, dict[str, str]]:
 
 async def compose_up(lab: str, document: dict[str, Any]) -> None:
     """Create and start everything that a Compose document says; raises ``LabError``."""
-    argv = ["compose", "--project-name", project_name(lab), "--progress", "plain", "--file", "-"]
+    # No .env of the directory that one happens to be in.
+    argv = ["compose", "--project-name", project_name(lab), "--env-file", "/dev/null", "--file", "-"]
     # In a Compose document "$" begins a variable.
     text = json.dumps(document).replace("$", "$$").encode()
     completed = await _docker([*argv, "up", "--detach", "--no-build"], text, timeout_s=_UP_S)
     if completed.status:
         raise _meaning(completed)
+
+
+async def machine_nft(lab: str, image: str, rules: str) -> Completed:
+    """Have nft carry out rules on the machine itself; from a container, so that root is not needed."""
+    labels = ["--label", f"{LABEL}=lab", "--label", f"{LABEL_LAB}={lab}"]
+    rights = ["--network", "host", "--cap-add", "NET_ADMIN", "--security-opt", "apparmor=unconfined"]
+    argv = ["run", "--rm", "-i", "--pull", "never", *labels, *rights, "--entrypoint", "nft", image, "-f", "-"]
+    return await _docker(argv, rules.encode())
 
 
 async def execute(

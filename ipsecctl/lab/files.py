@@ -28,12 +28,12 @@ def wrong_files(lab: Lab) -> Iterator[Finding]:
                 content = file.read_bytes()
             except OSError as exc:
                 hint = "the path is relative to the lab file"
-                yield Finding(f"cannot read {file}: {exc.strerror}", hint, where, code="IP-LAB-FILE")
+                yield Finding(f"cannot read {file}: {exc.strerror}", hint, where, code="IP404")
                 continue
             for tunnel in _PSK.findall(content):
                 if _psk(lab, node, tunnel.decode()) is None:
                     summary = f"{file}: @psk:{tunnel.decode()}@ is no PSK of {node.name}"
-                    yield Finding(summary, f"its tunnels: {_tunnels(lab, node)}", where, code="IP-LAB-FILE")
+                    yield Finding(summary, f"its tunnels: {_tunnels(lab, node)}", where, code="IP404")
 
 
 def node_files(lab: Lab, node: Node) -> dict[str, bytes]:

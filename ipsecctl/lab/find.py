@@ -92,7 +92,7 @@ def _topology(file: Path, spec: LabSpec, places: Places) -> Loaded:
         path = _short(resource_dir("topologies") / f"{file.parent.name}.yaml")
     if not path.is_file():
         hint = "the path is relative to the lab file"
-        finding = Finding(f"there is no topology {path}", hint, ("topology",), code="IP-LAB-FILE")
+        finding = Finding(f"there is no topology {path}", hint, ("topology",), code="IP404")
         raise TopologyRefused(places.diagnostics([finding]))
     return load_text(_read(path), str(path))
 

@@ -26,8 +26,7 @@ mount -o remount,bind,rw /proc/sys/net
 
 set_sysctl() { if [ -e "/proc/sys/net/$1" ]; then echo "$2" >"/proc/sys/net/$1"; fi; }
 
-# name_interface MAC NAME: Docker numbers interfaces as it likes; only the MAC says which one is on which
-# link.
+# name_interface MAC NAME: Docker numbers interfaces as it likes; only the MAC says which link one is on.
 name_interface() {
     for device in /sys/class/net/*; do
         read -r mac <"$device/address"

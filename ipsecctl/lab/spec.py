@@ -1,6 +1,7 @@
 """``labs/NAME/lab.yaml``: what a topology does not say about its lab.
 
-Pure: text in, a :class:`LabSpec` or findings out, each with line and column.
+Pure: text in, a :class:`LabSpec` or findings out, each with line and column. The finding codes of this room:
+IP401 (keys), IP402 (values), IP403 (what does not fit the topology), IP404 (files).
 """
 
 from __future__ import annotations
@@ -8,11 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
 
 from ipsecctl.errors import Diagnostic, Severity
@@ -34,9 +43,16 @@ def _absolute(path: str) -> str:
     return path
 
 
+def _address(value: Any) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError(f"'{value}' is not an IP address") from None
+
+
 Name = Annotated[str, Field(pattern=_NAME)]
 Mtu = Annotated[int, Field(ge=576, le=9216, description="bytes of IP packet")]
-Address = IPv4Address | IPv6Address
+Address = Annotated[IPv4Address | IPv6Address, PlainValidator(_address)]
 
 
 class _Section(BaseModel):
@@ -103,7 +119,7 @@ class Finding:
     hint: str
     where: Path = ()
     in_topology: bool = False
-    code: str = "IP-LAB-WIRING"
+    code: str = "IP403"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +132,14 @@ class Places:
         """Return findings about the lab file as diagnostics."""
         source = self.reading.source
         return tuple(
-            Diagnostic(Severity.ERROR, f.code, f.summary, f.hint, source.file, *source.locate(f.where))
+            Diagnostic(
+                Severity.ERROR,
+                f.code,
+                f.summary,
+                f.hint,
+                source.file,
+                *source.locate(f.where, key=f.code == "IP401"),
+            )
             for f in findings
         )
 
@@ -163,18 +186,17 @@ _HINTS = {
 
 
 def _finding(detail: ErrorDetails) -> Finding:
-    # Union members and "[key]" are pydantic's additions to the path: they are no values of the file.
-    where = tuple(step for step in detail["loc"] if step not in ("[key]", "ipv4address", "ipv6address"))
+    # "[key]" is pydantic's addition to the path: it is no value of the file.
+    where = tuple(step for step in detail["loc"] if step != "[key]")
     if detail["type"] == "extra_forbidden":
         return _unknown_key(where)
     if detail["type"] == "missing":
         summary, hint = f"'{where[-1]}' is missing", f"add '{where[-1]}: ...'"
-        return Finding(summary, hint, where[:-1], code="IP-LAB-KEY")
-    kind = detail["type"]
+        return Finding(summary, hint, where[:-1], code="IP401")
     said = detail["msg"].removeprefix("Value error, ")
-    summary = f"{'.'.join(map(str, where)) or 'the file'}: {said[:1].lower()}{said[1:]}"
-    hint = _HINTS.get(kind, "an IPv4 or IPv6 address" if "address" in kind else "see docs/labs.md")
-    return Finding(summary, hint, where, code="IP-LAB-VALUE")
+    name = ".".join(step for step in where if isinstance(step, str)) or "the file"
+    hint = _HINTS.get(detail["type"], "see docs/labs.md")
+    return Finding(f"{name}: {said[:1].lower()}{said[1:]}", hint, where, code="IP402")
 
 
 def _unknown_key(where: Path) -> Finding:
@@ -183,4 +205,4 @@ def _unknown_key(where: Path) -> Finding:
     known = [field.alias or name for name, field in section.model_fields.items()]
     near = get_close_matches(key, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
-    return Finding(f"unknown key '{key}'", hint, where, code="IP-LAB-KEY")
+    return Finding(f"unknown key '{key}'", hint, where, code="IP401")

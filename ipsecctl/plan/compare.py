@@ -14,7 +14,7 @@ from ipsecctl.gateway import NFT_TABLE, NewFile, Observed, Record
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Part, fields
 from ipsecctl.plan.connections import differing, disruption, flatten
 from ipsecctl.plan.wanted import Wanted, certificate_digest, route_prefixes, sysctls
-from ipsecctl.render import FIREWALL_FILE, ROUTES_FILE, SYSCTL_FILE
+from ipsecctl.render import FIREWALL_FILE, ROUTES_FILE, SWANCTL_SECRETS_FILE, SYSCTL_FILE
 
 __all__ = ["file_entry", "plan_gateway"]
 
@@ -24,6 +24,8 @@ _ALTERED = "the topology or what it refers to has changed"
 _CUT_OFF = "an earlier apply was cut off here"
 _LOST = "it was applied and charon no longer has it: restarted, or unloaded by hand"
 _BY_HAND = "altered on the gateway by hand since the last apply"
+_THERE = "a table of that name is there already"
+_FILE_BY_HAND = "its file was altered by hand, and charon does not tell what it has loaded from it"
 
 
 def plan_gateway(wanted: Wanted, observed: Observed, *, take_over: bool = False) -> GatewayPlan:
@@ -68,15 +70,14 @@ class _Comparison:
         gateway, record = self.wanted.gateway, self.record
         if record.topology not in ("", self.wanted.topology) and not take_over:
             yield Conflict(
-                f"{gateway} was set up from the topology '{record.topology}', not from '{self.wanted.topology}'",
-                "If this topology takes its place (what only the other one declares is removed), say --take-over.",
+                f"{gateway} was set up from the topology '{record.topology}', not '{self.wanted.topology}'",
+                "If this one takes its place (what only the other declares is removed), say --take-over.",
             )
         for name in self.wanted.connections:
             if name in self.observed.connections and name not in record.connections:
                 yield Conflict(
                     f"{gateway}: charon has a connection '{name}' that ipsecctl did not load",
-                    f"Rename the tunnel, or unload it there (swanctl --terminate --ike {name}, and take it out of "
-                    "its swanctl.conf).",
+                    "Rename the tunnel, or take it out of the swanctl.conf there and unload it.",
                 )
         for key in self.wanted.shared:
             if key in self.observed.shared and key not in record.shared:
@@ -85,8 +86,7 @@ class _Comparison:
                     "Rename the tunnel, or rename that secret in its swanctl.conf.",
                 )
         for path, file in self.wanted.files.items():
-            seen = self.facts.files.get(path)
-            if seen is not None and path not in record.files and seen.sha256 != _sha256(file):
+            if self._is_anothers(path) and self.facts.files[path].sha256 != _sha256(file):
                 yield Conflict(
                     f"{gateway}: {path} is there and ipsecctl did not write it",
                     "Move the file out of the way.",
@@ -99,11 +99,14 @@ class _Comparison:
 
     def _files(self) -> Iterator[Change]:
         for path, file in self.wanted.files.items():
-            if change := self._file(path, file):
+            if (change := self._file(path, file)) and not self._is_anothers(path):
                 yield change
         for path in self.record.files:
             if path not in self.wanted.files and path in self.facts.files:
                 yield self._change(Part.FILE, path, Kind.REMOVE, _NO_LONGER)
+
+    def _is_anothers(self, path: str) -> bool:
+        return path in self.facts.files and path not in self.record.files
 
     def _file(self, path: str, file: NewFile) -> Change | None:
         seen, recorded = self.facts.files.get(path), self.record.files.get(path)
@@ -114,21 +117,26 @@ class _Comparison:
         if seen.sha256 == _sha256(file) and seen.mode == file.mode:
             return None
         as_recorded = recorded == self.record.digest("file", file_entry(seen.sha256, seen.mode))
+        before, after = _file_fields(seen.sha256, seen.mode), _file_fields(_sha256(file), file.mode)
+        shown = {
+            name for name in before if before[name] != after[name] and (name == "mode" or file.mode & 0o44)
+        }
         return self._change(
             Part.FILE,
             path,
             Kind.CHANGE,
             _CUT_OFF if recorded == "" else _ALTERED if as_recorded else _BY_HAND,
-            before=fields(
-                {"content": _short(seen.sha256), "mode": f"{seen.mode:04o}"} if file.mode & 0o44 else {}
-            ),
-            after=fields(
-                {"content": _short(_sha256(file)), "mode": f"{file.mode:04o}"} if file.mode & 0o44 else {}
-            ),
+            before=fields({name: before[name] for name in shown}),
+            after=fields({name: after[name] for name in shown}),
         )
 
     def _file_changes(self, path: str) -> bool:
-        return path in self.wanted.files and self._file(path, self.wanted.files[path]) is not None
+        return self._file_reason(path) is not None
+
+    def _file_reason(self, path: str) -> str | None:
+        """Return why a file is to be written, ``None`` when it is not."""
+        change = self._file(path, self.wanted.files[path]) if path in self.wanted.files else None
+        return change.reasons[0] if change else None
 
     # ------------------------------------------------------------------------------ firewall, sysctls, routes
 
@@ -145,7 +153,7 @@ class _Comparison:
         elif self._file_changes(FIREWALL_FILE):
             yield self._change(Part.FIREWALL, name, Kind.CHANGE, _ALTERED)
         elif loaded != self.record.seen.firewall:
-            reason = _BY_HAND if self.record.seen.firewall else _CUT_OFF
+            reason = _BY_HAND if self.record.seen.firewall else _CUT_OFF if self.record.files else _THERE
             yield self._change(Part.FIREWALL, name, Kind.CHANGE, reason)
 
     def _sysctls(self) -> Iterator[Change]:
@@ -201,9 +209,13 @@ class _Comparison:
                 yield self._change(Part.KEY, target, Kind.REMOVE, _NO_LONGER)
 
     def _shared(self) -> Iterator[Change]:
+        tampered = self._file_reason(SWANCTL_SECRETS_FILE) == _BY_HAND
         for name, message in self.wanted.shared.items():
-            loaded = name in self.observed.shared
-            yield from self._credential(Part.SHARED, name, message, self.record.shared.get(name), loaded)
+            loaded, recorded = name in self.observed.shared, self.record.shared.get(name)
+            changes = tuple(self._credential(Part.SHARED, name, message, recorded, loaded))
+            yield from changes
+            if tampered and not changes:
+                yield self._change(Part.SHARED, name, Kind.CHANGE, _FILE_BY_HAND)
         for name in self.record.shared:
             if name not in self.wanted.shared and name in self.observed.shared:
                 yield self._change(Part.SHARED, name, Kind.REMOVE, _NO_LONGER)
@@ -213,7 +225,7 @@ class _Comparison:
     ) -> Iterator[Change]:
         if not loaded:
             yield self._change(part, name, Kind.CREATE, _LOST if recorded else _DECLARED)
-        elif recorded != self.record.digest(str(part), message):
+        elif recorded is not None and recorded != self.record.digest(str(part), message):
             reasons = (_CUT_OFF,) if recorded == "" else (_ALTERED, "used from the next authentication on")
             yield self._change(part, name, Kind.CHANGE, *reasons)
 
@@ -268,5 +280,5 @@ def _sha256(file: NewFile) -> str:
     return hashlib.sha256(file.content).hexdigest()
 
 
-def _short(sha256: str) -> str:
-    return f"sha256 {sha256[:16]}"
+def _file_fields(sha256: str, mode: int) -> dict[str, str]:
+    return {"content": f"sha256 {sha256[:16]}", "mode": f"{mode:04o}"}

@@ -50,7 +50,7 @@ def _shown(value: Any) -> str:
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the fields that differ, old values and new ones; a field that one side lacks is in the other only."""
+    """Return the fields that differ, old values and new ones; one that is not set is left out there."""
     before, after = flatten(old), flatten(new)
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     return (

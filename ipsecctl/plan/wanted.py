@@ -85,5 +85,5 @@ def route_prefixes(batch: bytes) -> set[str]:
 
 
 def prefix_text(prefix: str) -> str:
-    """Return a prefix in one form: iproute2 leaves out the length of a host's, and ``default`` is one of length 0."""
+    """Return a prefix in one form, as iproute2 leaves out the length of a single host's."""
     return str(ip_network(prefix))

@@ -7,7 +7,8 @@ on something that was seen, or on something that was not seen where it would hav
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from netaddr import IPNetwork
 
@@ -19,21 +20,22 @@ from ipsecctl.probe.sizes import size_check
 from ipsecctl.probe.traffic import OFFERED_MSS, Kind, Path, Purpose, kinds
 from ipsecctl.probe.wire import IpPacket, parse_tcp
 
-__all__ = ["CHECKS", "check_path", "leaks", "packet_in_words"]
+__all__ = ["CHECKS", "CheckKind", "check_path", "leaks", "packet_in_words"]
 
 
 def check_path(path: Path, evidence: Evidence) -> tuple[list[Check], list[NotApplicable]]:
     """Run every check on a path, in the order of ``CHECKS``."""
     checks: list[Check] = []
     spared: list[NotApplicable] = []
-    for name, run in CHECKS.items():
+    for name, kind in CHECKS.items():
         if why := _spared(name, path):
             spared.append(NotApplicable(name, path.flow, path.direction, path.family, why))
             continue
-        found = run(path, evidence)
+        found = kind.run(path, evidence)
         checks.append(
             Check(
                 check=name,
+                claim=kind.claim,
                 flow=path.flow,
                 direction=path.direction,
                 family=path.family,
@@ -49,18 +51,19 @@ def check_path(path: Path, evidence: Evidence) -> tuple[list[Check], list[NotApp
 
 
 def leaks(
-    evidence: Evidence,
-    serials: frozenset[int],
-    source: frozenset[IPNetwork],
-    destination: frozenset[IPNetwork],
+    evidence: Evidence, serials: frozenset[int], ways: Iterable[tuple[IPNetwork, IPNetwork]]
 ) -> list[tuple[Recording, Heard]]:
-    """Return what was on the WAN in clear: packets with one of the marks, and packets from ``source`` to
-    ``destination``."""
+    """Return what was on the WAN in clear: packets with one of the marks, and packets that go one of the
+    ways.
+
+    A way is a prefix of senders and a prefix of receivers.
+    """
+    inner = frozenset(ways)
     return [
         (recording, heard)
         for recording in evidence.wan
         for heard in recording.packets
-        if heard.serial in serials or _is_between(heard.packet, source, destination)
+        if heard.serial in serials or _goes(heard.packet, inner)
     ]
 
 
@@ -91,7 +94,7 @@ def _no_clear(path: Path, evidence: Evidence) -> Finding:
     carries it is."""
     serials = frozenset(p.serial for p in evidence.probes if p.path == path)
     looked_at = sum(len(recording.packets) for recording in evidence.wan)
-    if found := leaks(evidence, serials, *evidence.inner_prefixes(path)):
+    if found := leaks(evidence, serials, [(path.source_prefix, path.destination_prefix)]):
         places = ", ".join(sorted({str(recording.tap) for recording, _ in found}))
         marked = sum(heard.serial in serials for _, heard in found)
         seen = (
@@ -145,14 +148,21 @@ def _syn_ack(path: Path, evidence: Evidence) -> Finding:
     return _mss(path, evidence, Kind.SYN_ACK)
 
 
-CHECKS: Mapping[str, Callable[[Path, Evidence], Finding]] = {
-    "arrives": _arrives,
-    "no-clear": _no_clear,
-    "peers-and-spis": peers,
-    "encapsulation": encapsulation,
-    "mtu": size_check,
-    "mss-syn": _syn,
-    "mss-syn-ack": _syn_ack,
+class CheckKind(NamedTuple):
+    """A check: what it claims, in words, and the function that looks at one path."""
+
+    claim: str
+    run: Callable[[Path, Evidence], Finding]
+
+
+CHECKS: Mapping[str, CheckKind] = {
+    "arrives": CheckKind("marked packets arrive", _arrives),
+    "no-clear": CheckKind("packets on the WAN in clear", _no_clear),
+    "peers-and-spis": CheckKind("ESP between the right peers, under charon's SPIs", peers),
+    "encapsulation": CheckKind("encapsulation", encapsulation),
+    "mtu": CheckKind("largest packet that passes with DF, in bytes", size_check),
+    "mss-syn": CheckKind("MSS in the SYN that arrives", _syn),
+    "mss-syn-ack": CheckKind("MSS in the SYN-ACK that arrives", _syn_ack),
 }
 """Every check by the name that it has in a report."""
 
@@ -163,10 +173,8 @@ def _spared(name: str, path: Path) -> str:
     return ""
 
 
-def _is_between(
-    packet: IpPacket | None, source: frozenset[IPNetwork], destination: frozenset[IPNetwork]
-) -> bool:
+def _goes(packet: IpPacket | None, ways: frozenset[tuple[IPNetwork, IPNetwork]]) -> bool:
     if packet is None:
         return False
-    near, far = address(packet.source), address(packet.destination)
-    return any(near in prefix for prefix in source) and any(far in prefix for prefix in destination)
+    source, destination = address(packet.source), address(packet.destination)
+    return any(source in near and destination in far for near, far in ways)

@@ -10,7 +10,8 @@ from typing import Any
 
 from scapy.config import conf
 
-# Addresses are ours to choose, so the routes of this machine, slow to read where it has many interfaces, are not needed.
+# Addresses are ours to choose: the routes of this machine, slow to read where it has many interfaces, do not
+# matter.
 conf.route_autoload = False
 conf.route6_autoload = False
 
@@ -44,15 +45,16 @@ def craft(probe: Probe, token: bytes) -> bytes:
 
 def _ip(probe: Probe) -> Any:
     """Return the IP header; scapy fills in the protocol where the payload tells it."""
-    ends = {"src": str(probe.path.source_address), "dst": str(probe.path.destination_address)}
-    header: Any
-    if probe.path.family == 6:
-        header = IPv6(**ends)
-    else:
-        # An identification of 0 is what the kernel would replace.
-        header = IP(**ends, flags="DF", id=probe.serial % 0xFFFF + 1)
+    source, destination = str(probe.path.source_address), str(probe.path.destination_address)
+    # An identification of 0 is what the kernel would replace.
+    ident = probe.serial % 0xFFFF + 1
+    header: Any = (
+        IPv6(src=source, dst=destination)
+        if probe.path.family == 6
+        else IP(src=source, dst=destination, flags="DF", id=ident)
+    )
     if probe.kind is Kind.OTHER:
-        header.setfieldval("nh" if probe.path.family == 6 else "proto", probe.path.protocol)
+        header.setfieldval("proto" if probe.path.family == 4 else "nh", probe.path.protocol)
     return header
 
 

@@ -68,7 +68,7 @@ def encapsulation(path: Path, evidence: Evidence) -> Finding:
         why = evidence.wan_doubts or "no ESP of this way was seen on the WAN"
         return Finding(Outcome.COULD_NOT_RUN, _WORDS[wanted], None, why)
     measured = " and ".join(_WORDS[how] for how in Encapsulation if seen[how])
-    counts = ", ".join(f"{seen[how]} packets in {_WORDS[how]}" for how in Encapsulation if seen[how])
+    counts = ", ".join(f"{seen[how]} times {_WORDS[how]}" for how in Encapsulation if seen[how])
     why = "a gateway is behind NAT" if udp else "no NAT between the gateways"
     outcome = Outcome.HOLDS if set(seen) == {wanted} else Outcome.FAILS
     return Finding(outcome, _WORDS[wanted], measured, f"{counts}; {why}")
@@ -132,9 +132,9 @@ def _counters(path: Path, evidence: Evidence) -> tuple[str, bool]:
         if gateway in evidence.unasked:
             continue
         grown = evidence.growth(gateway, path, counter)
-        figures.append(f"{gateway} counts +{grown} {word}")
+        figures.append(f"+{grown} {word}")
         short = short or grown < carried
-    return f"{', '.join(figures)} for {carried} packets that arrived", short
+    return f"packets {', '.join(figures)}; {carried} of ours arrived", short
 
 
 def _outer_addresses(path: Path, evidence: Evidence, seen: list[EspSeen]) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from netaddr import IPAddress, IPNetwork
+from netaddr import IPAddress
 
 from ipsecctl.probe.expect import Expected
 from ipsecctl.probe.recording import Heard, Recording
@@ -243,12 +243,6 @@ class Evidence:
     def managed(self) -> list[Gateway]:
         """The gateways that are ours."""
         return [gateway for gateway in self._gateways if gateway.managed]
-
-    def inner_prefixes(self, path: Path) -> tuple[frozenset[IPNetwork], frozenset[IPNetwork]]:
-        """Return every prefix of the tunnel at the sender's and at the receiver's end."""
-        left = frozenset(end.prefix for flow in self.tunnel.flows for end in flow.left)
-        right = frozenset(end.prefix for flow in self.tunnel.flows for end in flow.right)
-        return (left, right) if path.sender == self.tunnel.left.gateway.name else (right, left)
 
     @property
     def _gateways(self) -> tuple[Gateway, Gateway]:

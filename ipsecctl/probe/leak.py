@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
+from netaddr import IPNetwork
+
 from ipsecctl.probe.bench import Bench, bench
 from ipsecctl.probe.checks import leaks, packet_in_words
 from ipsecctl.probe.evidence import Evidence
@@ -18,7 +20,7 @@ from ipsecctl.probe.scene import Scene
 from ipsecctl.probe.traffic import Path, Probe, Purpose, kinds, paths
 from ipsecctl.topology import Tunnel
 
-__all__ = ["LeakReport", "LeakWatch", "watch_for_leaks", "watch_while"]
+__all__ = ["LeakReport", "LeakWatch", "judge", "watch_for_leaks", "watch_while"]
 
 _INTERVAL_S = 0.01
 
@@ -91,7 +93,7 @@ class LeakWatch:
     async def finish(self) -> None:
         """End the captures and judge."""
         await self._bench.finish()
-        self._report = _judge(self._evidence())
+        self._report = judge(self._evidence())
 
     def _evidence(self) -> Evidence:
         gateways = (self._tunnel.left.gateway.name, self._tunnel.right.gateway.name)
@@ -145,14 +147,12 @@ def watch_while(
     return asyncio.run(watch())
 
 
-def _judge(evidence: Evidence) -> LeakReport:
+def judge(evidence: Evidence) -> LeakReport:
     """A leak is a failure whatever else; no leak counts only when every place was heard without loss."""
     sent = [probe for probe in evidence.probes if probe.serial not in evidence.unsent]
     arrived = sum(evidence.arrived(probe) is not None for probe in sent)
-    left = frozenset(end.prefix for flow in evidence.tunnel.flows for end in flow.left)
-    right = frozenset(end.prefix for flow in evidence.tunnel.flows for end in flow.right)
     serials = frozenset(probe.serial for probe in evidence.probes)
-    found = leaks(evidence, serials, left, right) + leaks(evidence, frozenset(), right, left)
+    found = leaks(evidence, serials, _ways(evidence.tunnel))
     looked_at = sum(len(recording.packets) for recording in evidence.wan)
     doubts = evidence.wan_doubts or ("" if sent else "nothing was sent")
     seen = f"{len(sent)} marked packets sent, {arrived} arrived, {looked_at} WAN packets looked at"
@@ -174,3 +174,9 @@ def _judge(evidence: Evidence) -> LeakReport:
         esp_packets=len(evidence.esp),
         evidence=seen,
     )
+
+
+def _ways(tunnel: Tunnel) -> list[tuple[IPNetwork, IPNetwork]]:
+    """Return the pairs of prefixes between which a tunnel carries packets, both ways."""
+    pairs = [(near.prefix, far.prefix) for flow in tunnel.flows for near in flow.left for far in flow.right]
+    return pairs + [(far, near) for near, far in pairs]

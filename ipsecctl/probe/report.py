@@ -45,11 +45,12 @@ class Finding(NamedTuple):
 class Check:
     """One check of one direction of one flow in one address family.
 
-    ``source`` and ``destination`` are the hosts, empty where there was none to send from or to. ``evidence``
-    says what was seen, or why nothing could be.
+    ``claim`` says in words what is measured, ``evidence`` what was seen, or why nothing could be. ``source``
+    and ``destination`` are the hosts, empty where there was none to send from or to.
     """
 
     check: str
+    claim: str
     flow: str
     direction: str
     family: int
@@ -63,6 +64,7 @@ class Check:
     def as_json(self) -> dict[str, Any]:
         return {
             "check": self.check,
+            "claim": self.claim,
             "flow": self.flow,
             "direction": self.direction,
             "family": f"ipv{self.family}",

@@ -13,7 +13,7 @@ from ipsecctl.crypto import KEYWORDS, EspSuite, Kind, esp_suites, parse_esp_prop
 from ipsecctl.health import ChildSa, IkeSa
 from ipsecctl.probe.traffic import Path
 
-__all__ = ["CharonView", "Sa", "charon_view"]
+__all__ = ["CharonView", "Sa", "Selector", "charon_view"]
 
 # A selector as charon prints it: 10.1.0.0/24, 10.1.0.0/24[tcp], 10.1.0.0/24[tcp/104], 10.1.0.0/24[47]
 _SELECTOR = re.compile(r"(?P<prefix>[^\[]+)(?:\[(?P<protocol>[^/\]]+).*\])?$")
@@ -22,9 +22,24 @@ _CIPHERS = {a.iana_name.removeprefix("ENCR_") for a in KEYWORDS.values() if a.ki
 
 
 @dataclass(frozen=True, slots=True)
-class _Selector:
+class Selector:
+    """A traffic selector of a CHILD_SA, without its ports; ``protocol`` is ``None`` for any."""
+
     prefix: IPNetwork
-    protocol: int | None
+    protocol: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Selector | None:
+        """Read a selector as charon prints it; ``None`` for one that is no prefix (a range of addresses)."""
+        match = _SELECTOR.match(text)
+        if match is None:
+            return None
+        name = match["protocol"]
+        number = _PROTOCOLS.get(name, int(name) if name and name.isdigit() else None)
+        try:
+            return cls(IPNetwork(match["prefix"]), number)
+        except AddrFormatError:
+            return None
 
     def covers(self, address: IPAddress, protocol: int | None) -> bool:
         return address in self.prefix and self.protocol in (None, protocol)
@@ -42,8 +57,8 @@ class Sa:
     packets_in: int
     packets_out: int
     suite: EspSuite | None
-    local: tuple[_Selector, ...]
-    remote: tuple[_Selector, ...]
+    local: tuple[Selector, ...]
+    remote: tuple[Selector, ...]
 
     def carries(self, path: Path, *, outwards: bool) -> bool:
         """Whether the packets of ``path`` belong into this SA; ``outwards`` at the sender's end."""
@@ -128,20 +143,8 @@ def _keyword(kind: Kind, iana_name: str, key_bits: int) -> str | None:
     return None
 
 
-def _selectors(texts: Iterable[str]) -> tuple[_Selector, ...]:
-    return tuple(selector for text in texts if (selector := _selector(text)) is not None)
-
-
-def _selector(text: str) -> _Selector | None:
-    match = _SELECTOR.match(text)
-    if match is None:
-        return None
-    name = match["protocol"]
-    number = _PROTOCOLS.get(name, int(name) if name and name.isdigit() else None)
-    try:
-        return _Selector(IPNetwork(match["prefix"]), number)
-    except AddrFormatError:
-        return None
+def _selectors(texts: Iterable[str]) -> tuple[Selector, ...]:
+    return tuple(selector for text in texts if (selector := Selector.parse(text)) is not None)
 
 
 def _address(text: str) -> IPAddress | None:

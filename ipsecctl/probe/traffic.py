@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
 
-from netaddr import IPAddress
+from netaddr import IPAddress, IPNetwork
 
 from ipsecctl.probe.scene import Host
 from ipsecctl.topology import Flow, FlowEnd, Tunnel
@@ -61,6 +61,8 @@ class Path:
     destination: Host
     source_address: IPAddress
     destination_address: IPAddress
+    source_prefix: IPNetwork
+    destination_prefix: IPNetwork
     protocol: int | None = None
     source_ports: tuple[int, int] | None = None
     destination_ports: tuple[int, int] | None = None
@@ -154,6 +156,8 @@ def _both_ways(
             destination=destination[0],
             source_address=source[1],
             destination_address=destination[1],
+            source_prefix=near_end.prefix,
+            destination_prefix=far_end.prefix,
             protocol=flow.protocol,
             source_ports=near_ports,
             destination_ports=far_ports,

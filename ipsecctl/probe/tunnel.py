@@ -173,8 +173,18 @@ def _report(plan: _Plan, evidence: Evidence) -> TunnelReport:
         spared += left_out
     for gap in plan.gaps:
         checks += [
-            Check(name, gap.flow, gap.direction, gap.family, Outcome.COULD_NOT_RUN, None, None, gap.why)
-            for name in CHECKS
+            Check(
+                check=name,
+                claim=kind.claim,
+                flow=gap.flow,
+                direction=gap.direction,
+                family=gap.family,
+                outcome=Outcome.COULD_NOT_RUN,
+                expected=None,
+                measured=None,
+                evidence=gap.why,
+            )
+            for name, kind in CHECKS.items()
         ]
     return TunnelReport(plan.tunnel.name, tuple(checks), tuple(spared))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from operator import attrgetter
 from typing import SupportsBytes
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -25,6 +26,8 @@ __all__ = [
     "RenderedFile",
     "render_files",
     "template_environment",
+    "template_values",
+    "templates",
 ]
 
 SWANCTL_FILE = "/etc/swanctl/conf.d/ipsecctl.conf"
@@ -68,17 +71,15 @@ def render_files(
     """
     values = template_values(state, secrets)
     files = [
-        RenderedFile(path, template.render(values).encode(), mode) for path, template, mode in _templates()
+        RenderedFile(path, template.render(values).encode(), mode) for path, template, mode in templates()
     ]
-    files += [
-        RenderedFile(f"/etc/swanctl/{file.target}", certificates[file.source], _PUBLIC)
-        for file in state.certificates
-    ]
-    files += [
-        RenderedFile(f"/etc/swanctl/{key.target}", bytes(secrets[key.secret]), _OWNER_ONLY)
-        for key in state.private_keys
-    ]
-    return tuple(sorted(files, key=lambda file: file.path))
+    for certificate in state.certificates:
+        path = f"/etc/swanctl/{certificate.target}"
+        files.append(RenderedFile(path, certificates[certificate.source], _PUBLIC))
+    for key in state.private_keys:
+        path = f"/etc/swanctl/{key.target}"
+        files.append(RenderedFile(path, bytes(secrets[key.secret]), _OWNER_ONLY))
+    return tuple(sorted(files, key=attrgetter("path")))
 
 
 def template_values(state: GatewayState, secrets: Mapping[SecretRef, SupportsBytes]) -> dict[str, object]:
@@ -88,7 +89,7 @@ def template_values(state: GatewayState, secrets: Mapping[SecretRef, SupportsByt
         "libipsec": state.data_path is DataPath.LIBIPSEC,
         "ipv6": any(rule.family == 6 for rule in state.firewall),
         "sets": guard_sets(state.firewall),
-        "shared_keys": [(key, bytes(secrets[key.secret])) for key in state.shared_keys],
+        "shared_keys": [(key, secrets[key.secret]) for key in state.shared_keys],
         "gives_up_after_s": round(state.daemon.gives_up_after_s),
     }
 
@@ -111,6 +112,7 @@ def template_environment() -> Environment:
 
 
 @cache
-def _templates() -> tuple[tuple[str, Template, int], ...]:
+def templates() -> tuple[tuple[str, Template, int], ...]:
+    """Return (path on the gateway, template, mode) of each file made from a template, by path."""
     environment = template_environment()
     return tuple((path, environment.get_template(name), mode) for path, name, mode in _TEMPLATES)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
 
@@ -116,6 +117,7 @@ def _without(spans: list[Span], holes: list[Span]) -> list[Span]:
     return left
 
 
+@lru_cache(maxsize=16384)  # each stands on several gateways, and beside several others
 def _text(family: int, span: Span) -> str:
     """Return a span as a prefix where it is one, else as a range."""
     first, last = span

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import NoReturn
+from typing import NoReturn, SupportsBytes
 
 from netaddr import IPNetwork, valid_ipv4, valid_ipv6
 
@@ -37,6 +37,7 @@ __all__ = [
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _LIST_ITEM = re.compile(r"[A-Za-z0-9%:][A-Za-z0-9%._:/\[\]-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")  # vici_message.c refuses others, vici_cred.c cuts longer ones
 _ANY_IDENTITY = frozenset({"", "%any", "%any6", "0.0.0.0", "*", "::", "0::0"})  # noqa: S104 - not an address to bind
 
 
@@ -66,8 +67,9 @@ def quoted(value: str) -> str:
 def identity(value: str) -> str:
     """Return an IKE identity as a string in double quotes.
 
-    Raises ``CannotQuote`` for what charon would take as a pattern that several peers match: ``%any``,
-    wildcards, address blocks, regular expressions (identification.c).
+    Raises ``CannotQuote`` for what charon refuses or cuts (other than printable ASCII, over 255 characters), and
+    for what it takes as a pattern that several peers match (identification.c): ``%any``, wildcards, address
+    blocks, regular expressions.
     """
     return quoted(checked_identity(value))
 
@@ -75,8 +77,8 @@ def identity(value: str) -> str:
 @lru_cache(maxsize=4096)  # each is written, or sent, many times
 def checked_identity(value: str) -> str:
     """Return an identity unchanged. Raises ``CannotQuote`` as ``identity`` does."""
-    if _CONTROL.search(value):
-        _refuse(value, "control characters cannot be part of an identity")
+    if not _PRINTABLE.fullmatch(value):
+        _refuse(value, "charon takes identities of 1 to 255 printable ASCII characters")
     kind, _, rest = value.rpartition(":^")
     pattern = value.startswith("^") or bool(kind and rest.endswith("$"))
     if value.strip() in _ANY_IDENTITY or "*" in value or pattern or _is_address_block(value):
@@ -114,9 +116,9 @@ def selectors(values: Iterable[TrafficSelector]) -> str:
     return ", ".join(map(selector, values))
 
 
-def secret(value: bytes) -> str:
+def secret(value: SupportsBytes) -> str:
     """Return a PSK in swanctl's ``0s`` form (base64): every byte can be written, none is taken for syntax."""
-    return f"0s{base64.b64encode(value).decode('ascii')}"
+    return f"0s{base64.b64encode(bytes(value)).decode('ascii')}"
 
 
 def seconds(value: int) -> str:

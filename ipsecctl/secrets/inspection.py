@@ -81,11 +81,11 @@ class _Inspection:
     def findings(self) -> Iterator[_Finding]:
         yield from self._psks()
         ends = [end for tunnel in self._topology.tunnels for end in (tunnel.left, tunnel.right)]
-        credentials = {(end.credential, end.gateway): end for end in ends if not end.credential.is_psk}
-        for (credential, gateway), end in sorted(credentials.items()):
-            if gateway.managed and credential.certificate:
-                yield from self._certificate(end)
-        for ca in {credential.ca: credential for credential, _ in credentials}.values():
+        ends = [end for end in ends if not end.credential.is_psk]
+        managed = [end for end in ends if end.gateway.managed and end.credential.certificate]
+        for end in {(end.gateway.name, end.credential): end for end in managed}.values():
+            yield from self._certificate(end)
+        for ca in {end.credential.ca: end.credential for end in ends}.values():
             yield from self._faults(certificates.faults_of_ca(ca.ca, self._base, self._now), ca, "ca")
 
     def _read(self, ref: SecretRef) -> Secret | SecretProblem:
@@ -174,7 +174,7 @@ def _weaknesses(ref: SecretRef, secret: Secret, tunnels: list[Tunnel]) -> Iterat
             if bits < WEAK_BITS
             else (Severity.WARNING, "IP311", "PSK weaker than the keys it protects")
         )
-        yield _Finding(severity, code, ref.where, what, _STRONGER, f"{ref} (at most {bits} bits)")
+        yield _Finding(severity, code, ref.where, what, _STRONGER, f"{ref} (about {bits} bits)")
     if psk != psk.strip():
         hint = "remove it, unless the other end has it, too"
         yield _Finding(Severity.WARNING, "IP313", ref.where, "PSK with a space at an end", hint, str(ref))

@@ -1,8 +1,8 @@
-"""How hard a PSK is to guess: an upper bound from what an attacker tries first.
+"""How hard a PSK is to guess: an estimate from what an attacker tries first.
 
 IKEv2's PSK authentication can be attacked offline by whoever plays the responder once (RFC 7296 section 8),
 so a PSK needs the strength of a key. The estimate reduces repetitions, sequences and known words before it
-counts characters; it says "at most": a PSK that a person made up has less.
+counts characters as if they were random: what a person made up has less still.
 """
 
 from __future__ import annotations
@@ -60,9 +60,15 @@ _WORDS: Final = (
     "psk",
     "key",
 )
+_KNOWN: Final = re.compile("|".join(sorted(_WORDS, key=len, reverse=True)))
+_LETTERS: Final = re.compile(r"[a-z]{3,}")
 _LEET: Final = str.maketrans("013457@$!", "oieastasi")
-_CLASSES: Final = (("0123456789", 10), ("abcdefghijklmnopqrstuvwxyz", 26), ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", 26))
-_OTHERS: Final = 33
+_KINDS: Final = (
+    (re.compile(r"[0-9]"), 10),
+    (re.compile(r"[a-z]"), 26),
+    (re.compile(r"[A-Z]"), 26),
+    (re.compile(r"[^0-9a-zA-Z]"), 33),
+)
 _HEX: Final = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _PHRASE: Final = re.compile(r"[A-Za-z][a-z]+(?:[ ._-]?[A-Z][a-z]+|[ ._-][a-z]+)+")
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+")
@@ -71,7 +77,7 @@ _VOWEL: Final = re.compile(r"[aeiouyAEIOUY]")
 
 
 def guess_bits(psk: str, names: Iterable[str] = ()) -> int:
-    """Return an upper bound of the bits of strength of ``psk``.
+    """Return about how many bits of strength ``psk`` has.
 
     ``names`` are words that an attacker of this very tunnel tries: names of sites, gateways and tunnels.
     """
@@ -85,7 +91,7 @@ def guess_bits(psk: str, names: Iterable[str] = ()) -> int:
 def _reduced(psk: str, names: Iterable[str]) -> str:
     """Return ``psk`` with one character for each thing that is guessed as a whole."""
     text = _YEAR.sub("\0", _one_period(psk))
-    return _without_runs(_without_words(text, names))
+    return _without_words(_without_runs(text), names)
 
 
 def _one_period(text: str) -> str:
@@ -97,13 +103,19 @@ def _one_period(text: str) -> str:
 def _without_words(text: str, names: Iterable[str]) -> str:
     """Return ``text`` with two characters for each known word, about the 13 bits of one of many."""
     plain = text.lower().translate(_LEET)
-    parts = (part for name in names for part in re.split(r"[^a-z]+", name.lower()))
-    known = {*_WORDS, *(part for part in parts if len(part) > 2)}
-    for word in sorted(known, key=lambda word: (-len(word), word)):
-        while (at := plain.find(word)) >= 0:
-            text = f"{text[:at]}\0\0{text[at + len(word) :]}"
-            plain = f"{plain[:at]}\0\0{plain[at + len(word) :]}"
-    return text
+    found = [match.span() for match in _KNOWN.finditer(plain)]
+    for part in {part for name in names for part in _LETTERS.findall(name.lower())}:
+        at = plain.find(part)
+        if at >= 0:
+            found.append((at, at + len(part)))
+    out, end = "", 0
+    for first, last in sorted(found, key=lambda span: (span[0], -span[1])):
+        if first >= end:
+            # Characters of their own: two different words are no repetition.
+            out += text[end:first] + chr(0xE000 + first) + chr(0xF000 + first)
+            # What joins words adds next to nothing.
+            end = last + (text[last : last + 1] in {" ", ".", "_", "-"})
+    return out + text[end:]
 
 
 def _without_runs(text: str) -> str:
@@ -121,11 +133,10 @@ def _without_runs(text: str) -> str:
 
 
 def _alphabet(psk: str) -> int:
+    """Return how many characters there are of the kinds that ``psk`` uses."""
     if _HEX.fullmatch(psk) and not psk.isdecimal():
         return 16
-    size = sum(count for characters, count in _CLASSES if any(c in characters for c in psk))
-    known = "".join(characters for characters, _ in _CLASSES)
-    return size + (_OTHERS if any(c not in known for c in psk) else 0)
+    return sum(size for kind, size in _KINDS if kind.search(psk))
 
 
 def _character_bits(text: str, alphabet: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from netaddr import IPAddress
@@ -34,8 +34,12 @@ def check_tunnels(groups: Iterable[Group], findings: Findings) -> None:
             _check_mtu(draft, findings)
 
 
-def report_unused_sites(groups: Iterable[Group], sites: Sites, findings: Findings) -> None:
-    """Say which sites no tunnel joins; not when a tunnel could not be read."""
+def report_unused_sites(groups: Sequence[Group], sites: Sites, findings: Findings) -> None:
+    """Say which sites no tunnel joins, or that there are no tunnels at all."""
+    if not groups:
+        hint = "add 'tunnels:' with a pair ('between'), a 'hub' and its 'spokes', or a 'mesh'"
+        findings.warning("IP183", ("tunnels",), "there are no tunnels", hint)
+        return
     used = {site for group in groups for site in group.sites}
     for name, site in sites.by_name.items():
         if name not in used:
@@ -93,16 +97,20 @@ def _check_proposals(draft: Draft, findings: Findings) -> None:
     left, right = draft.left, draft.right
     if left.profile is None or right.profile is None or left.profile == right.profile:
         return
-    for what, code, common in (("IKE", "IP206", _ike_in_common), ("ESP", "IP207", _esp_in_common)):
-        if common(left.profile, right.profile):
-            continue
-        if findings.first(code, draft.group, left.profile.name, right.profile.name):
-            summary = (
-                f"the ends of the tunnel {draft.name!r} have no {what} proposal in common: "
-                f"{_said(left, findings)} and {_said(right, findings)}"
-            )
-            hint = "give the tunnel itself the 'profile' of both ends"
-            findings.error(code, draft.left.ref, summary, hint)
+    lacking = [
+        what
+        for what, common in (("IKE", _ike_in_common), ("ESP", _esp_in_common))
+        if not common(left.profile, right.profile)
+    ]
+    if lacking and findings.first("proposals", draft.group, left.profile.name, right.profile.name):
+        kinds = "proposal, neither for IKE nor for ESP," if len(lacking) > 1 else f"{lacking[0]} proposal"
+        summary = (
+            f"the ends of the tunnel {draft.name!r} have no {kinds} in common: "
+            f"{_said(left, findings)} and {_said(right, findings)}"
+        )
+        hint = "give the tunnel itself the 'profile' of both ends"
+        code = "IP206" if lacking[0] == "IKE" else "IP207"
+        findings.error(code, draft.left.ref, summary, hint)
 
 
 def _said(end: DraftEnd, findings: Findings) -> str:
@@ -132,7 +140,10 @@ def _check_mtu(draft: Draft, findings: Findings) -> None:
     nat_t = left.gateway.behind_nat or right.gateway.behind_nat
     outer = _family(left.gateway) or _family(right.gateway) or 4
     found = _smallest(left.profile, right.profile, narrow.mtu, outer, nat_t)
-    if found is None or found[0] >= IPV6_MIN_MTU or not findings.first("mtu", narrow.name):
+    if found is None or found[0] >= IPV6_MIN_MTU:
+        return
+    place = findings.nearest_place((*narrow.where, "mtu"), ("defaults", "mtu"), narrow.where)
+    if not findings.first("mtu", place):
         return
     inner_mtu, suite, needed_mtu = found
     summary = (
@@ -140,7 +151,7 @@ def _check_mtu(draft: Draft, findings: Findings) -> None:
         f"IPv6 needs {IPV6_MIN_MTU}"
     )
     hint = f"an MTU of {needed_mtu} would do; else leave IPv6 out with 'flows:', or choose another profile"
-    findings.error("IP170", (*narrow.where, "mtu"), summary, hint)
+    findings.error("IP170", place, summary, hint)
 
 
 @lru_cache(maxsize=1024)

@@ -38,6 +38,8 @@ class Credentials:
         for use, path in inline:
             if isinstance(use, CredentialDoc):
                 self._check_placeholders(use, path)
+            elif use:
+                self._check_name(use, path)
 
     def at(
         self, group: str, tunnel_doc: TunnelDoc, gateway: Gateway, tunnel: str
@@ -76,17 +78,12 @@ class Credentials:
             home = ("credentials", doc)
             found = self._document.credentials.get(doc)
             if found is None:
-                if not self._findings.damaged(home) and self._findings.first("unknown credential", path):
-                    known = self._document.credentials
-                    hint = f"known: {listed(known)}" if known else f"add 'credentials: {{{doc}: ...}}'"
-                    hint = self._findings.did_you_mean(doc, known, hint)
-                    self._findings.error("IP105", path, f"there is no credential {doc!r}", hint)
                 return None
             doc = found
-        if home in self._wrong:
+        if home in self._wrong or self._findings.damaged(home):
             return None
         if gateway.managed and doc.psk is None and not doc.certificate:
-            if self._findings.first("only a CA", path, gateway.name):
+            if self._findings.first("only a CA", home):
                 summary = f"{gateway.name!r} is managed and needs a certificate and its key, not only a CA"
                 self._findings.error("IP165", home, summary, "add 'certificate' and 'key'")
             return None
@@ -107,6 +104,13 @@ class Credentials:
                 where=home,
             )
         return self._made[key]
+
+    def _check_name(self, name: str, path: Path) -> None:
+        known = self._document.credentials
+        if name not in known and not self._findings.damaged(("credentials", name)):
+            hint = f"known: {listed(known)}" if known else f"add 'credentials: {{{name}: ...}}'"
+            hint = self._findings.did_you_mean(name, known, hint)
+            self._findings.error("IP105", path, f"there is no credential {name!r}", hint)
 
     def _check_placeholders(self, doc: CredentialDoc, path: Path) -> None:
         for key in _KEYS:

@@ -13,8 +13,8 @@ from ipsecctl.topology.model import Path
 __all__ = ["Findings", "listed", "plural"]
 
 # Finding the nearest name compares with each known one: enough for a thousand typing errors in a small file
-# or for a few in one of ten thousand sites, and never minutes.
-_COMPARISONS: Final = 100_000
+# or for a few in one of ten thousand sites, and never more than a second or two.
+_COMPARISONS: Final = 30_000
 
 
 class Findings:
@@ -49,6 +49,10 @@ class Findings:
         """Return the line of a value, for a summary that names a second place."""
         return self._source.locate(path)[0]
 
+    def nearest_place(self, *paths: Path) -> Path:
+        """Return the first of these paths at which the file itself says something, else the last."""
+        return next((path for path in paths if self._source.holds(path)), paths[-1])
+
     def first(self, *cause: Hashable) -> bool:
         """Return whether this cause comes up for the first time: one mistake, one finding."""
         new = cause not in self._causes
@@ -59,7 +63,10 @@ class Findings:
         """Return the hint for an unknown name: the nearest known one, or else ``otherwise``."""
         self._comparisons -= len(known)
         folded = {name.lower(): name for name in known} if self._comparisons >= 0 else {}
-        near = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
+        plain = word.lower()
+        near = difflib.get_close_matches(plain, folded, n=1, cutoff=0.6)
+        if not near and len(plain) >= 3:
+            near = [name for name in folded if plain in name or (len(name) >= 3 and name in plain)]
         return f"did you mean {folded[near[0]]!r}?" if near else otherwise
 
     def damage(self, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -62,15 +62,24 @@ class Profiles:
     def get(self, name: str, path: Path) -> Profile | None:
         """Return the profile used at ``path``; report one that is unknown, and return ``None`` then."""
         self._used.add(name)
-        if name not in self._known:
-            if not self._findings.damaged(("profiles", name)):
-                hint = self._findings.did_you_mean(name, self._known, f"known: {listed(self._known)}")
-                self._findings.error("IP104", path, f"there is no profile {name!r}", hint)
+        if not self.check_name(name, path):
             return None
         profile = self._known[name]
         if profile is not None and name not in self._own:
             self._warn_of_built_in(profile, path)
         return profile
+
+    def check_name(self, name: str, path: Path) -> bool:
+        """Report a profile that does not exist, once for each place; return whether it does."""
+        known = name in self._known
+        if (
+            not known
+            and not self._findings.damaged(("profiles", name))
+            and self._findings.first("profile?", path)
+        ):
+            hint = self._findings.did_you_mean(name, self._known, f"known: {listed(self._known)}")
+            self._findings.error("IP104", path, f"there is no profile {name!r}", hint)
+        return known
 
     def peek(self, name: str) -> Profile | None:
         """Return a profile whose use was already looked at."""
@@ -164,23 +173,21 @@ class Profiles:
         broken = [a for a in algorithms if a.status is Status.BROKEN]
         legacy = [a for a in algorithms if a.status is Status.LEGACY]
         if broken:
-            names, sources = _names_and_sources(broken)
-            hint = "take a good one ('ipsecctl crypto' lists them), such as aes256gcm16, sha256 or x25519"
-            self._findings.error("IP204", path, f"{names}: broken ({sources})", hint)
+            hint = "take good ones, such as aes256gcm16, sha256, x25519: 'ipsecctl crypto' lists them all"
+            self._findings.error("IP204", path, f"broken algorithms: {_names(broken)}", hint)
         if legacy:
-            names, sources = _names_and_sources(legacy)
-            hint = "only for a partner that has nothing better; 'ipsecctl crypto' lists the good ones"
-            self._findings.warning("IP205", path, f"{names}: legacy ({sources})", hint)
+            hint = "only for a partner that has nothing better: 'ipsecctl crypto' says why"
+            self._findings.warning("IP205", path, f"legacy algorithms: {_names(legacy)}", hint)
 
     def _warn_of_built_in(self, profile: Profile, path: Path) -> None:
         """Warn once of a built-in profile with legacy algorithms, where it is first used."""
         if not self._findings.first("legacy profile", profile.name):
             return
         algorithms = [a for p in (*ike_of(profile), *esp_of(profile)) for a in p.algorithms]
-        legacy = dict.fromkeys(a.keyword for a in algorithms if a.status is Status.LEGACY)
+        legacy = [a for a in algorithms if a.status is Status.LEGACY]
         if legacy:
             hint = "only for a partner that has nothing better; 'modern' is the profile to want"
-            summary = f"the profile {profile.name!r} allows legacy algorithms: {listed(legacy)}"
+            summary = f"the profile {profile.name!r} allows legacy algorithms: {_names(legacy)}"
             self._findings.warning("IP205", path, summary, hint)
 
     def _check_built_in_bases(self) -> None:
@@ -245,7 +252,7 @@ class Profiles:
         elif margin_s < _MARGIN_S:
             summary = f"{life} leaves {margin_s} s after {rekey}: too little to rekey"
         elif rekey_s <= margin_s:
-            # charon rekeys at a random moment up to (life - rekey) before rekey_time: that must not be at once.
+            # charon rekeys at a random moment up to (life - rekey) before rekey: that must not be at once.
             summary = f"{rekey} is not longer than the margin up to {life}: rekeying could begin at once"
         else:
             return False
@@ -270,9 +277,10 @@ def _life(rekey_s: int) -> int:
     return rekey_s + max(rekey_s // 10, _MARGIN_S)
 
 
-def _names_and_sources(algorithms: list[Algorithm]) -> tuple[str, str]:
-    names = ", ".join(repr(a.keyword) for a in algorithms)
-    return names, "; ".join(dict.fromkeys(a.source for a in algorithms))
+def _names(algorithms: Iterable[Algorithm]) -> str:
+    """Name algorithms; a PRF that only follows from its integrity algorithm is not worth a word."""
+    names = dict.fromkeys(a.keyword for a in algorithms)
+    return listed(name for name in names if name.removeprefix("prf") == name or name[3:] not in names)
 
 
 def _time(seconds: int) -> str:

@@ -48,9 +48,9 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _PROTOCOLS: Final = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
 
 
-def refuse(code: str, summary: str, hint: str = "") -> NoReturn:
-    """Refuse a value with a code of our own; pydantic adds the place."""
-    raise PydanticCustomError(code, "{summary}", {"summary": summary, "hint": hint})
+def refuse(code: str, summary: str, hint: str, *, at: str = "") -> NoReturn:
+    """Refuse a value with a code of our own; pydantic adds the place, ``at`` the key within a mapping."""
+    raise PydanticCustomError(code, "{summary}", {"summary": summary, "hint": hint, "at": at})
 
 
 def shown(value: Any) -> str:
@@ -208,7 +208,8 @@ def _ports(value: Any) -> tuple[int, int]:
     first, _, last = text.partition("-")
     ports = int(first), int(last or first)
     if not 1 <= ports[0] <= ports[1] <= 65535:
-        refuse("IP014", f"{text!r} is not a range of ports", "ports go from 1 to 65535, the smaller first")
+        summary = f"{text!r} is not a range of ports" if last else f"there is no port {text}"
+        refuse("IP014", summary, "ports go from 1 to 65535, the smaller first")
     return ports
 
 

@@ -42,8 +42,9 @@ def make_sites(document: Document, findings: Findings) -> Sites:
                 summary = (
                     f"two gateways are called {key!r}: the other is on line {findings.line(other.where)}"
                 )
-                hint = "give each gateway a 'name' that no other one in the file has"
+                hint = "give each gateway a name that no other one in the file has"
                 findings.error("IP123", _at(path, gateway_doc, "name"), summary, hint)
+                findings.damage(path)
                 continue
             _check_identity(gateway, gateway_doc, findings)
             own.append(gateway)

@@ -96,13 +96,12 @@ class Group:
     drafts: list[Draft] = field(default_factory=list)
 
 
-def expand_groups(document: Document, sites: Sites, profiles: Profiles, findings: Findings) -> list[Group]:
+def expand_groups(
+    document: Document, sites: Sites, profiles: Profiles, credentials: Credentials, findings: Findings
+) -> list[Group]:
     """Expand every group of tunnels into drafts; their names are unique in the file."""
-    credentials = Credentials(document, findings)
     expander = _Expander(document, sites, profiles, credentials, findings)
-    groups = [expander.group(name, doc) for name, doc in document.tunnels.items()]
-    credentials.report_unused()
-    return groups
+    return [expander.group(name, doc) for name, doc in document.tunnels.items()]
 
 
 class _Expander:
@@ -177,11 +176,14 @@ class _Expander:
         base: Path = ("tunnels", group.name, key)
         for number, text in enumerate(texts):
             path: Path = (*base, number)
+            if text in named and key == "between":
+                self._report_itself(group, path, text.partition("/")[0])
+                continue
             if text in named:
                 self._findings.error("IP147", path, f"{text!r} stands twice in '{key}'", "remove one of them")
                 continue
             named[text] = number
-            is_glob = re.search(r"[*?\[]", text) is not None
+            is_glob = _is_pattern(text)
             names = self._globbed(group, text, path, no_glob or set()) if is_glob else [text]
             for name in names:
                 ref = self._ref(group, name, path)
@@ -189,16 +191,24 @@ class _Expander:
                     group.whole = False
                     continue
                 other = found.setdefault(ref.gateway.name, ref)
-                if other is not ref and not is_glob and other.path in [(*base, n) for n in named.values()]:
-                    self._check_twice(key, texts, ref, other)
+                if other is not ref and not is_glob:
+                    self._check_twice(group, key, ref, other)
         return list(found.values())
 
-    def _check_twice(self, key: str, texts: list[str], ref: _Ref, other: _Ref) -> None:
+    def _check_twice(self, group: Group, key: str, ref: _Ref, other: _Ref) -> None:
         """Report one gateway named in two ways; a pattern may match what is also named."""
         first = other.path[-1]
-        if isinstance(first, int) and not re.search(r"[*?\[]", texts[first]):
+        if key == "between":
+            self._report_itself(group, ref.path, ref.gateway.site)
+        elif isinstance(first, int) and not _is_pattern(getattr(group.doc, key)[first]):
             summary = f"the gateway {ref.gateway.name!r} is named twice in '{key}'"
             self._findings.error("IP147", ref.path, summary, "remove one of them")
+
+    def _report_itself(self, group: Group, path: Path, site: str) -> None:
+        group.whole = False
+        if self._findings.first("itself", group.name, site):
+            hint = "remove it from one of the two lists" if group.doc.hub else "name two different sites"
+            self._findings.error("IP140", path, f"a tunnel of the site {site!r} with itself", hint)
 
     def _globbed(self, group: Group, pattern: str, path: Path, never: set[str]) -> list[str]:
         site_pattern, slash, gateway = pattern.partition("/")
@@ -206,7 +216,8 @@ class _Expander:
         names = [name for name in self._sites.by_name if name not in never and matches(name)]
         if not names and not self._findings.damaged(("sites",)):
             hint = f"the sites are {listed(self._sites.by_name)}" if self._sites.by_name else "add sites"
-            self._findings.error("IP142", path, f"no site matches {pattern!r}", hint)
+            but = " but the hub" if any(map(matches, never)) else ""
+            self._findings.error("IP142", path, f"no site{but} matches {pattern!r}", hint)
         if not names:
             group.whole = False
         return [f"{name}{slash}{gateway}" for name in names]
@@ -238,7 +249,8 @@ class _Expander:
             return None if gateway is None else _Ref(gateway, gateway_name, path)
         if not gateways:
             if not findings.damaged(site.where) and findings.first("no gateway", site_name):
-                hint = f"add 'gateway:' (an address, a DNS name or 'dynamic') on line {findings.line(site.where)}"
+                line = findings.line(site.where)
+                hint = f"add 'gateway:' (an address, a DNS name or 'dynamic') to the site on line {line}"
                 findings.error(
                     "IP121", path, f"the site {site_name!r} has no gateway to build a tunnel with", hint
                 )
@@ -252,11 +264,8 @@ class _Expander:
     def _joinable(self, group: Group, left: _Ref, right: _Ref) -> bool:
         """Report a tunnel that joins a site with itself, or two sites that nobody here manages."""
         if left.gateway.site == right.gateway.site:
-            site = left.gateway.site
-            summary = f"a tunnel of the site {site!r} with itself"
-            hint = "remove it from one of the two lists" if group.doc.hub else "name two different sites"
-            if self._findings.first("itself", group.name, site):
-                self._findings.error("IP140", left.path if group.doc.hub else right.path, summary, hint)
+            path = left.path if group.doc.hub else right.path
+            self._report_itself(group, path, left.gateway.site)
             return False
         if not left.gateway.managed and not right.gateway.managed:
             summary = (
@@ -322,6 +331,10 @@ class _Expander:
                 hint,
             )
         return sides[0]
+
+
+def _is_pattern(text: str) -> bool:
+    return re.search(r"[*?\[]", text) is not None
 
 
 def _caller(left: Gateway, right: Gateway) -> str:

@@ -6,6 +6,7 @@ it: an unknown key must not hide two networks that overlap.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -48,6 +49,7 @@ _MODELS: Final[tuple[tuple[Path, type[BaseModel]], ...]] = (
     (("tunnels", _ANY, "credential"), CredentialDoc),
     (("tunnels", _ANY, "flows", _ANY), FlowDoc),
 )
+_LONGEST_NAME: Final = 63
 _NAME_HINT: Final = "use letters, digits, '-' and '_', at most 63, with a letter or digit first and last"
 
 
@@ -64,19 +66,36 @@ def validate(reading: Reading, findings: Findings) -> Document | None:
         try:
             return Document.model_validate(data)
         except ValidationError as refused:
-            wrong = [_translate(error, data, findings) for error in refused.errors(include_url=False)]
+            errors = refused.errors(include_url=False)
+        mistyped = _mistyped(errors, data)
+        wrong = [_translate(error, data, mistyped, findings) for error in errors]
         _remove(data, wrong, reading.source)
-        for path in wrong:
+        for path in (*wrong, *mistyped):
             findings.damage(path)
     return None
+
+
+def _mistyped(errors: Iterable[Any], data: Any) -> set[Path]:
+    """Return the keys that are missing because they stand there under a name that is nearly theirs."""
+    found: set[Path] = set()
+    for error in errors:
+        path: Path = tuple(error["loc"])
+        if error["type"] == "extra_forbidden":
+            container = path[:-1]
+            near = difflib.get_close_matches(str(path[-1]), _keys(container), n=1, cutoff=0.6)
+            if near and near[0] not in (_at(data, container) or {}):
+                found.add((*container, near[0]))
+    return found
 
 
 def _report_nulls(data: Any, source: Source, findings: Findings) -> None:
     """Report keys with nothing behind them: an empty value is always a mistake here."""
     missing = list(_nulls(data, ()))
     for path in missing:
-        named = f"after '{path[-1]}:'" if isinstance(path[-1], str) else "in this list"
-        findings.error("IP013", path, f"nothing stands {named}", "write a value, or remove the key", key=True)
+        in_list = isinstance(path[-1], int)
+        summary = "nothing stands after this '-'" if in_list else f"nothing stands after '{path[-1]}:'"
+        hint = f"write a value, or remove the {'-' if in_list else 'key'}"
+        findings.error("IP013", path, summary, hint, key=True)
     _remove(data, missing, source)
     for path in missing:
         findings.damage(path)
@@ -95,7 +114,7 @@ def _nulls(value: Any, path: Path) -> Iterator[Path]:
             yield from _nulls(inner, (*path, step))
 
 
-def _translate(error: Any, data: Any, findings: Findings) -> Path:
+def _translate(error: Any, data: Any, mistyped: set[Path], findings: Findings) -> Path:
     """Report one of pydantic's errors unless it follows from an earlier one; return what must be left out."""
     path: Path = tuple(error["loc"])
     kind: str = error["type"]
@@ -104,14 +123,16 @@ def _translate(error: Any, data: Any, findings: Findings) -> Path:
         path = path[:-1]
     if kind == "missing":
         container = path[:-1]
-        if not findings.damaged(container) and not findings.damaged(path):
+        if path not in mistyped and not findings.damaged(container) and not findings.damaged(path):
             _report_missing(path, findings)
         # The whole file cannot be left out: ``_remove`` lets something stand in.
         return container if container else path
     path = _existing(data, path)
     if not findings.damaged(path):
         code, summary, hint = _words(kind, path, error, findings, at_key=at_key)
-        findings.error(code, path, summary, hint, key=at_key or kind == "extra_forbidden")
+        within = error.get("ctx", {}).get("at") if kind.startswith("IP") else None
+        place = (*path, within) if within else path
+        findings.error(code, place, summary, hint, key=bool(at_key or within or kind == "extra_forbidden"))
     return path
 
 
@@ -182,6 +203,8 @@ def _type_hint(wanted: str, value: Any, path: Path) -> str:
         return "write true or false, in lower case and without quotation marks"
     if wanted == "a number" and isinstance(value, str) and value.isdigit():
         return f"write {value} without quotation marks"
+    if path[-1:] == ("networks",) and isinstance(value, str):
+        return f"give it a name: 'lan: {value}' below 'networks:'"
     if wanted == "a mapping":
         keys = _keys(path)
         return (
@@ -200,6 +223,8 @@ def _list_name(path: Path) -> str:
 
 def _bad_name(text: str, path: Path, *, at_key: bool) -> tuple[str, str, str]:
     what = _list_name(path) if isinstance(path[-1], int) else str(path[-1])
+    if len(text) > _LONGEST_NAME and re.fullmatch(r"[\w-]+", text, re.ASCII):
+        return "IP015", f"a name of {len(text)} characters is too long", _NAME_HINT
     if not at_key and what == "identity":
         return (
             "IP014",
@@ -217,6 +242,8 @@ def _bad_name(text: str, path: Path, *, at_key: bool) -> tuple[str, str, str]:
 
 def _bad_choice(value: Any, path: Path, context: Any, findings: Findings) -> tuple[str, str, str]:
     name = path[-1]
+    if path == ("ipsecctl",) and not isinstance(value, int):
+        return "IP016", f"the version is a number, not {shown(value)}", "write 'ipsecctl: 1'"
     if path == ("ipsecctl",):
         return (
             "IP016",

@@ -43,9 +43,10 @@ class Problem:
 
 
 class _TooMuch(Exception):  # noqa: N818 - never leaves this module
-    def __init__(self, mark: Any) -> None:
-        super().__init__()
+    def __init__(self, mark: Any, summary: str) -> None:
+        super().__init__(summary)
         self.mark = mark
+        self.summary = summary
 
 
 _PLAIN: Final = re.compile(r"(true|false)|(-?(?:0|[1-9][0-9]{0,17}))|(~|null|)|(<<)")
@@ -67,7 +68,7 @@ class _Resolver:
     def descend_resolver(self, parent: Any, index: Any) -> None:  # noqa: ARG002 - PyYAML's signature
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise _TooMuch(parent.start_mark)
+            raise _TooMuch(parent.start_mark, f"nested more than {MAX_DEPTH} levels deep")
 
     def ascend_resolver(self) -> None:
         self.depth -= 1
@@ -88,6 +89,16 @@ class Source:
         self._root = root
         self._indexes: dict[int, dict[str, tuple[Any, Any]]] = {}
         self._renumbered: dict[Path, list[int]] = {}
+
+    def holds(self, path: Path) -> bool:
+        """Return whether the file itself says something at ``path``."""
+        node = self._root
+        for depth in range(len(path)):
+            found = self._child(node, self._in_file(path, depth))
+            if found is None:
+                return False
+            node = found[1]
+        return True
 
     def locate(self, path: Path, *, key: bool = False) -> tuple[int, int]:
         """Return line and column, from 1, of the value at ``path``; (1, 1) for the whole file.
@@ -175,7 +186,9 @@ def read(text: str, file: str) -> Reading:
     try:
         root = yaml.compose(text, Loader=_Loader)
     except _TooMuch as deep:
-        reading.problems.append(_too_deep(deep.mark))
+        hint = "look for brackets that are never closed"
+        line, column = _place(deep.mark)
+        reading.problems.append(Problem("IP008", line, column, deep.summary, hint))
         return reading
     except yaml.MarkedYAMLError as error:
         reading.problems.append(_syntax(text, error))
@@ -185,7 +198,7 @@ def read(text: str, file: str) -> Reading:
             Problem("IP002", 1, 1, f"not YAML: {error}", "see https://yaml.org/spec/1.2.2/")
         )
         return reading
-    if root is None or (isinstance(root, yaml.ScalarNode) and not root.value):
+    if root is None or root.tag == _NULL:
         hint = "'ipsecctl init FILE' writes a commented starter"
         reading.problems.append(Problem("IP004", 1, 1, "the file is empty", hint))
         return reading
@@ -209,12 +222,12 @@ class _Values:
             self._reading.data = self._value(root)
             self._reading.readable = True
         except _TooMuch as large:
-            summary = "aliases multiply this value to more than a topology can be"
-            hint = "write out what is meant, or use defaults: and globs instead of aliases"
-            self._problem("IP008", large.mark, summary, hint)
+            hint = "write out what is meant, or use 'defaults:' and patterns instead of aliases"
+            self._problem("IP008", large.mark, large.summary, hint)
 
     def _problem(self, code: str, mark: Any, summary: str, hint: str) -> None:
-        self._reading.problems.append(Problem(code, mark.line + 1, mark.column + 1, summary, hint))
+        line, column = _place(mark)
+        self._reading.problems.append(Problem(code, line, column, summary, hint))
 
     def _value(self, node: Any) -> Any:
         self._count += 1
@@ -225,12 +238,10 @@ class _Values:
             value, size = self._done[identity]
             self._count += size
             if self._count > self._limit:
-                raise _TooMuch(node.start_mark)
+                raise _TooMuch(node.start_mark, "aliases multiply this value to more than a topology can be")
             return value
         if identity in self._open:
-            hint = "write out what is meant instead of the alias"
-            self._problem("IP008", node.start_mark, "a value that contains itself through an alias", hint)
-            return None
+            raise _TooMuch(node.start_mark, "a value that contains itself through an alias")
         self._open.add(identity)
         before = self._count
         value = self._list(node) if isinstance(node, yaml.SequenceNode) else self._dict(node)
@@ -250,17 +261,14 @@ class _Values:
             self._reading.has_null = True
             return None
         if tag != _MERGE:
-            self._tag(node, "remove the tag")
+            self._tag(node)
         return text
 
     def _list(self, node: Any) -> list[Any]:
-        if node.tag != _SEQ:
-            self._tag(node, "remove the tag")
-        return [self._value(item) for item in node.value]
+        values = (self._value(item) for item in node.value if self._expected(item))
+        return list(values)
 
     def _dict(self, node: Any) -> dict[str, Any]:
-        if node.tag != _MAP:
-            self._tag(node, "remove the tag")
         out: dict[str, Any] = {}
         places: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -271,14 +279,15 @@ class _Values:
                 self._problem("IP009", key_node.start_mark, "a key that is a list or a mapping", hint)
                 continue
             key = key_node.value
-            if key in out:
+            if key in places:
                 first = places[key].line + 1
                 summary = f"the key {key!r} stands twice in one mapping: first on line {first}"
-                hint = f"rename one of them, or put what belongs together under the one on line {first}"
+                hint = "rename or remove one of them, or put what belongs together under one"
                 self._problem("IP006", key_node.start_mark, summary, hint)
                 continue
             places[key] = key_node.start_mark
-            out[key] = self._value(value_node)
+            if self._expected(value_node):
+                out[key] = self._value(value_node)
         self._merge(node, out)
         return out
 
@@ -296,9 +305,17 @@ class _Values:
                 for key, value in (self._value(item) or {}).items():
                     out.setdefault(key, value)
 
-    def _tag(self, node: Any, hint: str) -> None:
+    def _expected(self, node: Any) -> bool:
+        """Report a list or mapping with a tag, and leave it out: who knows what it was to become."""
+        expected = isinstance(node, yaml.ScalarNode) or node.tag in (_SEQ, _MAP)
+        if not expected:
+            self._tag(node)
+        return expected
+
+    def _tag(self, node: Any) -> None:
         shown = node.tag.replace(_TAG, "!!")
-        self._problem("IP007", node.start_mark, f"the YAML tag {shown!r} has no meaning here", hint)
+        summary = f"the YAML tag {shown!r} has no meaning here"
+        self._problem("IP007", node.start_mark, summary, "remove the tag")
 
 
 def _forbidden(text: str, bad: re.Match[str]) -> Problem:
@@ -312,11 +329,8 @@ def _forbidden(text: str, bad: re.Match[str]) -> Problem:
     return Problem("IP001", line, column, summary, "remove it, and save the file as UTF-8 text")
 
 
-def _too_deep(mark: Any) -> Problem:
-    summary = f"nested more than {MAX_DEPTH} levels deep"
-    return Problem(
-        "IP008", mark.line + 1, mark.column + 1, summary, "look for brackets that are never closed"
-    )
+def _place(mark: Any) -> tuple[int, int]:
+    return mark.line + 1, mark.column + 1
 
 
 # What libyaml says; our code, summary and hint.

@@ -82,7 +82,7 @@ class CredentialDoc(_Doc):
     psk: PskRef = Field(
         default=None,
         description="Where the pre-shared key lies, never the key itself: `file:PATH` (owner-only mode), "
-        "`env:NAME` or `age:PATH`. Both ends of a tunnel use the same key: `{tunnel}` is the placeholder to use.",
+        "`env:NAME` or `age:PATH`. Both ends of a tunnel use the same key: take `{tunnel}` as placeholder.",
         examples=["file:secrets/clinic-dc/{tunnel}.psk", "env:PSK_PARTNER"],
     )
     certificate: FilePath = Field(
@@ -105,9 +105,8 @@ class CredentialDoc(_Doc):
         certificate = {"certificate": self.certificate, "key": self.key, "ca": self.ca}
         given = [name for name, value in certificate.items() if value]
         if self.psk is not None and given:
-            refuse(
-                "IP018", "a credential is a PSK or a certificate, not both", f"remove 'psk' or '{given[0]}'"
-            )
+            hint = f"remove 'psk' or '{given[0]}'"
+            refuse("IP018", "a credential is a PSK or a certificate, not both", hint, at="psk")
         if self.psk is None and not given:
             hint = "give 'psk', or 'certificate', 'key' and 'ca'"
             refuse("IP018", "a credential without 'psk' or 'certificate'", hint)
@@ -218,11 +217,8 @@ class GatewayDoc(_Doc):
         said = "behind_nat" in self.model_fields_set
         if self.public_address is not None and said and not self.behind_nat:
             hint = "remove 'behind_nat: false', or put the address into 'address'"
-            refuse(
-                "IP018",
-                "'public_address' is that of a NAT device in front, but 'behind_nat' says false",
-                hint,
-            )
+            summary = "'public_address' is that of a NAT device in front, but 'behind_nat' says false"
+            refuse("IP018", summary, hint, at="behind_nat")
         return self
 
 
@@ -261,11 +257,16 @@ class SiteDoc(_Doc):
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:
         if self.gateway is not None and self.gateways:
-            refuse("IP018", "'gateway' and 'gateways' exclude each other", "put all of them into 'gateways'")
+            refuse(
+                "IP018",
+                "'gateway' and 'gateways' exclude each other",
+                "put all of them into 'gateways'",
+                at="gateways",
+            )
         for key, gateway in self.gateways.items():
             if gateway.name not in ("", key):
                 hint = "remove 'name': the key is the name"
-                refuse("IP018", f"the gateway {key!r} is called {gateway.name!r} inside", hint)
+                refuse("IP018", f"the gateway {key!r} is called {gateway.name!r} inside", hint, at="gateways")
         return self
 
 
@@ -301,11 +302,8 @@ class FlowDoc(_Doc):
     @model_validator(mode="after")
     def _ports(self) -> Self:
         if self.port is not None and self.protocol not in (6, 17):
-            refuse(
-                "IP153",
-                "a port means nothing without protocol tcp or udp",
-                "add 'protocol: tcp' or 'protocol: udp'",
-            )
+            hint = "add 'protocol: tcp' or 'protocol: udp'"
+            refuse("IP153", "a port means nothing without protocol tcp or udp", hint, at="port")
         return self
 
 
@@ -358,16 +356,16 @@ class TunnelDoc(_Doc):
             shapes.insert(0, "spokes")
         if len(shapes) > 1:
             hint = "keep one of them; make another tunnel of the rest"
-            refuse("IP018", f"'{shapes[0]}' and '{shapes[1]}' exclude each other", hint)
+            refuse("IP018", f"'{shapes[0]}' and '{shapes[1]}' exclude each other", hint, at=shapes[1])
         if not shapes:
             refuse("IP018", "a tunnel without ends", "give 'between', 'hub' and 'spokes', or 'mesh'")
         if shapes == ["spokes"]:
-            refuse("IP018", "'spokes' without 'hub'", "add 'hub: SITE'")
+            refuse("IP018", "'spokes' without 'hub'", "add 'hub: SITE'", at="spokes")
         if shapes == ["hub"] and not self.spokes:
-            refuse("IP018", "'hub' without 'spokes'", "add 'spokes: [SITE, ...]'")
+            refuse("IP018", "'hub' without 'spokes'", "add 'spokes: [SITE, ...]'", at="hub")
         if self.initiator and shapes != ["between"]:
             hint = "remove it: a spoke calls its hub unless only the hub can call"
-            refuse("IP018", "'initiator' is for a pair ('between') only", hint)
+            refuse("IP018", "'initiator' is for a pair ('between') only", hint, at="initiator")
         return self
 
 
@@ -382,8 +380,8 @@ class DefaultsDoc(_Doc):
     )
     control: ControlText = Field(
         default=None,
-        description="How ipsecctl reaches gateways: `local`, `lab`, `lab:NAME` or `ssh://[USER@]HOST[:PORT]`. "
-        "Built-in default: SSH to the gateway's address or, failing that, its name.",
+        description="How ipsecctl reaches gateways: `local`, `lab`, `lab:NAME` or "
+        "`ssh://[USER@]HOST[:PORT]`. Built-in default: SSH to the gateway's address, or else its name.",
         examples=["lab"],
     )
     datapath: Literal["kernel", "libipsec", "auto"] = Field(

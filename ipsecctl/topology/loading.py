@@ -7,8 +7,10 @@ import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ipsecctl.crypto import DEFAULT_PROFILE
 from ipsecctl.errors import Diagnostic
 from ipsecctl.topology._checks import check_tunnels, report_unused_sites
+from ipsecctl.topology._credentials import Credentials
 from ipsecctl.topology._findings import Findings
 from ipsecctl.topology._flows import add_flows
 from ipsecctl.topology._overlaps import check_overlaps
@@ -19,7 +21,7 @@ from ipsecctl.topology._twins import check_twins
 from ipsecctl.topology._validate import validate
 from ipsecctl.topology._yaml import Source, read
 from ipsecctl.topology.document import Document
-from ipsecctl.topology.model import Topology
+from ipsecctl.topology.model import Path, Topology
 
 __all__ = ["Loaded", "load_bytes", "load_text"]
 
@@ -93,7 +95,10 @@ def _build(document: Document, file: str, findings: Findings) -> Topology | None
     """Work out what the document means and check it; ``None`` when it has errors."""
     profiles = Profiles(document.profiles, findings)
     sites = make_sites(document, findings)
-    groups = expand_groups(document, sites, profiles, findings)
+    credentials = Credentials(document, findings)
+    groups = expand_groups(document, sites, profiles, credentials, findings)
+    for name, path in _profile_names(document):
+        profiles.check_name(name, path)
     for group in groups:
         add_flows(group, sites, findings)
     check_tunnels(groups, findings)
@@ -104,6 +109,7 @@ def _build(document: Document, file: str, findings: Findings) -> Topology | None
         # What a wrong tunnel would have used is not unused.
         report_unused_sites(groups, sites, findings)
         profiles.report_unused()
+        credentials.report_unused()
         return Topology(
             name=document.name,
             file=file,
@@ -111,3 +117,12 @@ def _build(document: Document, file: str, findings: Findings) -> Topology | None
             tunnels=tuple(draft.finished() for draft in sorted(drafts, key=lambda d: d.name)),
         )
     return None
+
+
+def _profile_names(document: Document) -> Iterator[tuple[str, Path]]:
+    """Yield every use of a profile, also those at places that come to no tunnel."""
+    yield document.defaults.profile or DEFAULT_PROFILE, ("defaults", "profile")
+    for site, doc in document.sites.items():
+        yield doc.profile or DEFAULT_PROFILE, ("sites", site, "profile")
+    for group, tunnel in document.tunnels.items():
+        yield tunnel.profile or DEFAULT_PROFILE, ("tunnels", group, "profile")

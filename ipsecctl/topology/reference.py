@@ -37,9 +37,9 @@ What holds at an end of a tunnel is what the tunnel says, else the end's site, e
 built in.
 
 Expanded tunnels are called `GROUP` (a pair), `GROUP-SPOKE` (one hub), `GROUP-SPOKE-HUB` (several hubs) and
-`GROUP-A-B` (a mesh). An end written as SITE/GATEWAY goes by its gateway's name in them. The end that cannot be
-called calls; when both can be called, the spoke or the first one does; somebody else's gateway only when ours
-cannot.
+`GROUP-A-B` (a mesh). An end written as SITE/GATEWAY goes by its gateway's name in them. The end that cannot
+be called calls; when both can be called, the spoke or the first one does; somebody else's gateway only when
+ours cannot.
 """
 
 

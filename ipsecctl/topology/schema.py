@@ -33,6 +33,7 @@ def json_schema() -> dict[str, Any]:
     for definition in schema.get("$defs", {}).values():
         definition.pop("title", None)
         definition["description"] = _one_line(definition.get("description", ""))
+    _close(schema)
     head = {
         "$schema": GenerateJsonSchema.schema_dialect,
         "$id": SCHEMA_ID,
@@ -41,6 +42,18 @@ def json_schema() -> dict[str, Any]:
     }
     schema.pop("title", None)
     return head | schema
+
+
+def _close(value: Any) -> None:
+    """Allow no other names where the names of a mapping must match a pattern."""
+    if isinstance(value, dict):
+        if "patternProperties" in value:
+            value["additionalProperties"] = False
+        for inner in value.values():
+            _close(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _close(inner)
 
 
 def _one_line(text: str) -> str:

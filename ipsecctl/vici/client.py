@@ -135,7 +135,7 @@ class Client:
         except TimeoutError:
             self.close(f"timed out at '{what}'")
             raise ViciError(
-                f"charon did not answer '{what}' within {limit_s:g} s",
+                f"charon did not answer '{what}' within {limit_s:.3g} s",
                 "It may hang or be overloaded; an answer of more than 512 KiB is never sent either.",
             ) from None
         except ViciRefused:

@@ -1,0 +1,55 @@
+"""The record that an apply leaves behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipsecctl.gateway import Record, Seen, canonical
+
+
+def test_a_record_survives_its_file():
+    record = Record(
+        key=b"k" * 32,
+        topology="t",
+        files={"/etc/x": "1"},
+        connections={"c": "2"},
+        shared={"ike-c": "3"},
+        certificates={"x509/a.pem": "4"},
+        keys={"private/a.pem": ("id", "5")},
+        messages={"c": {"version": "2", "children": {"c": {"local_ts": ["10.0.0.0/8"]}}}},
+        data_paths={"g": "kernel"},
+        seen=Seen(version="6.1.0", connections={"c": "6"}, firewall="7"),
+    )
+    assert Record.from_json(record.to_json()) == record
+
+
+def test_blobs_in_messages_compare_equal_after_a_round_trip():
+    message = {"local": {"certs": [b"\x00\xff"]}}
+    record = Record(key=b"", messages={"c": message})
+    again = Record.from_json(record.to_json())
+    assert canonical(again.messages["c"]) == canonical(message)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b'{"schema": "other"}', b"\xff"])
+def test_another_file_is_refused(content):
+    with pytest.raises(ValueError, match="not a record"):
+        Record.from_json(content)
+
+
+def test_digests_depend_on_key_kind_and_value():
+    one, other = Record.fresh(), Record.fresh()
+    value = {"data": b"secret"}
+    assert one.digest("shared", value) == one.digest("shared", dict(value))
+    digests = {
+        one.digest("shared", value),
+        one.digest("key", value),
+        one.digest("shared", {"data": b"secret2"}),
+        other.digest("shared", value),
+    }
+    assert len(digests) == 4
+
+
+def test_no_secret_is_in_the_file():
+    record = Record.fresh()
+    digest = record.digest("shared", {"data": b"hunter2hunter2"})
+    assert b"hunter2" not in Record(key=record.key, shared={"ike-c": digest}).to_json()

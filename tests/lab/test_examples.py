@@ -1,0 +1,140 @@
+"""Every example on real charon and real packets: from one topology file to a proven tunnel."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipsecctl.cli._scene import scene_of
+from ipsecctl.gateway import Container
+from ipsecctl.probe import Outcome, watch_while
+
+pytestmark = pytest.mark.lab
+
+
+def test_apply_brings_every_tunnel_up_and_a_second_one_does_nothing(applied):
+    again = applied.json("apply", applied.file)
+    assert again["nothing_to_do"]
+    assert [gateway["changes"] for gateway in again["gateways"]] == [0] * len(applied.managed)
+    assert {tunnel["verdict"] for tunnel in again["tunnels"]} == {"up"}
+    plan = applied.ipsecctl("plan", applied.file, "--detailed-exitcode")
+    assert "Nothing to do" in plan.stdout or "0 to create, 0 to change, 0 to remove" in plan.stdout
+
+
+def test_status_is_up_with_spis_that_match_crosswise(applied):
+    status = applied.json("status", applied.file)
+    assert status["schema"] == "ipsecctl/status/1"
+    assert [t["name"] for t in status["tunnels"]] and {t["verdict"] for t in status["tunnels"]} == {"up"}
+    for tunnel in status["tunnels"]:
+        ends = [spis(end) for end in tunnel["ends"] if end["state"] == "seen"]
+        assert all(ends)
+        if len(ends) == 2:
+            left, right = ends
+            assert left == {(out, inbound) for inbound, out in right}
+
+
+def spis(end: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(child["spi_in"], child["spi_out"]) for sa in end["ike_sas"] for child in sa["child_sas"]}
+
+
+def test_probe_holds_for_every_tunnel(applied):
+    report = applied.json("probe", "tunnel", applied.file, "--all")
+    assert [t["name"] for t in report["tunnels"]] == [t.name for t in applied.topology.tunnels]
+    for tunnel in report["tunnels"]:
+        assert {check["check"] for check in tunnel["checks"]} >= {
+            "arrives", "no-clear", "peers-and-spis", "encapsulation", "mtu",
+        }  # fmt: skip
+        assert {check["outcome"] for check in tunnel["checks"]} == {"holds"}, tunnel
+
+
+def test_files_and_push_leave_charon_in_the_same_state(applied):
+    """Rule 2 of docs/architecture.md: what VICI was sent, and what ``swanctl --load-all`` makes of our files."""
+    for name in applied.managed:
+        pushed = state_of_charon(applied, name)
+        applied.charon(name, "stop")
+        applied.charon(name, "start")
+        assert state_of_charon(applied, name)["conns"] == {}, "a charon just started has nothing"
+        said = applied.sh(name, "swanctl --load-all 2>&1")
+        assert "successfully loaded" in said and "failed" not in said, said
+        loaded = state_of_charon(applied, name)
+        assert loaded["conns"] and loaded["conns"] == pushed["conns"]
+        assert loaded == pushed
+    applied.ipsecctl("apply", applied.file, "--yes")
+    assert {t["verdict"] for t in applied.json("status", applied.file)["tunnels"]} == {"up"}
+
+
+def state_of_charon(lab, name: str) -> dict[str, Any]:
+    """All that charon reports of its configuration, the order in which it was loaded apart."""
+
+    async def ask() -> dict[str, Any]:
+        async with Container(name, lab.lab.container(name)).vici() as charon:
+            conns = await charon.stream("list-conns", "list-conn")
+            certs = await charon.stream("list-certs", "list-cert")
+            shared = await charon.command("get-shared")
+            keys = await charon.command("get-keys")
+        return {
+            "conns": {conn: message[conn] for message in conns for conn in message},
+            "certs": sorted(repr(sorted(cert.items())) for cert in certs),
+            "shared": sorted(shared.get("keys", [])),
+            "keys": sorted(keys.get("keys", [])),
+        }
+
+    return asyncio.run(ask())
+
+
+def test_a_dead_charon_is_named_within_five_seconds_and_nothing_leaks(applied):
+    tunnel = applied.topology.tunnels[0]
+    victim = tunnel.left.gateway.name
+    verdicts: dict[str, Any] = {}
+
+    def outage() -> None:
+        applied.charon(victim, "kill")
+        began = time.monotonic()
+        verdicts.update(applied.json("status", applied.file, statuses=(1, 3)))
+        verdicts["took_s"] = time.monotonic() - began
+        time.sleep(1)
+
+    report = watch_while(tunnel, scene_of(applied.lab), outage)
+    assert verdicts["took_s"] < 5
+    seen = next(t for t in verdicts["tunnels"] if t["name"] == tunnel.name)
+    assert seen["verdict"] in ("down", "unknown")
+    assert any(victim in cause for cause in seen["causes"])
+    assert report.sent > 100
+    assert (report.leaked, report.outcome) == (0, Outcome.HOLDS), report.evidence
+    applied.charon(victim, "start")
+    applied.ipsecctl("apply", applied.file, "--yes")
+    assert {t["verdict"] for t in applied.json("status", applied.file)["tunnels"]} == {"up"}
+
+
+def test_somebody_elses_connection_survives(applied):
+    gateway = applied.managed[0]
+    foreign = "connections { theirs { remote_addrs = 192.0.2.200\n children { theirs { } } } }"
+    applied.sh(gateway, "cat >/etc/swanctl/conf.d/theirs.conf && swanctl --load-conns", foreign.encode())
+    applied.ipsecctl("apply", applied.file, "--yes")
+    assert "theirs" in state_of_charon(applied, gateway)["conns"]
+    applied.sh(gateway, "rm /etc/swanctl/conf.d/theirs.conf && swanctl --load-conns")
+    assert "theirs" not in state_of_charon(applied, gateway)["conns"]
+
+
+def test_secrets_on_gateways_are_for_root_alone(applied):
+    for name in applied.managed:
+        listed = applied.sh(name, "find /etc/swanctl /var/lib/ipsecctl -type f -name '*ipsecctl*' -printf '%m %p\\n'")
+        modes = dict(reversed(line.split(maxsplit=1)) for line in listed.splitlines())
+        private = {path: mode for path, mode in modes.items() if "secrets" in path or "/private/" in path}
+        assert private and set(private.values()) == {"600"}, modes
+
+
+def test_rendered_files_are_what_lies_on_the_gateways(applied, tmp_path: Path):
+    """``render`` knows no gateway: told the data path that the lab has, it writes the bytes that ``apply`` put there."""
+    done = applied.sh(applied.managed[0], "/usr/lib/ipsecctl-lab/has-esp && echo kernel || echo libipsec")
+    out = tmp_path / "out"
+    render = ["render", applied.file, "--out", str(out), "--datapath", done.strip()]
+    applied.without_lab(*render)
+    for name in applied.managed:
+        for file in sorted(path for path in (out / name).rglob("*") if path.is_file()):
+            on_gateway = applied.sh(name, f"cat '/{file.relative_to(out / name)}'")
+            assert on_gateway == file.read_text(), file

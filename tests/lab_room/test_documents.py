@@ -1,0 +1,128 @@
+"""What is made of a lab: Compose document, scripts, rules, drawings. Pure, and the same for the same lab.
+
+The golden files are written anew with ``IPSECCTL_UPDATE_GOLDEN=1``; read the difference before keeping it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ipsecctl.errors import LabError
+from ipsecctl.lab import GraphFormat, draw, load
+from ipsecctl.lab.compose import document
+from ipsecctl.lab.firewall import internet_rules, machine_rules, nat_rules
+from ipsecctl.lab.script import check, configure, read_look
+
+GOLDEN = Path(__file__).parent / "golden"
+LABS = ["clinic-dc", "mesh-dual-stack", "partner"]
+
+
+def golden(name: str, text: str) -> None:
+    file = GOLDEN / name
+    if os.environ.get("IPSECCTL_UPDATE_GOLDEN"):
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+def plan(name: str) -> str:
+    """Return the address plan of a lab: every interface and route of every node."""
+    lines = []
+    for node in load(name).nodes:
+        lines.append(f"{node.name} ({node.role})")
+        for interface in node.interfaces:
+            addresses = " ".join(map(str, interface.addresses))
+            lines.append(f"    {interface.name} on {interface.link} mtu {interface.mtu}: {addresses}")
+        lines += [f"    route {r.prefix} via {r.via} dev {r.interface}" for r in node.routes]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_address_plan(name: str) -> None:
+    golden(f"{name}.plan.txt", plan(name))
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_graph(name: str) -> None:
+    golden(f"{name}.graph.txt", draw(load(name)))
+
+
+@pytest.mark.parametrize("form", [GraphFormat.DOT, GraphFormat.MERMAID])
+def test_graph_for_documents(form: GraphFormat) -> None:
+    golden(f"clinic-dc.graph.{form}", draw(load("clinic-dc"), form))
+
+
+def test_compose_document() -> None:
+    made = document(load("clinic-dc"), "ipsecctl-lab:latest", "0123456789abcdef")
+    golden("clinic-dc.compose.json", json.dumps(made, indent=2) + "\n")
+
+
+def test_two_labs_share_no_name() -> None:
+    lab = load("clinic-dc")
+    one, two = document(lab, "i"), document(lab.called("other"), "i")
+
+    def names(made: dict) -> set[str]:
+        bridges = {n["driver_opts"]["com.docker.network.bridge.name"] for n in made["networks"].values()}
+        networks = {n["name"] for n in made["networks"].values()}
+        return {made["name"]} | bridges | networks | {s["container_name"] for s in made["services"].values()}
+
+    assert not names(one) & names(two)
+
+
+def test_scripts() -> None:
+    lab = load("clinic-dc")
+    for node in ("internet", "clinic-b-box", "dc", "dc-servers"):
+        macs = {i.link: f"02:00:00:00:00:{n:02x}" for n, i in enumerate(lab.node(node).interfaces)}
+        golden(f"clinic-dc.{node}.sh", configure(lab, lab.node(node), macs, {}))
+
+
+def test_an_ipv6_node_has_ipv6_and_the_wan_has_none() -> None:
+    lab = load("mesh-dual-stack")
+    macs = {i.link: "02:00:00:00:00:00" for i in lab.node("north").interfaces}
+    script = configure(lab, lab.node("north"), macs, {})
+    assert "set_sysctl ipv6/conf/lan-lan/disable_ipv6 0" in script
+    assert "set_sysctl ipv6/conf/wan/disable_ipv6 1" in script
+    assert "address add fd00:1::1/64 dev lan-lan nodad" in script
+
+
+def test_files_are_put_into_a_node_for_root_only_and_loaded() -> None:
+    lab = load("partner")
+    macs = {i.link: "02:00:00:00:00:00" for i in lab.node("labco").interfaces}
+    script = configure(lab, lab.node("labco"), macs, {"/etc/swanctl/conf.d/it's.conf": b"\x00\xff"})
+    assert "base64 -d >'/etc/swanctl/conf.d/it'\"'\"'s.conf' <<'END_OF_INPUT'\nAP8=\nEND_OF_INPUT\n" in script
+    assert script.index("umask 077") < script.index("base64 -d") < script.index("swanctl --load-all")
+
+
+def test_check_asks_every_next_hop() -> None:
+    lab = load("mesh-dual-stack")
+    assert "10.11.0.1 " in check(lab.node("north-lan"))
+    assert "fd00:1::1 " in check(lab.node("north-lan"))
+    assert check(lab.node("internet")) == "true\n"
+
+
+def test_rules() -> None:
+    lab = load("clinic-dc")
+    golden("clinic-dc.internet.nft", internet_rules(lab))
+    golden("clinic-dc.machine.nft", machine_rules(lab))
+    box = lab.node("clinic-b-box").nat
+    assert box is not None
+    golden("clinic-dc.nat.nft", nat_rules(box))
+
+
+def test_a_look_is_read() -> None:
+    link = {"ifname": "wan", "addr_info": [{"local": "192.0.2.1", "prefixlen": 24, "scope": "global"}]}
+    seen = read_look("running libipsec\n" + json.dumps([{"ifname": "lo", "addr_info": []}, link]))
+    assert (seen.charon, seen.data_path, dict(seen.addresses)) == (
+        "running",
+        "libipsec",
+        {"wan": ("192.0.2.1/24",)},
+    )
+
+
+@pytest.mark.parametrize("output", ["", "running\n[]", "a b\nnot json", "a b\n[{}, 1]"])
+def test_a_look_that_is_none_is_refused(output: str) -> None:
+    with pytest.raises(LabError):
+        read_look(output)

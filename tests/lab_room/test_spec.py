@@ -1,0 +1,120 @@
+"""lab.yaml: every finding has its line and column, and says how to mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ipsecctl.errors import LabError, TopologyRefused
+from ipsecctl.lab import load
+from ipsecctl.lab.spec import parse
+
+TOPOLOGY = Path(__file__).parents[2] / "topologies" / "clinic-dc.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "code", "summary", "hint"),
+    [
+        ("hots: {}\n", (1, 1), "IP401", "unknown key 'hots'", "did you mean 'hosts'?"),
+        (
+            "nat:\n  box: {gateway: a}\n",
+            (2, 9),
+            "IP401",
+            "unknown key 'gateway'",
+            "did you mean 'gateways'?",
+        ),
+        (
+            "nat:\n  box: {address: 192.0.2.1}\n",
+            (2, 3),
+            "IP401",
+            "'gateways' is missing",
+            "add 'gateways: ...'",
+        ),
+        (
+            "links:\n  dc: {mtu: 200}\n",
+            (2, 13),
+            "IP402",
+            "links.dc.mtu: input should be greater than or equal to 576",
+            "MTUs are from 576 to 9216 bytes",
+        ),
+        (
+            "hosts:\n  pacs:\n    network: dc.imaging\n    address: 10.0.0.300\n",
+            (4, 14),
+            "IP402",
+            "hosts.pacs.address: '10.0.0.300' is not an IP address",
+            "see docs/labs.md",
+        ),
+        (
+            "gateways:\n  dc:\n    files: {etc/x: y}\n",
+            (3, 20),
+            "IP402",
+            "gateways.dc.files.etc/x: it is not an absolute path in the node",
+            "see docs/labs.md",
+        ),
+        (
+            "ipsecctl-lab: 2\n",
+            (1, 15),
+            "IP402",
+            "ipsecctl-lab: input should be 1",
+            "this ipsecctl knows version 1",
+        ),
+    ],
+)
+def test_findings(text: str, place: tuple[int, int], code: str, summary: str, hint: str) -> None:
+    spec, _, findings = parse(text, "lab.yaml")
+    assert spec is None
+    found = [((f.line, f.column), f.code, f.summary, f.hint) for f in findings]
+    assert (place, code, summary, hint) in found
+
+
+def test_yaml_errors_have_their_place() -> None:
+    spec, _, findings = parse("nat: {}\nnat: {}\n", "lab.yaml")
+    assert spec is None
+    assert (findings[0].line, findings[0].column) == (2, 1)
+
+
+def lab_file(folder: Path, text: str) -> str:
+    file = folder / "t" / "lab.yaml"
+    file.parent.mkdir()
+    file.write_text(f"topology: {TOPOLOGY}\n{text}")
+    return str(file)
+
+
+def first_finding(file: str) -> tuple[int, int, str]:
+    with pytest.raises(TopologyRefused) as caught:
+        load(file)
+    first = caught.value.diagnostics[0]
+    return first.line, first.column, first.summary
+
+
+def test_what_does_not_fit_the_topology_has_its_place(tmp_path: Path) -> None:
+    file = lab_file(tmp_path, "hosts:\n  pacs: {network: dc.imagin}\n")
+    assert first_finding(file) == (3, 19, "there is no network 'dc.imagin'")
+
+
+def test_a_file_that_is_not_there_has_its_place(tmp_path: Path) -> None:
+    file = lab_file(tmp_path, "gateways:\n  dc:\n    files:\n      /etc/x: gone\n")
+    line, column, summary = first_finding(file)
+    assert (line, column) == (5, 15)
+    assert summary.endswith("gone: No such file or directory")
+
+
+def test_a_psk_of_no_tunnel_of_that_gateway(tmp_path: Path) -> None:
+    file = lab_file(tmp_path, "gateways:\n  clinic-a: {files: {/etc/x: x}}\n")
+    (tmp_path / "t" / "x").write_text("secret = @psk:clinics-clinic-b@\n")
+    assert first_finding(file)[2].endswith("@psk:clinics-clinic-b@ is no PSK of clinic-a")
+
+
+def test_a_topology_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "lab.yaml").write_text("ipsecctl-lab: 1\ntopology: nowhere.yaml\n")
+    line, column, summary = first_finding(str(tmp_path / "lab.yaml"))
+    assert (line, column) == (2, 11)
+    assert "there is no topology" in summary
+
+
+def test_names_that_compose_would_not_take(tmp_path: Path) -> None:
+    (tmp_path / "Big").mkdir()
+    (tmp_path / "Big" / "lab.yaml").write_text(f"topology: {TOPOLOGY}\n")
+    with pytest.raises(LabError, match="cannot be the name"):
+        load(str(tmp_path / "Big"))

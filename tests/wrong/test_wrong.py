@@ -1,0 +1,92 @@
+"""Every wrong topology gives exactly the findings written beside it.
+
+Each folder has ``topology.yaml``, ``expected.txt`` (what ``ipsecctl validate`` prints, and its exit status)
+and, where secrets matter, ``setup.yaml``: files with their modes, and certificates to make.
+``IPSECCTL_UPDATE=1`` writes ``expected.txt`` anew; read the difference before you keep it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ipsecctl.cli import app
+from ipsecctl.errors import Severity
+
+HERE = Path(__file__).parent
+CASES = sorted(path.parent for path in HERE.glob("*/topology.yaml"))
+
+
+@pytest.fixture
+def case(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    set_up: Callable[[Path, Path], None],
+) -> Path:
+    folder: Path = request.param
+    (tmp_path / "topology.yaml").write_bytes((folder / "topology.yaml").read_bytes())
+    if (folder / "setup.yaml").exists():
+        set_up(folder / "setup.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def validate(folder: Path, *options: str) -> tuple[int, str]:
+    secrets = () if (folder / "setup.yaml").exists() else ("--no-secrets",)
+    result = CliRunner().invoke(app, ["validate", "topology.yaml", *secrets, *options])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda folder: folder.name, indirect=True)
+def test_findings_are_exactly_those_expected(case: Path) -> None:
+    status, printed = validate(case)
+    seen = f"{printed}exit status {status}\n"
+    if os.environ.get("IPSECCTL_UPDATE"):
+        (case / "expected.txt").write_text(seen, encoding="utf-8")
+    assert seen == (case / "expected.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda folder: folder.name, indirect=True)
+def test_json_says_the_same(case: Path) -> None:
+    status, printed = validate(case, "--json")
+    document = json.loads(printed)
+    assert document["schema"] == "ipsecctl/diagnostics/1"
+    lines = []
+    for found in document["diagnostics"]:
+        assert set(found) == {"severity", "code", "summary", "hint", "file", "line", "column"}
+        assert found["summary"] and found["hint"]
+        place = f"{found['file']}:{found['line']}:{found['column']}"
+        lines += [f"{place}: {found['severity']} {found['code']}: {found['summary']}", f"    {found['hint']}"]
+    expected = (case / "expected.txt").read_text(encoding="utf-8").splitlines()
+    assert lines == [line for line in expected if not line.startswith(("ok: ", "exit status "))]
+    severities = [Severity[found["severity"].upper()] for found in document["diagnostics"]]
+    assert severities == sorted(severities)
+    assert status == (1 if Severity.ERROR in severities else 0)
+
+
+def test_there_are_a_hundred_and_more() -> None:
+    assert len(CASES) >= 100
+
+
+def test_every_code_has_a_case() -> None:
+    shown = {
+        code
+        for case in CASES
+        for code in re.findall(r"\bIP\d{3}\b", (case / "expected.txt").read_text(encoding="utf-8"))
+    }
+    source = Path(__file__).parents[2] / "ipsecctl" / "topology"
+    known = {
+        code
+        for path in source.glob("*.py")
+        for code in re.findall(r'"(IP\d{3})"', path.read_text(encoding="utf-8"))
+    }
+    assert known
+    assert known <= shown
