@@ -81,7 +81,7 @@ class Stopwatch:
 
 
 def measure(clinics: int, rounds: int) -> Times:
-    """Measure an estate of ``clinics`` with two hubs in this process: the best of ``rounds`` for each step."""
+    """Measure an estate of ``clinics`` with two hubs in this process: the best of ``rounds`` for each."""
     text = hub_and_spoke(clinics)
     secrets = _Secrets()
     ready = templates()  # read and compiled once, as in one run of the command
@@ -89,8 +89,8 @@ def measure(clinics: int, rounds: int) -> Times:
     for _ in range(rounds):
         watch.new_round()
         with watch.timing("validate"):
-            topology = load_text(text, "estate.yaml").topology
-        assert topology is not None
+            loaded = load_text(text, "estate.yaml")
+        topology = loaded.topology or sys.exit(str(loaded.diagnostics[:3]))
         with watch.timing("compile"):
             states = compile_topology(topology)
         for state in states:
@@ -111,7 +111,7 @@ def measure(clinics: int, rounds: int) -> Times:
 
 
 def measure_overlaps(clinics: int, rounds: int) -> float:
-    """Return the CPU seconds of the overlap check alone, where something does overlap: the best of ``rounds``."""
+    """Return the CPU seconds of the overlap check alone, on an estate where something does overlap."""
     text = hub_and_spoke(clinics, twins=True)
     seconds = []
     check = loading.check_overlaps  # type: ignore[attr-defined]
@@ -152,8 +152,7 @@ def report_ratio(times: Times) -> bool:
 
 
 def report_growth(name: str, seconds: dict[int, float]) -> bool:
-    """Print how a time grows with the number of clinics, n log n being 1; return whether it grows no
-    faster."""
+    """Print how a time grows with the clinics, n log n beside it; return whether it keeps within."""
     first, first_s = next(iter(seconds.items()))
     print(f"{name}: time per clinic against that of {first} clinics, and what n log n would be")
     holds = True

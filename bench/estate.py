@@ -8,8 +8,7 @@ _TWINS = ("twin-a", "twin-b")
 
 
 def hub_and_spoke(clinics: int, hubs: int = 2, *, twins: bool = False) -> str:
-    """Return a topology of ``clinics`` sites, each with a gateway and a network, joined to ``hubs`` data
-    centres.
+    """Return a topology of ``clinics`` sites with a network each, joined to ``hubs`` data centres.
 
     Every fourth clinic is behind NAT with a dynamic address, every tenth on a 1492-byte WAN. With ``twins``
     there are two more sites with the same network and no tunnel in common, so that the overlap check has to

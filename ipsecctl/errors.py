@@ -91,7 +91,10 @@ def worst_first(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
 
 def diagnostics_json(diagnostics: Iterable[Diagnostic]) -> dict[str, Any]:
     """Return the document ``ipsecctl/diagnostics/1``."""
-    return {"schema": "ipsecctl/diagnostics/1", "diagnostics": [d.as_json() for d in worst_first(diagnostics)]}
+    return {
+        "schema": "ipsecctl/diagnostics/1",
+        "diagnostics": [d.as_json() for d in worst_first(diagnostics)],
+    }
 
 
 class IpsecctlError(Exception):

@@ -1,7 +1,7 @@
 """The command line: options in, one service call, a view out.
 
-Commands live in modules of their own, imported only when they are called: ``COMMANDS`` is the list of them, in the
-order in which the work goes. Each module has a Typer ``app`` (one command, or a group of them).
+Commands live in modules of their own, imported only when they are called: ``COMMANDS`` is the list of them,
+in the order in which the work goes. Each module has a Typer ``app`` (one command, or a group of them).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[  # noqa: ARG001 - handled by its callback
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
     ] = False,
 ) -> None:

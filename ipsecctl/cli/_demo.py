@@ -1,4 +1,4 @@
-"""The main job, start to proof, in a lab: every command is printed before its output, the table at the end has figures."""
+"""The main job, start to proof, in a lab: each command before its output, at the end a table of figures."""
 
 from __future__ import annotations
 
@@ -39,21 +39,22 @@ class _Shell:
         self.began = time.monotonic()
 
     def run(self, *args: str, statuses: tuple[int, ...] = (0,)) -> int:
-        """Show and run ``ipsecctl ARGS``; raise ``LabError`` when its exit status is not one of ``statuses``."""
-        elapsed = time.monotonic() - self.began
-        print(f"\n{paint('$ ipsecctl ' + ' '.join(args), 'bold', sys.stdout)}   [{elapsed:.1f} s]", flush=True)
+        """Show and run ``ipsecctl ARGS``; raise ``LabError`` when it ends with none of ``statuses``."""
+        line = "ipsecctl " + " ".join(args)
+        print(f"\n{paint(f'$ {line}', 'bold', sys.stdout)}", flush=True)
         status = subprocess.run(self._argv(args), check=False).returncode
         if status not in statuses:
-            raise LabError(f"`ipsecctl {' '.join(args)}` ended with {status}", "Its output above says why.")
+            raise LabError(f"'{line}' ended with {status}", "Its output above says why.")
         return status
 
     def read(self, *args: str) -> dict[str, Any]:
         """Run ``ipsecctl ARGS`` quietly and return the JSON document it prints."""
-        done = subprocess.run(self._argv(args), check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        done = subprocess.run(self._argv(args), check=False, capture_output=True)
         try:
             document: dict[str, Any] = json.loads(done.stdout)
         except ValueError as exc:
-            raise LabError(f"`ipsecctl {' '.join(args)}` printed no JSON: {done.stderr.decode()[-300:]}") from exc
+            said = done.stderr.decode()[-300:]
+            raise LabError(f"'ipsecctl {' '.join(args)}' printed no JSON: {said}") from exc
         return document
 
     @staticmethod
@@ -122,7 +123,9 @@ def proofs_of_probe(probe: dict[str, Any]) -> Iterator[Proof]:
 def _figures(checks: list[dict[str, Any]]) -> str:
     """Return what was measured, each figure once, and of what did not hold the evidence."""
     figures = dict.fromkeys(
-        str(check["measured"]) if check["outcome"] == "holds" else f"{check['direction']}: {check['evidence']}"
+        str(check["measured"])
+        if check["outcome"] == "holds"
+        else f"{check['direction']}: {check['evidence']}"
         for check in checks
     )
     return "; ".join(figures)
@@ -131,7 +134,6 @@ def _figures(checks: list[dict[str, Any]]) -> str:
 def _leak_without_charon(shell: _Shell, topology: Topology) -> Iterator[Proof]:
     """charon dies at the near end of the first tunnel while marked traffic goes on both ways."""
     from ipsecctl.cli._scene import lab_of, scene_of
-    from ipsecctl.lab import run
     from ipsecctl.probe import Outcome, watch_while
 
     lab = lab_of(topology, None)

@@ -1,5 +1,4 @@
-"""A directory of rendered gateways: written beside, then swapped in whole, and never over anything else's
-files."""
+"""A directory of rendered gateways: written beside, then swapped in whole, never over other files."""
 
 from __future__ import annotations
 
@@ -22,8 +21,7 @@ _HEADER = "# Written by ipsecctl render: the files below are its own, and the ne
 
 
 class Tree:
-    """A new tree on its way: ``add`` gateways, and leaving the ``open`` block without an error swaps it
-    in."""
+    """A new tree on its way: ``add`` gateways, and leaving ``open`` without an error swaps it in."""
 
     def __init__(self, staging: Path) -> None:
         self._staging = staging

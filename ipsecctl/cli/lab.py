@@ -21,6 +21,7 @@ _JSON = typer.Option("--json", help="Print JSON.")
 
 app = typer.Typer(
     rich_markup_mode=None,
+    add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     context_settings=_CONTEXT,

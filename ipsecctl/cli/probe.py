@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ipsecctl.probe import Check, TunnelReport
     from ipsecctl.topology import Topology, Tunnel
 
@@ -37,9 +39,9 @@ def probe() -> None:
 
 
 @app.command("tunnel", context_settings=_CONTEXT)
-def probe_tunnel(  # noqa: PLR0917 - a command has as many options as it has
+def probe_tunnel(
     file: Annotated[Path, typer.Argument(help="Topology file.", metavar="FILE")],
-    tunnel: Annotated[str | None, typer.Argument(help="The tunnel to probe.", metavar="[TUNNEL]")] = None,
+    tunnel: Annotated[str | None, typer.Argument(help="The tunnel to probe.", metavar="TUNNEL")] = None,
     every: Annotated[bool, typer.Option("--all", help="Probe every tunnel, all at once.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     lab: Annotated[
@@ -49,8 +51,7 @@ def probe_tunnel(  # noqa: PLR0917 - a command has as many options as it has
         Path | None, typer.Option(help="Write the JSON to this file as well.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Send marked traffic through a tunnel of a lab, capture it on the way, and hold it against what should
-    be.
+    """Send marked traffic through a tunnel of a lab, capture it on its way, and compare with what should be.
 
     For each direction of each flow, IPv4 and IPv6: the marked packets arrive; none of them is on the WAN in
     clear; ESP is between the right peers under SPIs that charon reports; it is protocol 50, or UDP 4500
@@ -60,8 +61,10 @@ def probe_tunnel(  # noqa: PLR0917 - a command has as many options as it has
     Each check holds, fails (with what was seen) or could not run (with the reason). Exit status 0 when all
     hold, 1 when one fails, 3 when none fails but one could not run.
 
-    \b Examples: ipsecctl probe tunnel clinic-dc.yaml clinics-clinic-a ipsecctl probe tunnel clinic-dc.yaml
-    --all --json
+    \b
+    Examples:
+      ipsecctl probe tunnel clinic-dc.yaml clinics-clinic-a
+      ipsecctl probe tunnel clinic-dc.yaml --all --json
     """
     import asyncio
     import time
@@ -117,7 +120,7 @@ def _print(reports: Sequence[TunnelReport], seconds: float) -> None:
     from ipsecctl.cli._view import wants_colour
     from ipsecctl.probe import Outcome
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 140
     colour = wants_colour(sys.stdout)
     console = Console(width=max(width, 80), no_color=not colour, highlight=False, force_terminal=colour)
     for report in reports:
@@ -132,16 +135,14 @@ _COUNTED = {"holds": "hold", "fails": "FAIL", "could not run": "could not run"}
 _STYLES = {"holds": "green", "fails": "bold red", "could not run": "yellow"}
 
 
-def _print_table(console: object, report: TunnelReport) -> None:
+def _print_table(console: Console, report: TunnelReport) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    assert isinstance(console, Console)  # noqa: S101 - for the type checker: rich is imported late
     console.print(Text.assemble(f"{report.name}: ", (report.outcome.value, _STYLES[report.outcome.value])))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in ("check", "direction", "outcome", "expected", "measured", "evidence"):
+    for column in ("check", "direction", "outcome", "expected", "measured"):
         table.add_column(column, no_wrap=column in ("check", "outcome"), overflow="fold")
     before = ""
     for check, direction, alike in _rows(report):
@@ -150,8 +151,7 @@ def _print_table(console: object, report: TunnelReport) -> None:
             direction,
             Text(check.outcome.value, _STYLES[check.outcome.value]),
             _figure(check.expected),
-            _figure(check.measured),
-            Text(check.evidence + (f" (and {alike - 1} more alike)" if alike > 1 else "")),
+            Text(_measured(check) + (f" (and {alike - 1} more alike)" if alike > 1 else "")),
         )
         before = check.check
     console.print(table)
@@ -171,16 +171,9 @@ def _rows(report: TunnelReport) -> Iterator[tuple[Check, str, int]]:
 
     groups: dict[tuple[object, ...], list[Check]] = {}
     for check in report.checks:
-        same: tuple[object, ...] = (
-            check.check,
-            check.direction,
-            check.family,
-            check.expected,
-            check.measured,
-        )
-        if check.outcome is not Outcome.HOLDS:
-            same = (check.check, id(check))
-        groups.setdefault(same, []).append(check)
+        figures = (check.check, check.direction, check.family, check.expected, check.measured)
+        alike = figures if check.outcome is Outcome.HOLDS else (id(check),)
+        groups.setdefault(alike, []).append(check)
     for found in sorted(groups.values(), key=lambda checks: _order(checks[0].check)):
         first = found[0]
         alone = first.outcome is not Outcome.HOLDS and first.source
@@ -196,3 +189,10 @@ def _order(check: str) -> int:
 
 def _figure(value: int | str | None) -> str:
     return "-" if value is None else str(value)
+
+
+def _measured(check: Check) -> str:
+    """Return the evidence, behind the figure where that is not as expected and not in it already."""
+    figure = _figure(check.measured)
+    told = check.measured in (None, check.expected) or figure in check.evidence
+    return check.evidence if told else f"{figure}: {check.evidence}"

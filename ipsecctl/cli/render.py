@@ -87,8 +87,7 @@ def render(
 def _chosen(
     states: tuple[GatewayState, ...], names: list[str], topology: Topology
 ) -> tuple[GatewayState, ...]:
-    """Return the states of the named gateways, all when none is named. Exits with status 2 for a wrong
-    name."""
+    """Return the states of the named gateways, or all; a wrong name is wrong usage (status 2)."""
     managed = [state.name for state in states]
     for name in names:
         if name in managed:

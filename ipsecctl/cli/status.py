@@ -115,8 +115,8 @@ def _traffic(tunnel: TunnelHealth) -> tuple[str, ...]:
     return (
         ", ".join(sorted({child.suite for child in children})),
         *((back, out) if flipped else (out, back)),
-        _span([child.age_s for child in children], max),
-        _span([child.rekey_in_s for child in children], min),
+        _span(max((c.age_s for c in children if c.age_s is not None), default=None)),
+        _span(min((c.rekey_in_s for c in children if c.rekey_in_s is not None), default=None)),
         "yes" if any(child.encapsulated for child in children) else "no",
     )
 
@@ -133,10 +133,8 @@ def _amount(size: int, packets: int) -> str:
     return f"{amount:.{0 if units[0] == 'B' else 1}f} {units[0]} / {packets} p"
 
 
-def _span(times_s: list[int | None], choose: object) -> str:
-    known = [value for value in times_s if value is not None]
-    if not known:
+def _span(time_s: int | None) -> str:
+    if time_s is None:
         return "-"
-    value = max(known) if choose is max else min(known)
-    hours, minutes = divmod(value // 60, 60)
-    return f"{hours}:{minutes:02}:{value % 60:02}" if hours else f"{minutes}:{value % 60:02}"
+    hours, minutes = divmod(time_s // 60, 60)
+    return f"{hours}:{minutes:02}:{time_s % 60:02}" if hours else f"{minutes}:{time_s % 60:02}"

@@ -146,8 +146,7 @@ def _gateway_state(
 
 
 def _route_mtu(data_path: DataPath, inner_mtu: int) -> int:
-    """Return the MTU for routes into ``ipsec0`` where less fits than the device says; 0 where none is
-    needed."""
+    """Return the MTU for routes into ``ipsec0`` where less fits than the device says, else 0."""
     return inner_mtu if data_path is DataPath.LIBIPSEC and 0 < inner_mtu < LIBIPSEC_MTU else 0
 
 

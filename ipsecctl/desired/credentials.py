@@ -75,8 +75,7 @@ def gateway_credentials(
 
 
 def shared_key(tunnel: str, here: End, there: End) -> SharedKey | None:
-    """Return the PSK of a tunnel for one gateway, owned by both identities, ``None`` when neither end has
-    one."""
+    """Return the PSK of a tunnel, owned by both identities, ``None`` when neither end has one."""
     secret = here.credential.psk or there.credential.psk
     if secret is None:
         return None

@@ -56,8 +56,7 @@ def inner_mtus(tunnels: Iterable[Tunnel], data_paths: Mapping[str, DataPath]) ->
 
 
 def outer_family(tunnel: Tunnel) -> int:
-    """Return the version of IP, 4 or 6, that carries a tunnel, as far as its addresses tell (4 when they do
-    not)."""
+    """Return the version of IP, 4 or 6, that carries a tunnel, as far as its addresses tell (else 4)."""
     gateways = (tunnel.left.gateway, tunnel.right.gateway)
     addresses = [address for gateway in gateways for address in (gateway.reachable_at, gateway.address)]
     return 6 if any(isinstance(address, IPAddress) and address.version == 6 for address in addresses) else 4

@@ -22,8 +22,7 @@ _PRIVATE = tuple(
 def holding_routes(
     data_path: DataPath, peers: Iterable[Gateway], rules: Iterable[FirewallRule]
 ) -> tuple[Route, ...]:
-    """Return an unreachable route for each remote prefix, sorted by prefix: a tunnel that is down fails at
-    once.
+    """Return an unreachable route for each remote prefix, sorted: a tunnel that is down fails at once.
 
     Only where charon carries ESP itself: its routes (table 220, looked up before the main table) always exist
     while a tunnel is up. With the kernel's data path charon adds a route only if the gateway has an address

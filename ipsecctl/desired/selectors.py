@@ -120,8 +120,7 @@ def _selectors(
 
 
 def _with_unique_names(plans: Sequence[ChildPlan]) -> tuple[ChildPlan, ...]:
-    """Number what bears one name by accident, as the networks ``a-b``, ``c`` and ``a``, ``b-c`` do when
-    joined."""
+    """Number what bears one name by accident: networks ``a-b``, ``c`` and ``a``, ``b-c`` when joined."""
     if len({plan.name for plan in plans}) == len(plans):
         return tuple(plans)
     total, seen = Counter(plan.name for plan in plans), Counter[str]()

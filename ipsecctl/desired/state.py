@@ -48,8 +48,7 @@ class AuthMethod(StrEnum):
 
 
 class Unique(StrEnum):
-    """swanctl's ``unique`` values that are used: whether INITIAL_CONTACT removes older IKE_SAs of the same
-    peer."""
+    """swanctl's ``unique`` values that are used: does INITIAL_CONTACT remove a peer's older IKE_SAs?"""
 
     NO = "no"
     NEVER = "never"
@@ -146,8 +145,7 @@ class Connection:
 
 @dataclass(frozen=True, order=True, slots=True)
 class SharedKey:
-    """A PSK for the identities that own it: ``secrets.ike-<name>`` of swanctl.conf, id ``ike-<name>`` in
-    charon."""
+    """A PSK of the identities that own it: ``secrets.ike-<name>`` in swanctl.conf, and its id in charon."""
 
     name: str
     owners: tuple[str, ...]
@@ -156,8 +154,7 @@ class SharedKey:
 
 @dataclass(frozen=True, order=True, slots=True)
 class CertificateFile:
-    """A certificate to be installed: ``source`` (path as in the topology) to ``target`` below
-    /etc/swanctl."""
+    """A certificate to install: ``source`` (path as in the topology) to ``target`` below /etc/swanctl."""
 
     target: str
     source: str
@@ -213,8 +210,7 @@ class Daemon:
 
     @property
     def gives_up_after_s(self) -> float:
-        """How long charon waits for an answer in all, in seconds (strongswan.conf(5), IKEv2
-        RETRANSMISSION)."""
+        """How long charon waits for an answer in all, in seconds (strongswan.conf(5), RETRANSMISSION)."""
         base = self.retransmit_base_percent / 100
         return sum(self.retransmit_timeout_ms / 1000 * base**n for n in range(self.retransmit_tries + 1))
 

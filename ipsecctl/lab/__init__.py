@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from ipsecctl.errors import LabError
 from ipsecctl.gateway.handle import Completed
-from ipsecctl.lab.control import Removed, Up, bring_up, take_down
+from ipsecctl.lab.compose import project_name
+from ipsecctl.lab.control import Removed, Up, bring_up, compose_document, furnish, image_name, take_down
 from ipsecctl.lab.docker import containers
 from ipsecctl.lab.find import check_name, known, load
 from ipsecctl.lab.graph import GraphFormat, draw
@@ -49,14 +50,18 @@ __all__ = [
     "bring_up",
     "check_name",
     "complete",
+    "compose_document",
     "containers",
     "down",
     "draw",
+    "furnish",
+    "image_name",
     "interface_name",
     "known",
     "load",
     "look",
     "look_all",
+    "project_name",
     "run",
     "take_down",
     "up",

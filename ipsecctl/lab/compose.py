@@ -1,15 +1,19 @@
 """A lab as the document that Docker Compose is given. Pure, and the same for the same lab.
 
-Docker gives every link a network of its own address pool and every interface an address of it; both serve
-only to get the wires laid. Inside, ``ipsecctl.lab.script`` puts the real ones in their place. So labs may use
-any address, also one that another lab or the machine itself has.
+Docker wants a subnet for every link and gives every interface an address of it; both serve only to get the
+wires laid. Inside, ``ipsecctl.lab.script`` puts the real addresses in their place, and the machine has none
+on the bridge. So labs may use any address, also one that another lab or the machine itself has.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from netaddr import IPNetwork, IPSet
+
+from ipsecctl.errors import LabError
 from ipsecctl.lab.wiring import Lab, Link, Node, Role
 
 __all__ = [
@@ -20,6 +24,7 @@ __all__ = [
     "LABEL_NODE",
     "LABEL_ROLE",
     "bridge_name",
+    "choose_subnets",
     "document",
     "network_name",
     "project_name",
@@ -33,6 +38,9 @@ LABEL_LINK = "org.ipsecctl.link"
 LABEL_DIGEST = "org.ipsecctl.digest"
 
 _DEEPEST_HOSTNAME = 63
+# For tests of network equipment (RFC 2544, RFC 6890): in no one's network. 2,048 links of up to 61 nodes.
+_SUBNETS = IPNetwork("198.18.0.0/15")
+_SUBNET_LENGTH = 26
 
 
 def project_name(lab: str) -> str:
@@ -50,12 +58,32 @@ def bridge_name(lab: str, link: str) -> str:
     return "ipl" + hashlib.sha256(f"{lab} {link}".encode()).hexdigest()[:12]
 
 
-def document(lab: Lab, image: str, digest: str = "") -> dict[str, Any]:
-    """Return the Compose document of a lab; ``digest`` labels containers with what they were made from."""
+def choose_subnets(lab: Lab, taken: Iterable[IPNetwork]) -> dict[str, IPNetwork]:
+    """Return a subnet for Docker's own use for each link, apart from those that are ``taken``.
+
+    Docker's own pools have about thirty networks, which three labs use up. Where the search begins depends on
+    the lab's name, so that two labs that come up at once do not choose the same. Raises ``LabError`` when
+    none is left.
+    """
+    blocks = list(_SUBNETS.subnet(_SUBNET_LENGTH))
+    start = int(hashlib.sha256(lab.name.encode()).hexdigest(), 16) % len(blocks)
+    busy = IPSet(taken)
+    free = (block for block in blocks[start:] + blocks[:start] if busy.isdisjoint(IPSet([block])))
+    chosen = dict(zip((link.name for link in lab.links), free, strict=False))
+    if len(chosen) < len(lab.links):
+        raise LabError(f"Docker's networks fill {_SUBNETS}", "Take down labs that are not needed.")
+    return chosen
+
+
+def document(lab: Lab, image: str, subnets: Mapping[str, IPNetwork], digest: str = "") -> dict[str, Any]:
+    """Return the Compose document of a lab.
+
+    ``subnets`` has one for each link, by name; ``digest`` labels containers with what they were made from.
+    """
     return {
         "name": project_name(lab.name),
         "services": {node.name: _service(lab, node, image, digest) for node in lab.nodes},
-        "networks": {link.name: _network(lab, link) for link in lab.links},
+        "networks": {link.name: _network(lab, link, subnets[link.name]) for link in lab.links},
     }
 
 
@@ -89,10 +117,11 @@ def _service(lab: Lab, node: Node, image: str, digest: str) -> dict[str, Any]:
     }
 
 
-def _network(lab: Lab, link: Link) -> dict[str, Any]:
+def _network(lab: Lab, link: Link, subnet: IPNetwork) -> dict[str, Any]:
     return {
         "name": network_name(lab.name, link.name),
         "driver": "bridge",
+        "ipam": {"config": [{"subnet": str(subnet)}]},
         "driver_opts": {
             "com.docker.network.driver.mtu": str(link.mtu),
             "com.docker.network.bridge.name": bridge_name(lab.name, link.name),

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ipsecctl.errors import LabError
 from ipsecctl.gateway.handle import Completed
 from ipsecctl.lab import docker
-from ipsecctl.lab.compose import document, network_name
+from ipsecctl.lab.compose import choose_subnets, document, network_name
 from ipsecctl.lab.credentials import make_missing
 from ipsecctl.lab.files import node_files
 from ipsecctl.lab.firewall import machine_rules, no_machine_rules
@@ -29,7 +30,7 @@ from ipsecctl.lab.observe import LabStatus, NodeStatus, look, node_status, shell
 from ipsecctl.lab.script import LOOK, check, configure
 from ipsecctl.lab.wiring import Lab, Node
 
-__all__ = ["IMAGE", "Removed", "Up", "bring_up", "image_name", "take_down"]
+__all__ = ["IMAGE", "Removed", "Up", "bring_up", "compose_document", "furnish", "image_name", "take_down"]
 
 IMAGE = "ipsecctl-lab:latest"
 """The image of every node, unless ``IPSECCTL_LAB_IMAGE`` names another."""
@@ -81,13 +82,11 @@ async def bring_up(lab: Lab, *, recreate: bool = False, say: Callable[[str], Non
         digest = _digest(lab, image)
         if not recreate and (standing := await _standing(lab, digest)):
             return Up(standing, False, (), time.monotonic() - began)
-        made = make_missing(lab.topology)
         try:
             await _clear(lab.name, settled=1)
-            await _prepare_machine(lab, image, say)
-            await docker.compose_up(lab.name, document(lab, image, digest))
-            nodes = await _configure_all(lab)
-            await _check_all(lab)
+            subnets = choose_subnets(lab, await docker.subnets())
+            await docker.compose_up(lab.name, document(lab, image, subnets, digest))
+            nodes, made = await _furnish(lab, image, say)
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError):
                 say(f"interrupted: removing lab {lab.name}")
@@ -95,6 +94,31 @@ async def bring_up(lab: Lab, *, recreate: bool = False, say: Callable[[str], Non
             await docker.machine_nft(lab.name, image, no_machine_rules(lab.name))
             raise
     return Up(LabStatus(lab.name, nodes), True, made, time.monotonic() - began)
+
+
+async def compose_document(lab: Lab) -> dict[str, Any]:
+    """Return a lab's Compose document, for those who run Compose themselves; ``furnish`` does the rest."""
+    image = await docker.image_id(image_name())
+    subnets = choose_subnets(lab, await docker.subnets())
+    return document(lab, image, subnets, _digest(lab, image))
+
+
+async def furnish(lab: Lab, *, say: Callable[[str], None] = _silent) -> LabStatus:
+    """Make containers that run, and that nothing was done to yet, the nodes of a lab; raises ``LabError``."""
+    with _alone(lab.name):
+        nodes, _ = await _furnish(lab, await docker.image_id(image_name()), say)
+    return LabStatus(lab.name, nodes)
+
+
+async def _furnish(
+    lab: Lab, image: str, say: Callable[[str], None]
+) -> tuple[tuple[NodeStatus, ...], tuple[Path, ...]]:
+    """Make containers nodes; returns what each then is, and the credentials that had to be made."""
+    made = make_missing(lab.topology)
+    await _prepare_machine(lab, image, say)
+    nodes = await _configure_all(lab)
+    await _check_all(lab)
+    return nodes, made
 
 
 async def _standing(lab: Lab, digest: str) -> LabStatus | None:
@@ -118,7 +142,7 @@ async def _standing(lab: Lab, digest: str) -> LabStatus | None:
 
 def _digest(lab: Lab, image: str) -> str:
     """Return a digest of all that a lab is made from, the content of its files included, secrets not."""
-    told = hashlib.sha256(json.dumps(document(lab, image)).encode())
+    told = hashlib.sha256(json.dumps(document(lab, image, choose_subnets(lab, ()))).encode())
     for node in lab.nodes:
         told.update(configure(lab, node, defaultdict(str), {}).encode())
         for _, name in node.files:

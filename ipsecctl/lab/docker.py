@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from netaddr import IPNetwork
+
 from ipsecctl.errors import LabError
 from ipsecctl.gateway import process
 from ipsecctl.gateway.handle import Completed
@@ -25,16 +27,12 @@ __all__ = [
     "networks",
     "remove_containers",
     "remove_networks",
+    "subnets",
 ]
 
 _QUICK_S = 20.0
 _UP_S = 180.0
 _PARALLEL = 8
-_POOL_REMEDY = (
-    "Every link of a lab is a Docker network. Take down labs that are not needed (ipsecctl lab status), "
-    "remove unused networks (docker network prune), or let Docker have more: in /etc/docker/daemon.json "
-    '{"default-address-pools": [{"base": "172.16.0.0/12", "size": 24}]}, then restart it.'
-)
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -88,8 +86,8 @@ def _meaning(failed: Completed) -> LabError:
         return LabError("Docker Engine is not running", _setup("It starts one"))
     if "is not a docker command" in said or "unknown shorthand flag" in said or "unknown flag" in said:
         return LabError("Docker has no Compose v2 here", _setup("It installs what is missing"))
-    if "available, non-overlapping" in said or "fully subnetted" in said:
-        return LabError("Docker has no address range left for another network", _POOL_REMEDY)
+    if "Pool overlaps" in said:
+        return LabError("Docker gave the lab's address range to someone else meanwhile", "Try again.")
     return LabError(f"docker: {failed.error}")
 
 
@@ -117,6 +115,16 @@ async def containers(lab: str | None = None) -> tuple[Container, ...]:
 async def networks(lab: str | None = None) -> tuple[str, ...]:
     """Return the ids of the networks of one lab or of all."""
     return tuple((await _ask("network", "ls", "--quiet", *_filter(lab))).split())
+
+
+async def subnets() -> tuple[IPNetwork, ...]:
+    """Return the IPv4 subnets of all Docker networks of this machine."""
+    identities = (await _ask("network", "ls", "--quiet", "--filter", "driver=bridge")).split()
+    # One that goes while we look is no failure: docker tells of the others.
+    form = "{{range .IPAM.Config}}{{.Subnet}} {{end}}"
+    listing = await _docker(["network", "inspect", "--format", form, *identities])
+    found = (IPNetwork(subnet) for subnet in listing.stdout.decode().split())
+    return tuple(subnet for subnet in found if subnet.version == 4)
 
 
 def _filter(lab: str | None) -> list[str]:

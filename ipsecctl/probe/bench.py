@@ -54,8 +54,7 @@ class Bench:
                     group.create_task(from_one_host(sender, mine))
 
     async def until(self, done: Callable[[], bool], limit_s: float) -> bool:
-        """Wait until ``done`` says so, looking again whenever something was heard; false after ``limit_s``
-        seconds."""
+        """Wait until ``done``, looking again whenever something was heard; false after ``limit_s``."""
         try:
             async with asyncio.timeout(limit_s):
                 while not done():
@@ -83,8 +82,9 @@ async def bench(paths: Iterable[Path], scene: Scene) -> AsyncIterator[Bench]:
     gateways = {name for path in used for name in (path.sender, path.receiver)} & scene.links.keys()
     taps: set[Tap] = {host.tap for host in hosts} | {t for name in gateways for t in scene.links[name].taps}
     token = secrets.token_bytes(TOKEN_BYTES)
-    # scapy takes half a second to import, in which the captures start.
-    importing = asyncio.create_task(asyncio.to_thread(import_module, "ipsecctl.probe.craft"))
-    async with senders(hosts) as sending, captures(taps, token) as listening:
-        await importing
+    async with senders(hosts) as sending, captures() as listening:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(listening.start(taps, token))
+            # scapy takes half a second to import, in which the captures start.
+            group.create_task(asyncio.to_thread(import_module, "ipsecctl.probe.craft"))
         yield Bench(token, listening, {host.node: sender for host, sender in sending.items()})

@@ -29,25 +29,25 @@ _DROPPED = re.compile(rb"(\d+) packets? dropped by (kernel|interface)")
 
 
 class Captures:
-    """Running captures; ``changed`` is set whenever one of them has heard something."""
+    """Captures at many taps; ``changed`` is set whenever one of them has heard something."""
 
-    def __init__(self) -> None:
+    def __init__(self, stack: AsyncExitStack) -> None:
         self.recordings: dict[Tap, Recording] = {}
         self.changed = asyncio.Event()
         self._running: list[_Capture] = []
+        self._stack = stack
 
-    async def start(self, taps: Iterable[Tap], token: bytes, stack: AsyncExitStack) -> None:
-        """Start listening at every tap and return when all of them do, or have said why not."""
+    async def start(self, taps: Iterable[Tap], token: bytes) -> None:
+        """Listen at every tap for packets with ``token``; return when all listen, or have said why not.
 
-        async def begin(tap: Tap) -> None:
-            capture = _Capture(self.recordings[tap], self.changed)
-            self._running.append(capture)
-            await capture.start(stack)
-
+        A tap where nobody can listen raises nothing: its recording has ``trouble``.
+        """
         async with asyncio.TaskGroup() as group:
             for tap in sorted(set(taps)):
                 self.recordings[tap] = Recording(tap, token)
-                group.create_task(begin(tap))
+                capture = _Capture(self.recordings[tap], self.changed)
+                self._running.append(capture)
+                group.create_task(capture.start(self._stack))
 
     async def stop(self) -> None:
         """End every capture and wait for the rest of its packets and for its count of losses."""
@@ -57,15 +57,10 @@ class Captures:
 
 
 @asynccontextmanager
-async def captures(taps: Iterable[Tap], token: bytes) -> AsyncIterator[Captures]:
-    """Listen at ``taps`` for packets that may carry ``token``; on leaving nothing runs any more.
-
-    A tap where nobody can listen raises nothing: its recording has ``trouble``.
-    """
+async def captures() -> AsyncIterator[Captures]:
+    """Be ready to capture; on leaving nothing runs any more."""
     async with AsyncExitStack() as stack:
-        running = Captures()
-        await running.start(taps, token, stack)
-        yield running
+        yield Captures(stack)
 
 
 class _Capture:

@@ -90,8 +90,7 @@ def _arrives(path: Path, evidence: Evidence) -> Finding:
 
 
 def _no_clear(path: Path, evidence: Evidence) -> Finding:
-    """No mark, and no packet between the tunnel's prefixes, is on the WAN in clear, while the ESP that
-    carries it is."""
+    """Neither a mark nor a packet of this way is on the WAN in clear, while ESP that can carry it is."""
     serials = frozenset(p.serial for p in evidence.probes if p.path == path)
     looked_at = sum(len(recording.packets) for recording in evidence.wan)
     if found := leaks(evidence, serials, [(path.source_prefix, path.destination_prefix)]):

@@ -98,8 +98,7 @@ def _segment(probe: Probe) -> Any:
 
 
 def _ports(probe: Probe) -> tuple[int, int]:
-    """The flow's own ports where it has some, so that its selectors match; else one of our own, and
-    discard."""
+    """Return the flow's own ports where it has some, so that its selectors match; else our own."""
     path = probe.path
     first, number = _EPHEMERAL
     own = first + probe.serial % number

@@ -17,8 +17,7 @@ _WORDS = {Encapsulation.NATIVE: "protocol 50", Encapsulation.UDP: f"UDP {NAT_T_P
 
 
 def esp_of(path: Path, evidence: Evidence) -> list[EspSeen]:
-    """Return the ESP packets on the WAN that belong to a path, by the SPIs of the SAs that it uses at either
-    end."""
+    """Return the ESP packets on the WAN that belong to a path, by the SPIs that it uses at either end."""
     spis = _spis_out(path, evidence) | _spis_in(path, evidence)
     return [seen for seen in evidence.esp if seen.esp.spi in spis]
 

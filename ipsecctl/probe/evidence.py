@@ -170,8 +170,10 @@ class Evidence:
         return frozenset(whole.values())
 
     def outer_pair(self, path: Path, tap: Tap) -> OuterPair:
-        """Return the outer addresses that this path's ESP must have at a tap on the WAN: the topology's where
-        it states them, else what charon at the other end sees."""
+        """Return the outer addresses that this path's ESP must have at a tap on the WAN.
+
+        They are the topology's where it states them, else those that charon at the other end sees.
+        """
         sender, receiver = self._end(path.sender), self._end(path.receiver)
         source, destination = self._outside(sender, receiver), self._outside(receiver, sender)
         if tap == self.links[path.sender].near:
@@ -206,8 +208,7 @@ class Evidence:
         return {(sa.spi_in, sa.spi_out): sa for view in views if view for sa in view.carrying(path)}
 
     def growth(self, gateway: str, path: Path, counter: str) -> int:
-        """Return by how many packets the SAs of a path grew at one end; ``counter`` is ``packets_in`` or
-        ``packets_out``."""
+        """Return by how many packets a path's SAs grew at one end, by ``packets_in`` or ``packets_out``."""
         counts: defaultdict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
         for index, views in enumerate((self.before, self.after)):
             view = views.get(gateway)
@@ -216,8 +217,7 @@ class Evidence:
         return sum(max(0, later - earlier) for earlier, later in counts.values())
 
     def known_spis(self, path: Path) -> frozenset[int]:
-        """Return the SPIs of everything that the sender sends and the receiver receives, whatever the
-        connection."""
+        """Return the SPIs of all that the sender sends and the receiver receives, of any connection."""
         spis: frozenset[int] = frozenset()
         for views in (self.before, self.after):
             sender, receiver = views.get(path.sender), views.get(path.receiver)

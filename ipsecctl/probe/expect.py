@@ -19,8 +19,7 @@ _TCP_AND_IP_BYTES = {4: 40, 6: 60}
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is computed for a tunnel: ``inner_mtu`` in bytes of inner packet, and ``because`` where it comes
-    from."""
+    """What is computed for a tunnel: ``inner_mtu`` in bytes, and ``because``, where it comes from."""
 
     inner_mtu: int
     because: str
@@ -52,8 +51,7 @@ def expected(
 
 
 def esp_bytes(inner_bytes: int, suite: EspSuite) -> int:
-    """Return the length of ESP, SPI to ICV, that carries an inner packet (RFC 4303 section 2, no TFC
-    padding)."""
+    """Return the length of ESP, SPI to ICV, that carries an inner packet (RFC 4303 section 2)."""
     blocks = -(-(inner_bytes + 2) // suite.alignment_bytes)
     return 8 + suite.iv_bytes + blocks * suite.alignment_bytes + suite.icv_bytes
 

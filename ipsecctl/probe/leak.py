@@ -84,8 +84,7 @@ class LeakWatch:
         return self._report
 
     async def send(self, used: Sequence[Path], interval_s: float) -> None:
-        """Send one marked packet after another, the paths and their kinds of traffic in turn, until
-        cancelled."""
+        """Send one marked packet after another, paths and kinds of traffic in turn, until cancelled."""
         for path, kind in cycle([(each, kind) for each in used for kind in kinds(each)]):
             await self._bench.send([Probe(next(self._bench.serials), path, kind, Purpose.ARRIVES)])
             await asyncio.sleep(interval_s)

@@ -26,8 +26,7 @@ def mark(token: bytes, serial: int) -> bytes:
 
 
 class Heard(NamedTuple):
-    """A packet at a tap; ``packet`` is ``None`` when it was no IP, ``serial`` when it carries no mark in
-    clear."""
+    """A packet at a tap; ``packet`` is ``None`` when it was no IP, ``serial`` when it bears no mark."""
 
     time_ns: int
     packet: IpPacket | None

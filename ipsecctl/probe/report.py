@@ -130,8 +130,7 @@ def together(outcomes: Iterable[Outcome]) -> Outcome:
 
 
 def exit_status(reports: Iterable[TunnelReport]) -> int:
-    """Return 0 when everything holds, 1 when something fails, 3 when nothing fails but something could not
-    run."""
+    """Return 0 when all holds, 1 when something fails, 3 when nothing does but something could not run."""
     worst = together(report.outcome for report in reports)
     return {Outcome.HOLDS: 0, Outcome.FAILS: 1, Outcome.COULD_NOT_RUN: 3}[worst]
 

@@ -59,8 +59,7 @@ class WanLink:
 
     @classmethod
     def between(cls, gateway: tuple[str, str, str], internet: tuple[str, str, str]) -> WanLink:
-        """Make the link of two interfaces, each (node, container, interface); the gateway's node has its
-        name."""
+        """Make the link of two interfaces, each (node, container, interface)."""
         return cls(gateway[0], Tap(*gateway, leaving=True), Tap(*internet))
 
     @property

@@ -22,8 +22,7 @@ _UDP_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """What became of one size: whether it passed whole, inside and outside; ``answer`` is the ICMP that came
-    back."""
+    """What became of one size: whether it passed whole; ``answer`` is the ICMP that came back."""
 
     size_bytes: int
     arrived: bool
@@ -49,8 +48,7 @@ def settled(path: Path, expected: int, evidence: Evidence) -> bool:
 
 
 def next_sizes(low: int, high: int) -> list[int]:
-    """Return the sizes to try between ``low``, which passes, and ``high``, which does not; none when they
-    touch."""
+    """Return the sizes to try between ``low``, which passes, and ``high``, which does not."""
     gap = high - low
     steps = min(_STEPS, gap - 1)
     return sorted({low + gap * step // (steps + 1) for step in range(1, steps + 1)} - {low, high})

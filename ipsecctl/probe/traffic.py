@@ -25,8 +25,7 @@ OFFERED_MSS = {4: 1460, 6: 1440}
 
 
 class Kind(StrEnum):
-    """What a probe looks like: an echo request, a datagram, a SYN, a SYN-ACK, or bare payload of another
-    protocol."""
+    """What a probe looks like: echo request, datagram, SYN, SYN-ACK, or payload of another protocol."""
 
     ICMP = "icmp"
     UDP = "udp"
@@ -99,8 +98,7 @@ class Probe:
 
 
 def kinds(path: Path) -> tuple[Kind, ...]:
-    """Return the kinds of traffic that a path's flow allows; empty when it has none in this address
-    family."""
+    """Return the kinds of traffic that a path's flow allows; none where its protocol is not of the family."""
     if path.protocol is None:
         return Kind.ICMP, Kind.UDP, Kind.TCP
     if path.protocol in (1, 58) and path.protocol not in _PROTOCOLS[path.family]:
@@ -172,8 +170,7 @@ def _host_in(end: FlowEnd, hosts: Sequence[Host]) -> tuple[Host, IPAddress] | No
 
 
 def steady_probes(path: Path, serials: Iterator[int]) -> tuple[Probe, ...]:
-    """Return the small probes of a path: three of each kind that it allows, and a SYN and a SYN-ACK for the
-    MSS."""
+    """Return the small probes of a path: three of each kind, and a SYN and a SYN-ACK for the MSS."""
     allowed = kinds(path)
     small = [Probe(next(serials), path, kind, Purpose.ARRIVES) for kind in allowed for _ in range(_COPIES)]
     if Kind.TCP in allowed:

@@ -51,8 +51,7 @@ _TEMPLATES = (
 
 @dataclass(frozen=True, order=True, slots=True)
 class RenderedFile:
-    """A file as it must lie on a gateway: absolute path, content, permission bits. Its ``repr`` shows no
-    content."""
+    """A file as it must lie on a gateway: absolute path, content (not in its ``repr``), permission bits."""
 
     path: str
     content: bytes = field(repr=False)
@@ -96,8 +95,7 @@ def template_values(state: GatewayState, secrets: Mapping[SecretRef, SupportsByt
 
 @cache
 def template_environment() -> Environment:
-    """Return the environment of ``templates/``: undefined names are errors, filters are those of
-    ``quoting``."""
+    """Return the environment of ``templates/``: undefined names are errors, the filters are ours."""
     environment = Environment(
         loader=FileSystemLoader(resource_dir("templates")),
         undefined=StrictUndefined,

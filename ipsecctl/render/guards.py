@@ -65,20 +65,17 @@ def guard_sets(rules: Iterable[FirewallRule]) -> tuple[GuardSet, ...]:
 def _elements(family: int, remotes_of: dict[Span, set[Span]]) -> tuple[str, ...]:
     spans_of = {local: _merged(remotes) for local, remotes in remotes_of.items()}
     elements: list[str] = []
-    for local in sorted(spans_of):
+    around: list[Span] = []  # the local spans that contain the present one
+    for local in sorted(spans_of, key=lambda span: (span[0], -span[1])):
+        while around and around[-1][1] < local[0]:
+            around.pop()
         remotes = spans_of[local]
-        for wider in _wider(local, spans_of):
+        for wider in around:
             remotes = _without(remotes, spans_of[wider])
         source = _text(family, local)
         elements.extend(f"{source} . {_text(family, remote)}" for remote in remotes)
+        around.append(local)
     return tuple(elements)
-
-
-def _wider(local: Span, among: Iterable[Span]) -> list[Span]:
-    """Return the spans that properly contain ``local``. A gateway has few local prefixes, so this may look at
-    all."""
-    first, last = local
-    return [span for span in among if span[0] <= first and last <= span[1] and span != local]
 
 
 def _span(prefix: IPNetwork) -> Span:
@@ -99,8 +96,7 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
 
 
 def _without(spans: list[Span], holes: list[Span]) -> list[Span]:
-    """Return what is left of ``spans`` outside ``holes``; both are sorted and without overlap, and so is the
-    result."""
+    """Return what of ``spans`` is outside ``holes``: all are sorted and free of overlap."""
     left: list[Span] = []
     start = 0
     for first, last in spans:

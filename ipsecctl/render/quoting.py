@@ -1,5 +1,4 @@
-"""Filters for templates: each lets through only what its place in a file can hold, and refuses everything
-else.
+"""Filters for templates: each lets through only what its place in a file can hold, and refuses the rest.
 
 What charon's settings files can hold (strongSwan's settings_lexer.l): section names end at white space and at
 ``# { } : . , = "``, and one that reads ``include`` would be taken for the directive. An unquoted value ends
@@ -24,13 +23,19 @@ from ipsecctl.errors import CannotQuote
 __all__ = [
     "FILTERS",
     "bare",
+    "checked_identity",
+    "decimal",
+    "elements",
+    "file_name",
     "identity",
     "listed",
     "number",
+    "prefix",
     "quoted",
     "seconds",
     "secret",
     "selector",
+    "selectors",
     "yes_no",
 ]
 
@@ -67,9 +72,9 @@ def quoted(value: str) -> str:
 def identity(value: str) -> str:
     """Return an IKE identity as a string in double quotes.
 
-    Raises ``CannotQuote`` for what charon refuses or cuts (other than printable ASCII, over 255 characters), and
-    for what it takes as a pattern that several peers match (identification.c): ``%any``, wildcards, address
-    blocks, regular expressions.
+    Raises ``CannotQuote`` for what charon refuses or cuts (other than printable ASCII, over 255 characters),
+    and for what it takes as a pattern that several peers match (identification.c): ``%any``, wildcards,
+    address blocks, regular expressions.
     """
     return quoted(checked_identity(value))
 

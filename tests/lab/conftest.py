@@ -1,7 +1,7 @@
 """Labs as fixtures: pytest-docker runs the Compose project of a lab, ipsecctl makes the containers its nodes.
 
-Each example topology has a lab, called ``test-NAME`` here, so that a lab somebody works in is left alone. A lab is
-up once a session; tests of one lab run on one worker (``--dist loadgroup``).
+Each example topology has a lab, called ``test-NAME`` here, so that a lab somebody works in is left alone. A
+lab is up once a session; tests of one lab run on one worker (``--dist loadgroup``).
 """
 
 from __future__ import annotations
@@ -78,7 +78,11 @@ class RunningLab:
 @pytest.fixture(scope="session")
 def docker() -> None:
     """End the whole run, with what to do, when there is no usable Docker: lab tests are never skipped."""
-    for command in (["docker", "info"], ["docker", "compose", "version"], ["docker", "image", "inspect", labs.IMAGE]):
+    for command in (
+        ["docker", "info"],
+        ["docker", "compose", "version"],
+        ["docker", "image", "inspect", labs.image_name()],
+    ):
         try:
             usable = subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
         except (OSError, subprocess.TimeoutExpired):
@@ -89,7 +93,10 @@ def docker() -> None:
 
 @pytest.fixture(scope="session", params=[pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in EXAMPLES])
 def running(
-    request: pytest.FixtureRequest, docker: None, docker_compose_command: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    docker: None,
+    docker_compose_command: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningLab]:
     """An example's lab, up, with nothing applied yet."""
     with lab_up(labs.load(request.param), docker_compose_command, tmp_path_factory.mktemp("compose")) as lab:
@@ -109,10 +116,12 @@ def lab_up(lab: Lab, compose_command: str, scratch: Path) -> Iterator[RunningLab
     lab = lab.called(f"test-{lab.name}")
     labs.down(lab.name)  # what a run that was killed may have left
     file = scratch / "compose.json"
-    file.write_text(json.dumps(labs.compose_document(lab)))
+    file.write_text(json.dumps(labs.complete(labs.compose_document(lab))))
     start = ["up --detach --no-build --pull never"]
     try:
-        with get_docker_services(compose_command, str(file), labs.project_name(lab.name), start, ["down --volumes"]):
+        with get_docker_services(
+            compose_command, str(file), labs.project_name(lab.name), start, ["down --volumes"]
+        ):
             labs.complete(labs.furnish(lab))
             yield RunningLab(lab)
     finally:

@@ -42,14 +42,9 @@ def complaining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             "labs/setup",
         ),
         (
-            "could not find an available, non-overlapping IPv4 address pool among the defaults to assign",
-            "Docker has no address range left",
-            "default-address-pools",
-        ),
-        (
-            "all predefined address pools have been fully subnetted",
-            "Docker has no address range left",
-            "lab status",
+            "Error response from daemon: Pool overlaps with other one on this address space",
+            "Docker gave the lab's address range to someone else",
+            "Try again",
         ),
         (
             "Error response from daemon: something else",

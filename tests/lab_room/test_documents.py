@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 
 import pytest
+from netaddr import IPNetwork
 
 from ipsecctl.errors import LabError
 from ipsecctl.lab import GraphFormat, draw, load
-from ipsecctl.lab.compose import document
+from ipsecctl.lab.compose import choose_subnets, document
 from ipsecctl.lab.firewall import internet_rules, machine_rules, nat_rules
 from ipsecctl.lab.script import check, configure, read_look
 
@@ -56,20 +57,38 @@ def test_graph_for_documents(form: GraphFormat) -> None:
 
 
 def test_compose_document() -> None:
-    made = document(load("clinic-dc"), "ipsecctl-lab:latest", "0123456789abcdef")
+    lab = load("clinic-dc")
+    made = document(lab, "ipsecctl-lab:latest", choose_subnets(lab, ()), "0123456789abcdef")
     golden("clinic-dc.compose.json", json.dumps(made, indent=2) + "\n")
 
 
 def test_two_labs_share_no_name() -> None:
     lab = load("clinic-dc")
-    one, two = document(lab, "i"), document(lab.called("other"), "i")
+    one, two = (document(x, "i", choose_subnets(x, ())) for x in (lab, lab.called("other")))
 
     def names(made: dict) -> set[str]:
         bridges = {n["driver_opts"]["com.docker.network.bridge.name"] for n in made["networks"].values()}
         networks = {n["name"] for n in made["networks"].values()}
-        return {made["name"]} | bridges | networks | {s["container_name"] for s in made["services"].values()}
+        subnets = {n["ipam"]["config"][0]["subnet"] for n in made["networks"].values()}
+        return (
+            {made["name"]}
+            | bridges
+            | networks
+            | subnets
+            | {s["container_name"] for s in made["services"].values()}
+        )
 
     assert not names(one) & names(two)
+
+
+def test_subnets_of_others_are_left_alone() -> None:
+    lab = load("clinic-dc")
+    first = choose_subnets(lab, ())
+    second = choose_subnets(lab, [*first.values(), IPNetwork("10.0.0.0/8")])
+    assert not set(first.values()) & set(second.values())
+    assert list(second) == [link.name for link in lab.links]
+    with pytest.raises(LabError):
+        choose_subnets(lab, [IPNetwork("198.18.0.0/15")])
 
 
 def test_scripts() -> None:

@@ -18,8 +18,7 @@ _ECHOES_V6 = frozenset({128, 129})
 
 
 class IcmpMessage(NamedTuple):
-    """An ICMP or ICMPv6 message; ``rest`` are the four bytes behind the checksum, ``body`` what follows
-    them."""
+    """An ICMP or ICMPv6 message; ``rest`` is the four bytes behind the checksum, ``body`` what follows."""
 
     version: int
     type: int
@@ -52,8 +51,7 @@ class IcmpMessage(NamedTuple):
 
 
 def parse_icmp(version: int, payload: bytes) -> IcmpMessage | None:
-    """Read the payload of protocol 1 (``version`` 4) or 58 (``version`` 6); ``None`` when its header is not
-    there."""
+    """Read the payload of protocol 1 (``version`` 4) or 58 (6); ``None`` when its header is not there."""
     if len(payload) < 8:
         return None
     kind, code, _, rest = _HEADER.unpack_from(payload)

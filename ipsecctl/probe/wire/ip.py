@@ -53,8 +53,7 @@ class IpPacket(NamedTuple):
 
 
 def parse_ip(packet: bytes) -> IpPacket | None:
-    """Read an IPv4 or IPv6 packet, whole or cut; ``None`` when its headers are not there or cannot be
-    true."""
+    """Read an IPv4 or IPv6 packet, whole or cut; ``None`` when its headers are missing or cannot be true."""
     if not packet:
         return None
     version = packet[0] >> 4

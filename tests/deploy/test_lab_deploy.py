@@ -1,0 +1,233 @@
+"""Plan, apply and status against real charon: the tests run in this order on one pair of gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciRefused
+from ipsecctl.gateway import Container, NewFile, look, observe, write_files
+
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("deploy-pair")]
+
+FOREIGN = """connections { foreign { version = 2
+ remote_addrs = 192.0.2.99
+ local { auth = psk }
+ remote { auth = psk }
+ children { f { remote_ts = 10.99.0.0/24 } } } }
+"""
+
+
+def ipsecctl(*argv, status=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "ipsecctl", *argv], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def apply(pair, profile="modern", status=0, wait="15"):
+    out = ipsecctl("apply", pair.topology(profile), "--wait", wait, "--json", status=status)
+    return json.loads(out)
+
+
+def plan(pair, profile="modern"):
+    out = ipsecctl("plan", pair.topology(profile), "--json")
+    return {(c["kind"], c["part"], c["gateway"], c["name"]) for c in json.loads(out)["changes"]}
+
+
+def verdict(pair, *options, status=0):
+    out = ipsecctl("status", pair.topology(), "--json", *options, status=status)
+    (tunnel,) = json.loads(out)["tunnels"]
+    return tunnel["verdict"], tunnel["causes"]
+
+
+def ping(pair):
+    pair.on("a", "ping", "-c", "2", "-i", "0.2", "-W", "2", "-I", "10.1.0.1", "10.2.0.1")
+
+
+def test_vici_with_a_real_charon(pair):
+    async def main():
+        async with Container("a", pair.container("a")).vici() as client:
+            version = await client.command("version")
+            assert version["daemon"].startswith("charon")
+            assert "plugins" in await client.command("stats")
+            conn = {
+                "version": "2",
+                "remote_addrs": ["192.0.2.7"],
+                "children": {"v": {"local_ts": ["10.9.0.0/24"]}},
+            }
+            await client.command("load-conn", {"v": conn})
+            (listed,) = await client.stream("list-conns", "list-conn")
+            assert listed["v"]["remote_addrs"] == ["192.0.2.7"]
+            await client.command("unload-conn", {"name": "v"})
+            with pytest.raises(ViciRefused, match="not found"):
+                await client.command("unload-conn", {"name": "v"})
+            with pytest.raises(ViciRefused, match="does not know"):
+                await client.command("no-such-command")
+            assert await client.stream("list-conns", "list-conn") == []
+
+    asyncio.run(main())
+
+
+def test_files_are_written_whole_with_their_mode_and_removed(pair):
+    handle = Container("a", pair.container("a"))
+    secret, public = "/etc/ipsecctl/test dir/secret", "/etc/ipsecctl/public"
+    files = [NewFile(secret, b"\x00secret\xff", 0o600), NewFile(public, b"x" * 200_000, 0o644)]
+    asyncio.run(write_files(handle, files))
+    assert pair.on("a", "stat", "-c", "%a %U %s", secret) == "600 root 8"
+    assert pair.on("a", "stat", "-c", "%a %U %s", public) == "644 root 200000"
+    seen = asyncio.run(observe(handle)).facts.files
+    assert (seen[secret].mode, seen[public].mode) == (0o600, 0o644)
+    asyncio.run(write_files(handle, [], [secret, public]))
+    assert not asyncio.run(observe(handle)).facts.files
+    with pytest.raises(ApplyFailed, match="cannot be written"):
+        asyncio.run(write_files(handle, [NewFile("/proc/no/such", b"", 0o644)]))
+    assert pair.on("a", "sh", "-c", "ls -A /var/lib/ipsecctl") == ""
+
+
+def test_first_apply_and_then_nothing_to_do(pair):
+    assert all(kind in ("create", "change") for kind, *_ in plan(pair))
+    first = apply(pair)
+    assert [t["verdict"] for t in first["tunnels"]] == ["up"]
+    assert plan(pair) == set()
+    second = apply(pair)
+    assert second["nothing_to_do"]
+    assert verdict(pair) == ("up", [])
+    ping(pair)
+    ipsecctl("plan", pair.topology(), "--detailed-exitcode")
+
+
+def test_secrets_are_for_their_owner_only(pair):
+    psk = (pair.directory / "t.psk").read_text()
+    mode = pair.on("a", "stat", "-c", "%a", "/etc/swanctl/conf.d/ipsecctl-secrets.conf")
+    record = pair.on("a", "cat", "/var/lib/ipsecctl/applied.json")
+    assert (mode, psk in record) == ("600", False)
+    assert (
+        pair.on("a", "stat", "-c", "%a", "/var/lib/ipsecctl", "/var/lib/ipsecctl/applied.json") == "700\n600"
+    )
+    assert psk not in ipsecctl("plan", pair.topology("nist-800-77"), "--json", "--wide")
+
+
+def test_anothers_connection_survives_and_one_in_our_place_is_a_conflict(pair):
+    pair.on("b", "sh", "-c", "cat /etc/swanctl/conf.d/ipsecctl.conf - > /tmp/all.conf", stdin=FOREIGN)
+    pair.on("b", "swanctl", "--load-conns", "--file", "/tmp/all.conf")
+    apply(pair, "nist-800-77")
+    assert "foreign:" in pair.on("b", "swanctl", "--list-conns")
+    ping(pair)
+    pair.psk("foreign")
+    out = ipsecctl("plan", pair.topology("nist-800-77", "foreign"), "--json", status=1)
+    conflicts = [c["summary"] for g in json.loads(out)["gateways"] for c in g["conflicts"]]
+    assert conflicts == ["b: charon has a connection 'foreign' that ipsecctl did not load"]
+    apply(pair)
+
+
+def test_drift_is_found_named_and_mended(pair):
+    pair.on("a", "sh", "-c", "echo '# x' >>/etc/swanctl/conf.d/ipsecctl.conf")
+    pair.on("a", "nft", "delete", "table", "inet", "ipsecctl")
+    pair.on("b", "chmod", "644", "/etc/swanctl/conf.d/ipsecctl-secrets.conf")
+    pair.on("b", "nft", "add", "rule", "inet", "ipsecctl", "forward", "accept")
+    pair.on("b", "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0")
+    pair.on("b", "sh", "-c", "grep -v . /dev/null >/tmp/none; swanctl --load-conns --file /tmp/none || true")
+    found = plan(pair)
+    assert {
+        ("change", "file", "a", "/etc/swanctl/conf.d/ipsecctl.conf"),
+        ("create", "firewall", "a", "inet ipsecctl"),
+        ("change", "file", "b", "/etc/swanctl/conf.d/ipsecctl-secrets.conf"),
+        ("change", "firewall", "b", "inet ipsecctl"),
+        ("change", "sysctl", "b", "net.ipv4.conf.all.rp_filter"),
+        ("create", "connection", "b", "t"),
+    } <= found
+    apply(pair)
+    assert plan(pair) == set()
+    ping(pair)
+
+
+def test_a_connection_altered_with_swanctl_is_found(pair):
+    pair.on(
+        "b",
+        "sh",
+        "-c",
+        "sed 's/dpd_delay = .*/dpd_delay = 77s/' /etc/swanctl/conf.d/ipsecctl.conf >/tmp/x.conf",
+    )
+    pair.on("b", "swanctl", "--load-conns", "--file", "/tmp/x.conf")
+    assert plan(pair) == {("change", "connection", "b", "t")}
+    apply(pair)
+    assert plan(pair) == set()
+
+
+@pytest.mark.parametrize("gateway", ["a", "b"])
+def test_a_charon_that_died_is_named_and_after_its_return_apply_mends_it(pair, gateway):
+    pair.charon(gateway, "kill")
+    started = time.monotonic()
+    said, causes = verdict(pair, status=1)
+    assert time.monotonic() - started < 5
+    assert said == "down"
+    assert causes[0].startswith(f"{gateway}: charon is not running")
+    failed = apply(pair, status=1, wait="5")
+    assert [bool(g["error"]) for g in failed["gateways"]] == [gateway == "a", gateway == "b"]
+    pair.charon(gateway, "start")
+    assert verdict(pair, status=1)[0] == "degraded"
+    assert [t["verdict"] for t in apply(pair)["tunnels"]] == ["up"]
+    ping(pair)
+
+
+def test_a_charon_that_hangs_is_unknown_in_time(pair):
+    pair.on("b", "pkill", "-STOP", "charon-systemd")
+    try:
+        started = time.monotonic()
+        said, causes = verdict(pair, "--timeout", "1.5", status=3)
+        assert time.monotonic() - started < 4
+        assert said == "unknown"
+        assert "did not answer" in causes[0]
+        assert causes[1] == "as a sees it, it is up"
+        with pytest.raises(GatewayUnreachable) as hung:
+            asyncio.run(look(Container("b", pair.container("b")), timeout_s=0.5))
+        assert not hung.value.charon_down
+    finally:
+        pair.on("b", "pkill", "-CONT", "charon-systemd")
+    assert verdict(pair) == ("up", [])
+
+
+def test_a_wrong_psk_is_told_in_charons_own_words(pair):
+    apply(pair)
+    pair.on(
+        "b",
+        "sh",
+        "-c",
+        "sed 's/secret = 0s..../secret = 0sAAAA/' /etc/swanctl/conf.d/ipsecctl-secrets.conf >/tmp/s",
+    )
+    pair.on("b", "swanctl", "--load-creds", "--clear", "--file", "/tmp/s")
+    pair.on("a", "swanctl", "--terminate", "--ike", "t", "--force")
+    failed = apply(pair, status=1, wait="5")
+    assert any("AUTHENTICATION_FAILED" in cause for cause in failed["tunnels"][0]["causes"])
+    pair.on("b", "swanctl", "--load-creds", "--clear")
+    apply(pair)
+
+
+def test_what_is_no_longer_declared_is_removed_with_its_sas(pair):
+    pair.psk("u")
+    ipsecctl("apply", pair.topology(second="u"), "--wait", "0.5", status=1)
+    assert "u: #" in pair.on("b", "swanctl", "--list-sas")  # it calls somebody who does not answer
+    removed = {change for change in plan(pair) if change[0] == "remove"}
+    assert {("remove", "connection", "b", "u"), ("remove", "shared", "b", "ike-u")} <= removed
+    apply(pair)
+    assert "u: #" not in pair.on("b", "swanctl", "--list-sas")
+    assert "u:" not in pair.on("b", "swanctl", "--list-conns").split()
+    assert "10.3.0.0" not in pair.on("b", "ip", "route", "show", "table", "all")
+    assert plan(pair) == set()
+    ping(pair)
+
+
+def test_a_stopped_container_is_unreachable_and_hides_nothing(pair):
+    subprocess.run(["docker", "stop", "-t", "1", pair.container("a")], capture_output=True, check=True)
+    said, causes = verdict(pair, status=3)
+    assert said == "unknown"
+    assert causes[0].startswith("a cannot be reached: container")
+    failed = apply(pair, status=1, wait="5")
+    assert [bool(g["error"]) for g in failed["gateways"]] == [True, False]
