@@ -37,7 +37,7 @@ demo: $(VENV)/.run labs ## The main job, start to proof, in a lab
 demo-down: ## Remove all that `make demo` made and installed
 	@if [ -x $(BIN)/ipsecctl ]; then $(BIN)/ipsecctl lab down --all; fi
 	@labs/setup --down
-	rm -rf $(VENV) $(VENV)-wheel
+	rm -rf $(VENV) $(VENV)-wheel out/clinic-dc
 
 lint: $(VENV)/.dev ## Style, types, the import contract
 	$(BIN)/ruff check .

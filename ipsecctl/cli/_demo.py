@@ -9,25 +9,27 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ipsecctl.cli._view import paint
+from ipsecctl.cli._scene import scene_of
+from ipsecctl.cli._view import paint, wants_colour
 from ipsecctl.errors import LabError
-
-if TYPE_CHECKING:
-    from ipsecctl.topology import Topology
-
-_CHARON = ("/usr/lib/ipsecctl-lab/charon",)
-_OUTAGE_S = 1.5
+from ipsecctl.lab import Lab, known
+from ipsecctl.probe import Outcome, watch_while
 
 __all__ = ["Proof", "demo", "proofs_of_apply", "proofs_of_probe", "proofs_of_status"]
+
+_CHARON = "/usr/lib/ipsecctl-lab/charon"
+_OUTAGE_S = 1.5
+_PLAIN_WIDTH = 170
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """One row of the table: what is claimed, what was measured, and whether the one bears out the other."""
+    """One row of the table: what is claimed, what was computed or is wanted, what was measured."""
 
     claim: str
+    expected: str
     measured: str
     holds: bool
 
@@ -62,62 +64,66 @@ class _Shell:
         return [sys.executable, "-m", "ipsecctl", *args]
 
 
-def demo(name: str, topology: Path, out: Path) -> bool:
-    """Bring lab ``name`` up and prove ``topology`` in it; return whether every proof holds.
+def demo(lab: Lab, out: Path) -> bool:
+    """Bring a lab up and prove its topology in it; return whether every proof holds.
 
     Rendered files and the probe's report are left in ``out``. The lab stays up.
     """
-    from ipsecctl.cli._load import load_topology
-
     shell = _Shell()
-    file = str(topology)
-    report = out / "probe.json"
+    file, report = lab.topology.file, out / "probe.json"
+    # A lab that is called as its topology is where the topology says that its gateways are.
+    where = () if lab.name == lab.topology.name else ("--lab", lab.name)
+    place = lab.name if lab.name in known() else str(Path(lab.file).parent)
     out.mkdir(parents=True, exist_ok=True)
-    shell.run("lab", "up", name)
+    shell.run("lab", "up", place)
     shell.run("validate", file)
-    shell.run("render", file, "--out", str(out / "files"))
-    shell.run("plan", file)
-    shell.run("apply", file, "--yes")
-    again = shell.read("apply", file, "--json")
-    shell.run("status", file, statuses=(0, 1, 3))
-    status = shell.read("status", file, "--json")
-    shell.run("probe", "tunnel", file, "--all", "--report", str(report), statuses=(0, 1, 3))
+    shell.run("render", file, "--out", str(out / "files"), *_data_path(shell, lab))
+    shell.run("plan", file, *where)
+    shell.run("apply", file, "--yes", *where)
+    shell.run("apply", file, *where)
+    again = shell.read("apply", file, *where, "--json")
+    shell.run("status", file, *where, statuses=(0, 1, 3))
+    status = shell.read("status", file, *where, "--json")
+    shell.run("probe", "tunnel", file, "--all", "--report", str(report), *where, statuses=(0, 1, 3))
     probe = json.loads(report.read_text())
     rows = [*proofs_of_apply(again), *proofs_of_status(status), *proofs_of_probe(probe)]
-    rows += _leak_without_charon(shell, load_topology(topology, quiet=True))
+    rows += _without_charon(shell, lab, where)
     _print_table(rows, time.monotonic() - shell.began)
     return all(row.holds for row in rows)
+
+
+def _data_path(shell: _Shell, lab: Lab) -> list[str]:
+    """Return the option that tells ``render`` what ``datapath: auto`` is on this machine."""
+    (status,) = shell.read("lab", "status", lab.name, "--json")["labs"]
+    found = {node["data_path"] for node in status["nodes"] if node["role"] == "gateway"}
+    return ["--datapath", found.pop()] if len(found) == 1 else []
 
 
 def proofs_of_apply(again: dict[str, Any]) -> Iterator[Proof]:
     """A second apply finds nothing to do."""
     changes = sum(gateway["changes"] for gateway in again["gateways"])
-    yield Proof("a second apply changes nothing", f"{changes} changes", changes == 0)
+    yield Proof("a second apply changes nothing", "0 changes", f"{changes} changes", again["nothing_to_do"])
 
 
-def proofs_of_status(status: dict[str, Any]) -> Iterator[Proof]:
-    """Every tunnel is INSTALLED at both ends, with SPIs that match."""
-    up = [tunnel["name"] for tunnel in status["tunnels"] if tunnel["verdict"] == "up"]
+def proofs_of_status(status: dict[str, Any], claim: str = "up at both ends, SPIs matched") -> Iterator[Proof]:
+    """Every tunnel is INSTALLED at both ends, with SPIs that match crosswise."""
     total = len(status["tunnels"])
-    yield Proof(
-        "tunnels up at both ends, SPIs matched crosswise", f"{len(up)} of {total}", 0 < total == len(up)
-    )
+    up = sum(tunnel["verdict"] == "up" for tunnel in status["tunnels"])
+    yield Proof(claim, f"{total} tunnels", f"{up} tunnels", 0 < total == up)
 
 
 def proofs_of_probe(probe: dict[str, Any]) -> Iterator[Proof]:
     """One row for each tunnel and kind of check; the figures of its directions and flows side by side."""
     for tunnel in probe["tunnels"]:
         if not tunnel["checks"]:
-            yield Proof(f"{tunnel['name']}: probed", "no check ran", False)
+            yield Proof(f"{tunnel['name']}: probed", "checks", "none ran", False)
         kinds: dict[str, list[dict[str, Any]]] = {}
         for check in tunnel["checks"]:
             kinds.setdefault(check["claim"], []).append(check)
         for claim, checks in kinds.items():
-            yield Proof(
-                f"{tunnel['name']}: {claim}",
-                _figures(checks),
-                all(check["outcome"] == "holds" for check in checks),
-            )
+            holds = all(check["outcome"] == "holds" for check in checks)
+            expected = "; ".join(dict.fromkeys(str(check["expected"]) for check in checks))
+            yield Proof(f"{tunnel['name']}: {claim}", expected, _figures(checks), holds)
 
 
 def _figures(checks: list[dict[str, Any]]) -> str:
@@ -131,40 +137,43 @@ def _figures(checks: list[dict[str, Any]]) -> str:
     return "; ".join(figures)
 
 
-def _leak_without_charon(shell: _Shell, topology: Topology) -> Iterator[Proof]:
-    """charon dies at the near end of the first tunnel while marked traffic goes on both ways."""
-    from ipsecctl.cli._scene import lab_of, scene_of
-    from ipsecctl.probe import Outcome, watch_while
-
-    lab = lab_of(topology, None)
-    tunnel = topology.tunnels[0]
-    victim = tunnel.left.gateway.name
+def _without_charon(shell: _Shell, lab: Lab, where: tuple[str, ...]) -> Iterator[Proof]:
+    """charon dies at one end of the first tunnel while marked traffic goes on; then it comes back."""
+    tunnel, file = lab.topology.tunnels[0], lab.topology.file
+    victim = next(e.gateway.name for e in (tunnel.left, tunnel.right) if e.gateway.managed)
 
     def outage() -> None:
-        shell.run("lab", "exec", lab.name, victim, "--", *_CHARON, "kill")
-        shell.run("status", topology.file, statuses=(0, 1, 3))
+        shell.run("lab", "exec", lab.name, victim, "--", _CHARON, "kill")
+        shell.run("status", file, *where, statuses=(0, 1, 3))
         time.sleep(_OUTAGE_S)
-        shell.run("lab", "exec", lab.name, victim, "--", *_CHARON, "start")
+        shell.run("lab", "exec", lab.name, victim, "--", _CHARON, "start")
 
     report = watch_while(tunnel, scene_of(lab), outage)
     yield Proof(
-        f"{tunnel.name}: nothing in clear while charon is dead on {victim}",
-        f"{report.leaked} in clear of {report.sent} sent, {report.wan_packets} WAN packets looked at",
+        f"{tunnel.name}: packets in clear while charon is dead on {victim}",
+        "0",
+        f"{report.leaked} of {report.sent} sent, {report.wan_packets} WAN packets looked at",
         report.outcome is Outcome.HOLDS,
     )
+    shell.run("apply", file, "--yes", *where, statuses=(0, 1))
+    status = shell.read("status", file, *where, "--json")
+    yield from proofs_of_status(status, "up again, charon being back")
 
 
 def _print_table(rows: list[Proof], seconds: float) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title="What was proven", title_justify="left", show_lines=False)
-    table.add_column("claim")
-    table.add_column("measured")
-    table.add_column("")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for title in ("what was proven", "computed or wanted", "measured", ""):
+        table.add_column(title)
     for row in rows:
-        table.add_row(row.claim, row.measured, "[green]holds[/]" if row.holds else "[red]FAILS[/]")
+        verdict = Text("holds", style="green") if row.holds else Text("FAILS", style="bold red")
+        table.add_row(Text(row.claim), Text(row.expected), Text(row.measured), verdict)
     print()
-    Console().print(table)
+    plain = None if sys.stdout.isatty() else _PLAIN_WIDTH
+    Console(width=plain, no_color=not wants_colour(sys.stdout), highlight=False).print(table)
     held = sum(row.holds for row in rows)
-    print(f"{held} of {len(rows)} hold, {seconds:.0f} s in all.")
+    print(f"\n{held} of {len(rows)} hold, in {seconds:.0f} s.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -92,21 +93,52 @@ def up(
 
 
 @app.command()
-def down(name: Annotated[str, _NAME]) -> None:
-    """Remove everything of a lab, whatever state it is in."""
+def down(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAME.help)] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every lab that there is anything of.")] = False,
+) -> None:
+    """Remove everything of a lab, whatever state it is in.
+
+    \b
+    ipsecctl lab down clinic-dc
+    ipsecctl lab down --all
+    """
     from ipsecctl import lab as service
     from ipsecctl.cli._view import say
 
-    name = _lab_name(name)
-    removed = service.down(name)
-    if not removed.containers and not removed.networks:
-        if name not in service.known():
-            say(f"There is nothing of a lab {name} on this machine.")
+    if every == (name is not None):
+        raise typer.BadParameter("name a lab, or say --all", param_hint="NAME")
+    labs = [_lab_name(name)] if name else [status.lab for status in service.complete(service.look_all())]
+    if not labs:
+        say("No lab is up.")
+    for lab in labs:
+        removed = service.down(lab)
+        if removed.containers or removed.networks:
+            counts = f"{removed.containers} containers, {removed.networks} networks"
+            say(f"Lab {lab} is down: removed {counts}, in {removed.seconds:.1f} s.")
+        elif lab in service.known():
+            say(f"Lab {lab} is not up.")
         else:
-            say(f"Lab {name} is not up.")
-        return
-    counts = f"{removed.containers} containers, {removed.networks} networks"
-    say(f"Lab {name} is down: removed {counts}, in {removed.seconds:.1f} s.")
+            say(f"There is nothing of a lab {lab} on this machine.")
+
+
+@app.command("demo")
+def run_demo(
+    name: Annotated[str, _NAME] = "clinic-dc",
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where rendered files and the probe's report go.")
+    ] = Path("out"),
+) -> None:
+    """Do the main job in a lab, from a topology to a table of what was proven, each row with its figure.
+
+    Every command is printed before its output. The lab stays up. Exit status 0 only when every row holds.
+    """
+    from ipsecctl.cli._demo import demo
+    from ipsecctl.lab import load
+
+    lab = load(name)
+    if not demo(lab, out / lab.name):
+        raise typer.Exit(1)
 
 
 @app.command()

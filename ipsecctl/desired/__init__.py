@@ -15,7 +15,6 @@ from ipsecctl.desired.state import (
     Route,
     SharedKey,
     TrafficSelector,
-    Unique,
 )
 
 __all__ = [
@@ -32,6 +31,5 @@ __all__ = [
     "Route",
     "SharedKey",
     "TrafficSelector",
-    "Unique",
     "compile_topology",
 ]

@@ -6,7 +6,7 @@ tunnel share (children, guarded prefixes); then, gateway by gateway, each tunnel
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,13 +17,13 @@ from ipsecctl.desired.credentials import GatewayCredentials, gateway_credentials
 from ipsecctl.desired.mtu import inner_mtus
 from ipsecctl.desired.routes import holding_routes
 from ipsecctl.desired.selectors import ChildPlan, GuardedPair, plan_children
-from ipsecctl.desired.state import Action, Child, Connection, Daemon, FirewallRule, GatewayState, Unique
+from ipsecctl.desired.state import Action, Child, Connection, Daemon, FirewallRule, GatewayState
 from ipsecctl.topology import AddressKind, DataPath, End, Gateway, Topology, Tunnel
 
 __all__ = ["compile_topology"]
 
 _NO_DATA_PATHS: Mapping[str, DataPath] = MappingProxyType({})
-_CALLING = (Action.START, Action.START, Action.RESTART)
+_CALLING = (Action.TRAP, Action.START, Action.RESTART)
 """start_action, close_action and dpd_action of the end that brings the tunnel up."""
 _CALLED = (Action.NONE, Action.NONE, Action.CLEAR)
 """The same of the end that waits: were both to call, each would make an SA of its own."""
@@ -38,7 +38,6 @@ class _Shared:
     children: tuple[ChildPlan, ...]
     guarded: tuple[GuardedPair, ...]
     inner_mtu: int
-    unique: Unique
 
     def mss(self, family: int) -> int:
         return self.inner_mtu - _IP_AND_TCP_BYTES[family]
@@ -104,19 +103,13 @@ def _data_path(gateway: Gateway, found: Mapping[str, DataPath]) -> DataPath:
 
 def _views(tunnels: tuple[Tunnel, ...], mtus: Mapping[str, int]) -> dict[str, list[_View]]:
     """Return each gateway's views of its tunnels, sorted by the tunnels' names."""
-    joined = Counter(_identities(tunnel) for tunnel in tunnels)
     views: dict[str, list[_View]] = defaultdict(list)
     for tunnel in sorted(tunnels, key=attrgetter("name")):
-        unique = Unique.NEVER if joined[_identities(tunnel)] > 1 else Unique.NO
-        shared = _Shared(tunnel, *plan_children(tunnel), mtus[tunnel.name], unique)
+        shared = _Shared(tunnel, *plan_children(tunnel), mtus[tunnel.name])
         left, right, left_calls = tunnel.left, tunnel.right, tunnel.initiator == "left"
         views[left.gateway.name].append(_View(tunnel.name, shared, left, right, True, left_calls))
         views[right.gateway.name].append(_View(tunnel.name, shared, right, left, False, not left_calls))
     return views
-
-
-def _identities(tunnel: Tunnel) -> frozenset[str]:
-    return frozenset((tunnel.left.gateway.identity, tunnel.right.gateway.identity))
 
 
 def _gateway_state(
@@ -175,7 +168,6 @@ def _connection(view: _View, credentials: GatewayCredentials, outsides: Mapping[
         mss_ipv6=shared.mss(6),
         mobike=near.may_move or far.may_move,
         keyingtries=0 if view.initiates else 1,
-        unique=shared.unique,
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 from netaddr import IPNetwork
 
@@ -121,13 +122,15 @@ def _selectors(
 
 def _with_unique_names(plans: Sequence[ChildPlan]) -> tuple[ChildPlan, ...]:
     """Number what bears one name by accident: networks ``a-b``, ``c`` and ``a``, ``b-c`` when joined."""
-    if len({plan.name for plan in plans}) == len(plans):
+    total = Counter(plan.name for plan in plans)
+    if len(total) == len(plans):
         return tuple(plans)
-    total, seen = Counter(plan.name for plan in plans), Counter[str]()
-    unique = []
+    unique, taken = [], {name for name in total if total[name] == 1}
     for plan in plans:
-        seen[plan.name] += 1
-        name = f"{plan.name}-{seen[plan.name]}" if total[plan.name] > 1 else plan.name
+        name = plan.name
+        if total[name] > 1:
+            name = next(numbered for n in count(1) if (numbered := f"{plan.name}-{n}") not in taken)
+            taken.add(name)
         unique.append(ChildPlan(name, plan.left, plan.right))
     return tuple(unique)
 

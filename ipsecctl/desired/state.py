@@ -26,7 +26,6 @@ __all__ = [
     "Route",
     "SharedKey",
     "TrafficSelector",
-    "Unique",
 ]
 
 
@@ -45,13 +44,6 @@ class AuthMethod(StrEnum):
 
     PSK = "psk"
     PUBKEY = "pubkey"
-
-
-class Unique(StrEnum):
-    """swanctl's ``unique`` values that are used: does INITIAL_CONTACT remove a peer's older IKE_SAs?"""
-
-    NO = "no"
-    NEVER = "never"
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -117,8 +109,7 @@ class Connection:
     and ``mss_ipv6`` the TCP MSS that follows, ``nat_t`` whether ESP travels in UDP 4500.
 
     ``mobike`` is on only where an address can change: it moves IKE to port 4500 and offers the peer every
-    other address of the gateway. ``keyingtries`` 0 is "for ever". ``unique`` is ``never`` only where several
-    tunnels join the same two identities: there an INITIAL_CONTACT of one would delete the other.
+    other address of the gateway. ``keyingtries`` 0 is "for ever".
     """
 
     name: str
@@ -140,7 +131,6 @@ class Connection:
     mss_ipv6: int
     mobike: bool = True
     keyingtries: int = 1
-    unique: Unique = Unique.NO
 
 
 @dataclass(frozen=True, order=True, slots=True)

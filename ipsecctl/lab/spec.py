@@ -25,8 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from ipsecctl.errors import Diagnostic, Severity
-from ipsecctl.topology import Path
-from ipsecctl.topology._yaml import Reading, read
+from ipsecctl.topology import Path, Reading, read_yaml
 
 __all__ = ["BoxSpec", "Finding", "GatewaySpec", "HostSpec", "LabSpec", "LinkSpec", "Places", "parse"]
 
@@ -149,7 +148,7 @@ def parse(text: str, file: str) -> tuple[LabSpec | None, Places, tuple[Diagnosti
 
     Returns the specification (``None`` when there are errors), the places of its values, and the errors.
     """
-    reading = read(text, file)
+    reading = read_yaml(text, file)
     places = Places(reading)
     problems = tuple(
         Diagnostic(Severity.ERROR, p.code, p.summary, p.hint, file, p.line, p.column)

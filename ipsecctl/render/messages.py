@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, SupportsBytes, TypeAlias
 
-from ipsecctl.desired import Action, Authentication, Child, Connection, GatewayState, SharedKey
-from ipsecctl.render.quoting import bare, checked_identity, seconds, selector, yes_no
+from ipsecctl.desired import Authentication, Child, Connection, GatewayState, SharedKey
+from ipsecctl.render.quoting import bare, checked_identity, seconds, section, selector, yes_no
 from ipsecctl.topology import SecretRef
 
 __all__ = ["Message", "Messages", "render_messages"]
@@ -40,15 +40,8 @@ def render_messages(
     state: GatewayState,
     secrets: Mapping[SecretRef, SupportsBytes],
     certificates: Mapping[str, bytes],
-    *,
-    start_on_load: bool = False,
 ) -> Messages:
     """Return the messages that bring charon where the files of ``render_files`` would bring it.
-
-    With ``start_on_load`` the children carry their ``start_action``, as in the files: charon then initiates
-    them when it loads them, and *terminates* those that run whenever a connection is replaced. Without it
-    (the default) every ``start_action`` is ``none``, running SAs are left alone, and whoever loads initiates;
-    charon reports the same configuration either way.
 
     Raises ``KeyError`` when a secret or certificate is missing, ``CannotQuote`` for what a file could not
     hold.
@@ -62,7 +55,7 @@ def render_messages(
         keys=tuple({"type": "any", "data": bytes(secrets[key.secret])} for key in state.private_keys),
         shared={f"ike-{key.name}": _shared(key, bytes(secrets[key.secret])) for key in state.shared_keys},
         connections={
-            connection.name: {bare(connection.name): _connection(connection, by_target, start_on_load)}
+            connection.name: {section(connection.name): _connection(connection, by_target)}
             for connection in state.connections
         },
     )
@@ -77,7 +70,7 @@ def _shared(key: SharedKey, secret: bytes) -> Message:
     }
 
 
-def _connection(connection: Connection, blobs: Mapping[str, bytes], start_on_load: bool) -> Message:
+def _connection(connection: Connection, blobs: Mapping[str, bytes]) -> Message:
     return {
         "version": "2",
         "local_addrs": list(connection.local_addrs),
@@ -89,12 +82,12 @@ def _connection(connection: Connection, blobs: Mapping[str, bytes], start_on_loa
         "reauth_time": seconds(0),
         "dpd_delay": seconds(connection.dpd_delay_s),
         "keyingtries": str(connection.keyingtries),
-        "unique": str(connection.unique),
+        "unique": "no",
         "mobike": yes_no(connection.mobike),
         "fragmentation": "yes",
         "local": _authentication(connection.local, blobs),
         "remote": _authentication(connection.remote, blobs),
-        "children": {bare(child.name): _child(child, start_on_load) for child in connection.children},
+        "children": {section(child.name): _child(child) for child in connection.children},
     }
 
 
@@ -107,7 +100,7 @@ def _authentication(round_: Authentication, blobs: Mapping[str, bytes]) -> Messa
     return message
 
 
-def _child(child: Child, start_on_load: bool) -> Message:
+def _child(child: Child) -> Message:
     return {
         "mode": "tunnel",
         "local_ts": [selector(ts) for ts in child.local_ts],
@@ -116,7 +109,7 @@ def _child(child: Child, start_on_load: bool) -> Message:
         "rekey_time": seconds(child.rekey_time_s),
         "life_time": seconds(child.life_time_s),
         "rand_time": seconds(child.rand_time_s),
-        "start_action": str(child.start_action if start_on_load else Action.NONE),
+        "start_action": str(child.start_action),
         "close_action": str(child.close_action),
         "dpd_action": str(child.dpd_action),
     }

@@ -11,14 +11,14 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from types import MappingProxyType
 from typing import NoReturn, SupportsBytes
 
-from netaddr import IPNetwork, valid_ipv4, valid_ipv6
+from netaddr import IPNetwork
 
 from ipsecctl.desired import TrafficSelector
 from ipsecctl.errors import CannotQuote
+from ipsecctl.topology import RESERVED_NAME, identity_fault
 
 __all__ = [
     "FILTERS",
@@ -34,28 +34,32 @@ __all__ = [
     "quoted",
     "seconds",
     "secret",
+    "section",
     "selector",
     "selectors",
     "yes_no",
 ]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_LIST_ITEM = re.compile(r"[A-Za-z0-9%:][A-Za-z0-9%._:/\[\]-]*")
+_LIST_ITEM = re.compile(r"[A-Za-z0-9%:_][A-Za-z0-9%._:/\[\]-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")  # vici_message.c refuses others, vici_cred.c cuts longer ones
-_ANY_IDENTITY = frozenset({"", "%any", "%any6", "0.0.0.0", "*", "::", "0::0"})  # noqa: S104 - not an address to bind
 
 
 def bare(value: str) -> str:
-    """Return a name as it is: ASCII letters, digits, ``_`` and ``-``.
-
-    Raises ``CannotQuote`` for anything else, and for ``include``, which charon would take for its directive.
-    """
+    """Return a name as it is: ASCII letters, digits, ``_`` and ``-``. Raises ``CannotQuote`` for other ones."""
     if not _BARE.fullmatch(value):
         _refuse(value, "a name may hold letters, digits, '_' and '-' only")
-    if value == "include":
-        _refuse(value, "strongSwan reads this name as a directive; choose another")
     return value
+
+
+def section(value: str) -> str:
+    """Return the name of a section as ``bare`` does.
+
+    Raises ``CannotQuote`` also for ``include``, which charon would take for its directive.
+    """
+    if value == RESERVED_NAME:
+        _refuse(value, "strongSwan reads this name as a directive; choose another")
+    return bare(value)
 
 
 def quoted(value: str) -> str:
@@ -79,15 +83,10 @@ def identity(value: str) -> str:
     return quoted(checked_identity(value))
 
 
-@lru_cache(maxsize=4096)  # each is written, or sent, many times
 def checked_identity(value: str) -> str:
     """Return an identity unchanged. Raises ``CannotQuote`` as ``identity`` does."""
-    if not _PRINTABLE.fullmatch(value):
-        _refuse(value, "charon takes identities of 1 to 255 printable ASCII characters")
-    kind, _, rest = value.rpartition(":^")
-    pattern = value.startswith("^") or bool(kind and rest.endswith("$"))
-    if value.strip() in _ANY_IDENTITY or "*" in value or pattern or _is_address_block(value):
-        _refuse(value, "an identity must name one peer; this one is a pattern that others match as well")
+    if why := identity_fault(value):
+        _refuse(value, why)
     return value
 
 
@@ -161,12 +160,6 @@ def file_name(value: str) -> str:
     return listed([value.rpartition("/")[2]])
 
 
-def _is_address_block(value: str) -> bool:
-    """Whether an identity reads as ``ADDRESS/LENGTH`` or ``ADDRESS-ADDRESS``."""
-    address, separator, _ = value.partition("/" if "/" in value else "-")
-    return bool(separator) and (valid_ipv4(address) or valid_ipv6(address))
-
-
 def _refuse(value: str, why: str) -> NoReturn:
     raise CannotQuote(f"{value!r} cannot be written to a configuration file", why)
 
@@ -184,6 +177,7 @@ FILTERS: Mapping[str, Callable[..., str]] = MappingProxyType(
         "quoted": quoted,
         "seconds": seconds,
         "secret": secret,
+        "section": section,
         "selectors": selectors,
         "yes_no": yes_no,
     }

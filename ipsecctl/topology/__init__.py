@@ -1,6 +1,13 @@
-"""Read a topology: YAML with line numbers, checked, typed."""
+"""Read a topology: YAML with line numbers, checked, typed.
 
-from ipsecctl.topology.loading import Loaded, load_bytes, load_text
+What reads files is imported when it is first asked for: it needs pydantic, and who has a topology does not.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
 from ipsecctl.topology.model import (
     AddressKind,
     ChildPer,
@@ -20,9 +27,15 @@ from ipsecctl.topology.model import (
     Topology,
     Tunnel,
 )
-from ipsecctl.topology.schema import SCHEMA_ID, json_schema
+from ipsecctl.topology.spelling import RESERVED_NAME, identity_fault
+
+if TYPE_CHECKING:
+    from ipsecctl.topology._yaml import Reading, read_yaml
+    from ipsecctl.topology.loading import Loaded, load_bytes, load_text
+    from ipsecctl.topology.schema import SCHEMA_ID, json_schema
 
 __all__ = [
+    "RESERVED_NAME",
     "SCHEMA_ID",
     "AddressKind",
     "ChildPer",
@@ -37,12 +50,32 @@ __all__ = [
     "Loaded",
     "Network",
     "Path",
+    "Reading",
     "SecretKind",
     "SecretRef",
     "Site",
     "Topology",
     "Tunnel",
+    "identity_fault",
     "json_schema",
     "load_bytes",
     "load_text",
+    "read_yaml",
 ]
+
+_LATER: Final = {
+    "Loaded": "loading",
+    "Reading": "_yaml",
+    "SCHEMA_ID": "schema",
+    "json_schema": "schema",
+    "load_bytes": "loading",
+    "load_text": "loading",
+    "read_yaml": "_yaml",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is named in ``_LATER`` (PEP 562)."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -19,7 +19,8 @@ from ipsecctl.topology._findings import Findings
 from ipsecctl.topology._profiles import esp_of, ike_of
 from ipsecctl.topology._sites import Sites
 from ipsecctl.topology._tunnels import Draft, DraftEnd, Group
-from ipsecctl.topology.model import Gateway
+from ipsecctl.topology.model import ChildPer, Flow, Gateway
+from ipsecctl.topology.spelling import LONGEST_CHILD_NAME
 
 __all__ = ["check_tunnels", "report_unused_sites"]
 
@@ -32,6 +33,7 @@ def check_tunnels(groups: Iterable[Group], findings: Findings) -> None:
             _check_credentials(draft, findings)
             _check_proposals(draft, findings)
             _check_mtu(draft, findings)
+            _check_child_names(draft, findings)
 
 
 def report_unused_sites(groups: Sequence[Group], sites: Sites, findings: Findings) -> None:
@@ -175,3 +177,22 @@ def _inner(mtu: int, suite: EspSuite, outer: int, nat_t: bool) -> int:
         return overhead(mtu, suite, outer=outer, nat_t=nat_t).inner_mtu
     except ValueError:
         return 0
+
+
+def _check_child_names(draft: Draft, findings: Findings) -> None:
+    longest = max((_child_name_length(draft, flow) for flow in draft.flows), default=0)
+    if longest > LONGEST_CHILD_NAME and findings.first("child names", draft.group):
+        summary = (
+            f"the CHILD_SAs of the tunnel {draft.name!r} would have names of up to {longest} characters: "
+            f"charon takes {LONGEST_CHILD_NAME}"
+        )
+        hint = "shorten the names of the tunnel, its flows or its networks, of which they are made"
+        findings.error("IP148", draft.where, summary, hint)
+
+
+def _child_name_length(draft: Draft, flow: Flow) -> int:
+    """Return how long the name of a child of this flow can be, with the number that keeps names apart."""
+    parts = [draft.name, flow.name]
+    if draft.child_per is ChildPer.SUBNET_PAIR:
+        parts += [max((end.network for end in ends), key=len) for ends in (flow.left, flow.right)]
+    return len("-".join(parts)) + len("-999")

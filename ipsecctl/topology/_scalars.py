@@ -11,8 +11,17 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, NoReturn, TypeAlias
 
 from netaddr import AddrFormatError, IPAddress, IPNetwork
-from pydantic import BeforeValidator, GetJsonSchemaHandler, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError, core_schema
+
+from ipsecctl.topology.spelling import identity_fault
 
 __all__ = [
     "DYNAMIC",
@@ -248,6 +257,13 @@ def _reference(text: str, summary: str, hint: str) -> str:
     return text
 
 
+def _one_peer(value: str) -> str:
+    if why := identity_fault(value):
+        hint = "write that of one peer: a name, an address, an e-mail address or a distinguished name"
+        refuse("IP014", f"{shown(value)} cannot be an identity: {why}", hint)
+    return value
+
+
 def _path(value: Any) -> str:
     hint = "write the path of a PEM or DER file, relative to the topology file"
     text = _text_or_refuse(value, "the path of a file", hint)
@@ -273,7 +289,10 @@ NetworkRef: TypeAlias = Annotated[
 ]
 Text: TypeAlias = Annotated[str, BeforeValidator(_as_text)]
 Identity: TypeAlias = Annotated[
-    str, StringConstraints(pattern=r"^[!-~]([ -~]*[!-~])?$", max_length=255), BeforeValidator(_as_text)
+    str,
+    StringConstraints(pattern=r"^[!-~]([ -~]*[!-~])?$", max_length=255),
+    AfterValidator(_one_peer),
+    BeforeValidator(_as_text),
 ]
 
 

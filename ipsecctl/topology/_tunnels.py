@@ -18,6 +18,7 @@ from ipsecctl.topology._profiles import Profiles
 from ipsecctl.topology._sites import Sites
 from ipsecctl.topology.document import Document, TunnelDoc
 from ipsecctl.topology.model import ChildPer, Credential, End, Flow, Gateway, Path, Tunnel
+from ipsecctl.topology.spelling import RESERVED_NAME
 
 __all__ = ["Draft", "DraftEnd", "Group", "expand_groups"]
 
@@ -126,6 +127,10 @@ class _Expander:
         for tunnel_name, left, right in self._pairs(group):
             if not self._joinable(group, left, right):
                 continue
+            if tunnel_name == RESERVED_NAME:
+                hint = "strongSwan reads it as a directive: choose another"
+                summary = f"{tunnel_name!r} cannot be the name of a tunnel"
+                self._findings.error("IP015", ("tunnels", name), summary, hint, key=True)
             draft = Draft(
                 name=tunnel_name,
                 group=name,

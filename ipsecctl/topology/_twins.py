@@ -1,93 +1,65 @@
-"""Two tunnels between the same two gateways that would carry the same packets."""
+"""Two tunnels between the same two gateways: charon could not tell them apart."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-
-from netaddr import IPNetwork
 
 from ipsecctl.topology._findings import Findings
-from ipsecctl.topology._tunnels import Draft
-from ipsecctl.topology.model import Flow, FlowEnd
+from ipsecctl.topology._tunnels import Draft, Group
 
 __all__ = ["check_twins"]
 
 
-def check_twins(drafts: Iterable[Draft], findings: Findings) -> None:
-    """Report pairs of tunnels of which a gateway could not say which one a packet belongs to."""
-    between: dict[tuple[str, ...], list[Draft]] = defaultdict(list)
-    for draft in drafts:
-        between[tuple(sorted((draft.left.gateway.name, draft.right.gateway.name)))].append(draft)
-    for several in between.values():
-        if len(several) > 1:
-            _check_between(several, findings)
+def check_twins(groups: Iterable[Group], findings: Findings) -> None:
+    """Report groups that join two gateways which another group joins already.
+
+    The end that is called knows its peer by addresses and identities only and takes the first connection that
+    fits them: the CHILD_SAs of the second tunnel are refused there (RFC 7296 section 2.9, TS_UNACCEPTABLE).
+    """
+    first: dict[frozenset[str], tuple[Group, Draft]] = {}
+    for group in groups:
+        for draft in group.drafts:
+            gateways = frozenset((draft.left.gateway.name, draft.right.gateway.name))
+            other, twin = first.setdefault(gateways, (group, draft))
+            if twin is not draft and findings.first("twins", other.name, group.name):
+                summary = (
+                    f"the tunnels {twin.name!r} (line {findings.line(twin.where)}) and {draft.name!r} join the "
+                    "same two gateways: charon would take the second for the first"
+                )
+                findings.error("IP143", draft.where, summary, _hint((other, twin), (group, draft)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Selected:
-    """What one flow selects in one family; ``one`` is the side of the same gateway for all compared."""
-
-    draft: Draft
-    protocol: int | None
-    one: tuple[IPNetwork, ...]
-    other: tuple[IPNetwork, ...]
-    one_ports: tuple[int, int] | None
-    other_ports: tuple[int, int] | None
-
-    def meets(self, another: _Selected) -> bool:
-        if None not in (self.protocol, another.protocol) and self.protocol != another.protocol:
-            return False
-        ports = ((self.one_ports, another.one_ports), (self.other_ports, another.other_ports))
-        if any(a is not None and b is not None and (a[0] > b[1] or b[0] > a[1]) for a, b in ports):
-            return False
-        sides = [(prefix, 0) for prefix in self.other] + [(prefix, 1) for prefix in another.other]
-        return (0, 1) in _touching(sides)
+def _hint(one: tuple[Group, Draft], other: tuple[Group, Draft]) -> str:
+    """Say how one tunnel is made of two: of the group that joins more gateways, or else of the first one."""
+    (kept, stays), (_, goes) = sorted((one, other), key=lambda each: len(each[0].drafts), reverse=True)
+    if not kept.doc.flows:
+        return f"remove {goes.name!r}: {stays.name!r} carries everything between their networks"
+    flows = ", ".join((_some(stays), _some(goes)))
+    return f"make one of them, with the flows of both: '{kept.name}: {{{_ends(kept)}, flows: [{flows}]}}'"
 
 
-def _check_between(drafts: list[Draft], findings: Findings) -> None:
-    gateway = drafts[0].left.gateway.name
-    selected = [
-        _selected(draft, flow, version, swap=draft.left.gateway.name != gateway)
-        for draft in drafts
-        for flow in draft.flows
-        for version in (4, 6)
+def _ends(group: Group) -> str:
+    doc = group.doc
+    if doc.hub:
+        hub = doc.hub[0] if len(doc.hub) == 1 else _listed(doc.hub)
+        return f"hub: {hub}, spokes: {_listed(doc.spokes)}"
+    return f"between: {_listed(doc.between)}" if doc.between else f"mesh: {_listed(doc.mesh)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [f'"{name}"' if "*" in name or "?" in name else name for name in names]
+    return f"[{', '.join(shown)}]" if len(shown) <= 3 else f"[{', '.join(shown[:2])}, ...]"
+
+
+def _some(draft: Draft) -> str:
+    """Return the first flow of a tunnel as it could stand in the file, ``...`` for what it says besides."""
+    if not draft.flows:
+        return "..."
+    flow = draft.flows[0]
+    ends = [
+        f"{draft.left.gateway.site}.{flow.left[0].network}",
+        f"{draft.right.gateway.site}.{flow.right[0].network}",
     ]
-    sides = [(prefix, number) for number, each in enumerate(selected) for prefix in each.one]
-    for first, second in sorted(_touching(sides)):
-        one, other = selected[first], selected[second]
-        if one.draft is not other.draft and one.meets(other):
-            _report(one.draft, other.draft, findings)
-
-
-def _selected(draft: Draft, flow: Flow, version: int, *, swap: bool) -> _Selected:
-    left, right = _of(flow.left, version), _of(flow.right, version)
-    if swap:
-        return _Selected(draft, flow.protocol, right, left, flow.right_ports, flow.left_ports)
-    return _Selected(draft, flow.protocol, left, right, flow.left_ports, flow.right_ports)
-
-
-def _of(ends: Sequence[FlowEnd], version: int) -> tuple[IPNetwork, ...]:
-    return tuple(end.prefix for end in ends if end.prefix.version == version)
-
-
-def _touching(prefixes: Iterable[tuple[IPNetwork, int]]) -> set[tuple[int, int]]:
-    """Return the pairs of different numbers, the smaller first, whose prefixes share addresses."""
-    pairs: set[tuple[int, int]] = set()
-    stack: list[tuple[IPNetwork, int]] = []
-    for prefix, number in sorted(prefixes, key=lambda p: (p[0].version, p[0].first, p[0].prefixlen)):
-        while stack and (stack[-1][0].version != prefix.version or stack[-1][0].last < prefix.first):
-            stack.pop()
-        pairs.update((min(n, number), max(n, number)) for _, n in stack if n != number)
-        stack.append((prefix, number))
-    return pairs
-
-
-def _report(one: Draft, other: Draft, findings: Findings) -> None:
-    if findings.first("twins", one.name, other.name):
-        summary = (
-            f"the tunnels {one.name!r} (line {findings.line(one.where)}) and {other.name!r} join the same "
-            "two gateways and would carry the same packets"
-        )
-        findings.error("IP143", other.where, summary, "remove one of them, or give them flows that differ")
+    source, target = reversed(ends) if flow.left_ports else ends
+    more = ", ..." if flow.protocol is not None else ""
+    return f"{{from: {source}, to: {target}{more}}}"

@@ -223,14 +223,14 @@ def _list_name(path: Path) -> str:
 
 def _bad_name(text: str, path: Path, *, at_key: bool) -> tuple[str, str, str]:
     what = _list_name(path) if isinstance(path[-1], int) else str(path[-1])
-    if len(text) > _LONGEST_NAME and re.fullmatch(r"[\w-]+", text, re.ASCII):
-        return "IP015", f"a name of {len(text)} characters is too long", _NAME_HINT
     if not at_key and what == "identity":
         return (
             "IP014",
             "this identity cannot be written into a configuration",
             "use printable ASCII, at most 255 characters",
         )
+    if len(text) > _LONGEST_NAME and re.fullmatch(r"[\w-]+", text, re.ASCII):
+        return "IP015", f"a name of {len(text)} characters is too long", _NAME_HINT
     if not at_key and what in ("from", "to"):
         return "IP015", f"{shown(text)} names no network", "write NETWORK or SITE.NETWORK"
     if not at_key and what in ("between", "hub", "spokes", "mesh", "initiator"):

@@ -16,7 +16,7 @@ import yaml
 
 from ipsecctl.topology.model import Path
 
-__all__ = ["MAX_DEPTH", "Problem", "Reading", "Source", "read"]
+__all__ = ["MAX_DEPTH", "Problem", "Reading", "Source", "read_yaml"]
 
 MAX_DEPTH: Final = 40
 """How deep mappings and lists may be nested; the language itself needs eight levels."""
@@ -175,7 +175,7 @@ class Reading:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read(text: str, file: str) -> Reading:
+def read_yaml(text: str, file: str) -> Reading:
     """Read YAML text; never raises, whatever the text is."""
     reading = Reading(Source(file))
     text = text.removeprefix("\ufeff")

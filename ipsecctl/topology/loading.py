@@ -19,7 +19,7 @@ from ipsecctl.topology._sites import make_sites
 from ipsecctl.topology._tunnels import expand_groups
 from ipsecctl.topology._twins import check_twins
 from ipsecctl.topology._validate import validate
-from ipsecctl.topology._yaml import Source, read
+from ipsecctl.topology._yaml import Source, read_yaml
 from ipsecctl.topology.document import Document
 from ipsecctl.topology.model import Path, Topology
 
@@ -61,7 +61,7 @@ def _without_collecting() -> Iterator[None]:
 
 
 def _load(text: str, file: str) -> Loaded:
-    reading = read(text, file)
+    reading = read_yaml(text, file)
     findings = Findings(reading.source)
     for problem in reading.problems:
         findings.at(problem.code, problem.line, problem.column, problem.summary, problem.hint)
@@ -104,7 +104,7 @@ def _build(document: Document, file: str, findings: Findings) -> Topology | None
     check_tunnels(groups, findings)
     drafts = [draft for group in groups for draft in group.drafts]
     check_overlaps(drafts, sites, findings)
-    check_twins(drafts, findings)
+    check_twins(groups, findings)
     if not findings.has_errors:
         # What a wrong tunnel would have used is not unused.
         report_unused_sites(groups, sites, findings)

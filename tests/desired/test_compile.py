@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.desired import Action, AuthMethod, FirewallRule, GatewayState, Route, Unique
+from ipsecctl.desired import Action, AuthMethod, FirewallRule, GatewayState, Route
 from ipsecctl.desired.routes import holding_routes
 from ipsecctl.topology import Control, ControlKind, DataPath, Gateway
 
@@ -65,7 +65,7 @@ def test_the_spoke_initiates_and_the_hub_responds(compiled):
     assert (spoke.keyingtries, hub.keyingtries) == (0, 1)
     actions = [(c.start_action, c.close_action, c.dpd_action) for c in (spoke.children[0], hub.children[0])]
     assert actions == [
-        (Action.START, Action.START, Action.RESTART),
+        (Action.TRAP, Action.START, Action.RESTART),
         (Action.NONE, Action.NONE, Action.CLEAR),
     ]
 
@@ -236,25 +236,6 @@ def test_subnet_pairs_whose_names_collide_are_kept_apart(compiled):
         tunnels: {t: {between: [hq, far], children: subnet-pair}}
     """)["hq"]
     assert list(selectors(hq)) == ["t-a-b-b-c", "t-a-b-c-1", "t-a-b-c-2", "t-a-c"]
-
-
-def test_two_tunnels_between_the_same_identities_do_not_replace_each_other(compiled):
-    states = compiled("""
-        defaults: {credential: {psk: "file:{tunnel}.psk"}}
-        sites:
-          dc: {networks: {lan: 10.1.0.0/24, voice: 10.1.1.0/24}, gateway: 192.0.2.1}
-          clinic: {networks: {lan: 10.2.0.0/24, voice: 10.2.1.0/24}, gateway: 192.0.2.2}
-          other: {networks: {lan: 10.3.0.0/24}, gateway: 192.0.2.3}
-        tunnels:
-          data: {between: [clinic, dc], flows: [{from: clinic.lan, to: dc.lan}]}
-          voice: {between: [clinic, dc], flows: [{from: clinic.voice, to: dc.voice}]}
-          far: {between: [other, dc]}
-    """)
-    assert {c.name: c.unique for c in states["dc"].connections} == {
-        "data": Unique.NEVER,
-        "far": Unique.NO,
-        "voice": Unique.NEVER,
-    }
 
 
 @pytest.mark.parametrize("path", ["kernel", "libipsec"])

@@ -11,6 +11,7 @@ import pytest
 
 from ipsecctl.cli._scene import scene_of
 from ipsecctl.gateway import Container
+from ipsecctl.lab import run
 from ipsecctl.probe import Outcome, watch_while
 
 pytestmark = pytest.mark.lab
@@ -58,13 +59,46 @@ def test_files_and_push_leave_charon_in_the_same_state(applied):
         applied.charon(name, "stop")
         applied.charon(name, "start")
         assert state_of_charon(applied, name)["conns"] == {}, "a charon just started has nothing"
-        said = applied.sh(name, "swanctl --load-all 2>&1")
-        assert "successfully loaded" in said and "failed" not in said, said
+        load_all(applied, name)
         loaded = state_of_charon(applied, name)
         assert loaded["conns"] and loaded["conns"] == pushed["conns"]
         assert loaded == pushed
+    # Nobody has called yet. The first packet does, at the end that has the trap.
+    for tunnel in applied.topology.tunnels:
+        caller, called = (
+            (tunnel.left, tunnel.right) if tunnel.initiator == "left" else (tunnel.right, tunnel.left)
+        )
+        ping(applied, caller.site, called.site)
     applied.ipsecctl("apply", applied.file, "--yes")
     assert {t["verdict"] for t in applied.json("status", applied.file)["tunnels"]} == {"up"}
+
+
+def test_loading_the_files_on_a_live_gateway_changes_nothing(applied):
+    before = applied.json("status", applied.file)
+    for name in applied.managed:
+        load_all(applied, name)
+    time.sleep(1)
+    after = applied.json("status", applied.file)
+    assert [spis(end) for t in after["tunnels"] for end in t["ends"]] == [
+        spis(end) for t in before["tunnels"] for end in t["ends"]
+    ]
+    assert {t["verdict"] for t in after["tunnels"]} == {"up"}
+    assert applied.json("apply", applied.file)["nothing_to_do"]
+
+
+def load_all(lab, name: str) -> None:
+    said = lab.sh(name, "swanctl --load-all 2>&1")
+    assert "successfully loaded" in said and "failed" not in said, said
+
+
+def ping(lab, source: str, destination: str) -> None:
+    """Some host of one site reaches some host of the other within a few seconds (flows may narrow it)."""
+    for sender in lab.lab.hosts(source):
+        for receiver in lab.lab.hosts(destination):
+            argv = ["ping", "-nq", "-c", "1", "-W", "1", "-w", "4", str(receiver.address())]
+            if run(lab.lab, sender.name, argv, timeout_s=10).status == 0:
+                return
+    pytest.fail(f"no host of {source} reaches one of {destination}")
 
 
 def state_of_charon(lab, name: str) -> dict[str, Any]:

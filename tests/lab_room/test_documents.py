@@ -1,6 +1,6 @@
 """What is made of a lab: Compose document, scripts, rules, drawings. Pure, and the same for the same lab.
 
-The golden files are written anew with ``IPSECCTL_UPDATE_GOLDEN=1``; read the difference before keeping it.
+The golden files are written anew with ``IPSECCTL_UPDATE=1``; read the difference before keeping it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LABS = ["clinic-dc", "mesh-dual-stack", "partner"]
 
 def golden(name: str, text: str) -> None:
     file = GOLDEN / name
-    if os.environ.get("IPSECCTL_UPDATE_GOLDEN"):
+    if os.environ.get("IPSECCTL_UPDATE"):
         file.write_text(text)
     assert text == file.read_text()
 

@@ -18,6 +18,7 @@ from ipsecctl.render.quoting import (
     prefix,
     quoted,
     secret,
+    section,
     selectors,
 )
 
@@ -45,9 +46,9 @@ def test_a_quoted_string_is_read_back_unchanged_or_refused(parse_settings, text)
 
 @given(nasty)
 @example("include")
-def test_a_bare_name_is_read_back_as_one_section_or_refused(parse_settings, text):
+def test_the_name_of_a_section_is_read_back_or_refused(parse_settings, text):
     try:
-        written = bare(text)
+        written = section(text)
     except CannotQuote:
         return
     assert parse_settings(f"{written} {{\n}}\n") == {text: {}}
@@ -87,6 +88,7 @@ def test_any_secret_is_read_back_unchanged(parse_settings, swanctl_load_all, val
         "fd00::1",
         "dc-1",
         "a/b",
+        "10.0.0.1-static.example.net",
     ],
 )
 def test_an_identity_of_one_peer_passes(parse_settings, name):
@@ -109,6 +111,8 @@ def test_an_identity_of_one_peer_passes(parse_settings, name):
         "10.0.0.0/8",
         "fd00::/8",
         "10.0.0.1-10.0.0.9",
+        "IPv4Net:10.0.0.0/8",
+        "{0}:anybody",
         "fqdn:^.*$",
         "^gw[0-9]+$",
         "a\nb",
@@ -119,6 +123,12 @@ def test_an_identity_of_one_peer_passes(parse_settings, name):
 def test_an_identity_that_matches_several_peers_is_refused(pattern):
     with pytest.raises(CannotQuote):
         identity(pattern)
+
+
+def test_a_section_called_include_is_refused_and_a_word_is_not():
+    with pytest.raises(CannotQuote):
+        section("include")
+    assert bare("include") == "include"
 
 
 def test_a_refusal_names_the_value_and_says_why():

@@ -48,14 +48,14 @@ def rendered(state: GatewayState) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_files_are_those_of_the_golden_tree(case):
-    # IPSECCTL_WRITE_GOLDEN=1 writes the trees anew, for `git diff` to show what a change does.
+    # IPSECCTL_UPDATE=1 writes the trees anew, for `git diff` to show what a change does.
     expected = GOLDEN / case / "expected"
     got = {
         f"{state.name}{path}": content
         for state in case_states(case)
         for path, content in rendered(state).items()
     }
-    if os.environ.get("IPSECCTL_WRITE_GOLDEN"):
+    if os.environ.get("IPSECCTL_UPDATE"):
         for path in sorted(expected.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         for name, content in got.items():
@@ -72,25 +72,12 @@ def test_files_are_those_of_the_golden_tree(case):
 @pytest.mark.parametrize("case", CASES)
 def test_what_swanctl_would_send_for_the_files_is_what_the_messages_say(case, swanctl_load_all):
     for state in case_states(case):
-        messages = render_messages(state, secrets_of(state), certificates_of(state), start_on_load=True)
+        messages = render_messages(state, secrets_of(state), certificates_of(state))
         sent = swanctl_load_all(rendered(state))
         assert sent["connections"] == messages.connections
         assert sent["shared"] == messages.shared
         assert sent["certificates"] == list(messages.certificates)
         assert sent["keys"] == list(messages.keys)
-
-
-def test_messages_start_nothing_unless_asked_to():
-    for state in case_states("clinic-dc"):
-        quiet = render_messages(state, secrets_of(state), certificates_of(state))
-        starting = render_messages(state, secrets_of(state), certificates_of(state), start_on_load=True)
-        for name, message in quiet.connections.items():
-            for child in message[name]["children"].values():
-                assert child["start_action"] == "none"
-        for name, message in starting.connections.items():
-            for child in message[name]["children"].values():
-                child["start_action"] = "none"
-            assert message == quiet.connections[name]
 
 
 identities = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
@@ -110,7 +97,7 @@ def test_any_identity_and_psk_reach_charon_the_same_by_file_and_by_message(swanc
         with pytest.raises(CannotQuote):
             render_messages(state, secrets, {})
         return
-    messages = render_messages(state, secrets, {}, start_on_load=True)
+    messages = render_messages(state, secrets, {})
     sent = swanctl_load_all(files)
     assert sent["connections"] == messages.connections
     assert sent["shared"] == messages.shared

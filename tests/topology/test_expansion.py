@@ -220,9 +220,10 @@ def test_networks_of_one_name_at_both_ends_go_both_ways(load: Load) -> None:
 sites:
   a: {networks: {lan: 10.1.0.0/24}, gateway: 198.51.100.1}
   b: {networks: {lan: 10.2.0.0/24}, gateway: 198.51.100.2}
+  c: {networks: {lan: 10.3.0.0/24}, gateway: 198.51.100.3}
 tunnels:
   x: {between: [a, b], flows: [{from: lan, to: lan, protocol: tcp, port: 22}]}
-  y: {between: [b, a], flows: [{from: lan, to: lan, protocol: udp}]}
+  y: {between: [b, c], flows: [{from: lan, to: lan, protocol: udp}]}
 """)
     tunnels = by_name(topology)
     assert [(f.name, f.left_ports, f.right_ports) for f in tunnels["x"].flows] == [

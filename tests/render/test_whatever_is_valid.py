@@ -1,0 +1,133 @@
+"""What ``validate`` accepts can be rendered: no name, identity, address or text is refused afterwards."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import yaml
+from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import strategies as st
+
+from ipsecctl.desired import compile_topology
+from ipsecctl.render import render_files, render_messages
+from ipsecctl.topology import DataPath, load_text
+
+names = st.one_of(
+    st.sampled_from(["include", "a", "a-1", "a_b", "0", "true", "ipv4", "z" * 63]),
+    st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?", fullmatch=True),
+)
+identities = st.one_of(
+    st.text(st.characters(codec="ascii"), min_size=1, max_size=30),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8),
+    st.sampled_from(
+        ["%any", "*", "fqdn:^a$", "{0}:x", "x" * 255, 'C=DE, O="A; B", CN=a', "10.0.0.1-a", "a\\"]
+    ),
+)
+texts = st.text(max_size=20)
+addresses = st.one_of(
+    st.ip_addresses().map(str),
+    st.sampled_from(
+        ["dynamic", "gw.example.org", "_gw.example.org.", "10.0.0.1-static.example.net", "1.2.3.4.in"]
+    ),
+    st.from_regex(r"([A-Za-z0-9_]([A-Za-z0-9_-]{0,6}[A-Za-z0-9])?\.){1,3}[a-z]{1,9}\.?", fullmatch=True),
+)
+numbers = st.integers(0, 255)
+prefixes = st.builds("10.{}.{}.0/24".format, numbers, numbers) | st.builds(
+    "fd00:{}:{}::/64".format, numbers, numbers
+)
+networks = st.dictionaries(names, st.lists(prefixes, min_size=1, max_size=2), min_size=1, max_size=3)
+gateways = st.fixed_dictionaries(
+    {"address": addresses},
+    optional={
+        "identity": identities,
+        "name": names,
+        "public_address": addresses,
+        "mtu": st.integers(576, 9216),
+    },
+)
+sites = st.dictionaries(
+    names,
+    st.fixed_dictionaries(
+        {"networks": networks, "gateway": gateways}, optional={"description": texts, "managed": st.booleans()}
+    ),
+    min_size=2,
+    max_size=3,
+)
+credentials = st.sampled_from(
+    [
+        {"psk": "file:{tunnel}.psk"},
+        {"certificate": "pki/{gateway} ä.pem", "key": "env:KEY_{gateway}", "ca": 'pki/"c a"\\.pem'},
+    ]
+)
+LIKELY = settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+
+
+@st.composite
+def topologies(draw: st.DrawFn) -> dict[str, object]:
+    drawn = draw(sites)
+    first, *others = drawn
+    shape = draw(st.sampled_from(["between", "mesh", "hub"]))
+    group: dict[str, object] = {
+        "between": {"between": [first, others[0]]},
+        "mesh": {"mesh": ["*"]},
+        "hub": {"hub": first, "spokes": others},
+    }[shape]
+    group |= draw(
+        st.fixed_dictionaries(
+            {}, optional={"description": texts, "children": st.sampled_from(["flow", "subnet-pair"])}
+        )
+    )
+    if draw(st.booleans()):
+        group["flows"] = [
+            {"from": f"{first}.{source}", "to": f"{other}.{target}"}
+            for other in others
+            for source in drawn[first]["networks"]
+            for target in drawn[other]["networks"]
+        ]
+    return {
+        "ipsecctl": 1,
+        "name": draw(names),
+        "description": draw(texts),
+        "defaults": {"credential": draw(credentials), "control": "lab"},
+        "sites": drawn,
+        "tunnels": {draw(names): group},
+    }
+
+
+def clinic(address: str, **gateway: str) -> dict[str, object]:
+    return {
+        "ipsecctl": 1,
+        "name": "include",
+        "defaults": {"credential": {"psk": "env:X"}},
+        "sites": {
+            "include": {"networks": {"lan": "10.1.0.0/24"}, "gateway": {"address": "dynamic"}},
+            "a": {
+                "networks": {"lan": "10.2.0.0/24"},
+                "managed": False,
+                "gateway": {"address": address, **gateway},
+            },
+        },
+        "tunnels": {"x": {"between": ["include", "a"]}},
+    }
+
+
+@LIKELY
+@given(topologies(), st.sampled_from(DataPath))
+@example(clinic("_gw.example.org"), DataPath.KERNEL)
+@example(clinic("10.0.0.1-static.example.net"), DataPath.LIBIPSEC)
+@example(clinic("192.0.2.1", identity="ipv4net:10.0.0.0/8"), DataPath.KERNEL)
+def test_a_valid_topology_can_be_rendered(document: dict[str, object], path: DataPath) -> None:
+    topology = load_text(yaml.safe_dump(document), "t.yaml").topology
+    event(f"valid: {topology is not None}")
+    if topology is None:
+        return
+    secrets, certificates = defaultdict(lambda: b"\0secret"), defaultdict(lambda: b"certificate")
+    for state in compile_topology(topology, {gateway.name: path for gateway in topology.gateways()}):
+        assert render_files(state, secrets, certificates)
+        messages = render_messages(state, secrets, certificates)
+        for connection in state.connections:
+            children = messages.connections[connection.name][connection.name]["children"]
+            assert len(children) == len(connection.children) > 0
+            assert all(len(name) <= 240 for name in (connection.name, *children))
