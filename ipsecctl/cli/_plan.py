@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ipsecctl.errors import IpsecctlError
     from ipsecctl.plan import Change, GatewayPlan
 
-__all__ = ["print_plan"]
+__all__ = ["print_plan", "restart_notice"]
 
 _SIGNS = {"create": ("+", "green"), "change": ("~", "yellow"), "remove": ("-", "red")}
 _LONG = 100
@@ -30,18 +30,30 @@ def print_plan(
     """
     plans = tuple(plans)
     for plan in plans:
-        if plan.changes or plan.conflicts:
+        if plan.changes or plan.conflicts or plan.restart_for:
             print(f"{paint(plan.gateway, 'bold', stream)} (charon {plan.version})", file=stream)
         for change in plan.changes:
             _print_change(change, stream, wide)
         for conflict in plan.conflicts:
             print(f"  {paint('conflict', 'red', stream)}: {conflict.summary}", file=stream)
             print(f"      {conflict.hint}", file=stream)
+        if plan.restart_for:
+            text, hint = restart_notice(plan.gateway, plan.restart_for)
+            print(f"  {paint('restart', 'yellow', stream)}: {text}", file=stream)
+            print(f"      {hint}", file=stream)
     for error in failures.values():
         print(f"{paint('not planned', 'red', stream)}: {error.summary}", file=stream)
         if error.hint:
             print(f"      {error.hint}", file=stream)
     print(_summary(plans, len(failures)), file=stream)
+
+
+def restart_notice(gateway: str, options: Iterable[str]) -> tuple[str, str]:
+    """Return what must be said of options that charon does not take up while it runs, and what to do."""
+    return (
+        f"charon on {gateway} must be restarted for {', '.join(options)}",
+        f"apply does not do that, as all tunnels of {gateway} go down: systemctl restart strongswan",
+    )
 
 
 def _print_change(change: Change, stream: IO[str], wide: bool) -> None:
@@ -68,6 +80,9 @@ def _summary(plans: tuple[GatewayPlan, ...], failed: int) -> str:
     changes = [change for plan in plans for change in plan.changes]
     if not changes and not failed and not any(plan.conflicts for plan in plans):
         gateways = f"{len(plans)} gateway{'s are' if len(plans) != 1 else ' is'}"
+        waiting = [plan.gateway for plan in plans if plan.restart_for]
+        if waiting:
+            return f"Nothing to apply: charon must be restarted on {', '.join(waiting)}."
         return f"Nothing to do: {gateways} as the topology says."
     counts = [(sum(c.kind == kind for c in changes), kind) for kind in _SIGNS]
     text = "Plan: " + ", ".join(f"{count} to {kind}" for count, kind in counts) + "."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ipsecctl.cli._plan import restart_notice
 from ipsecctl.cli._view import paint, print_json, wants_colour
 
 if TYPE_CHECKING:
@@ -99,6 +100,9 @@ class _Screen:
             self._line(
                 f"{paint('done', 'green', self._out)}    {result.name}: {changes} in {result.took_s:.1f} s"
             )
+        if result.restart_for and result.error is None:
+            text, hint = restart_notice(result.name, result.restart_for)
+            self._line(f"{paint('restart', 'yellow', self._out)} {text}", hint)
 
     def tunnel(self, result: TunnelResult) -> None:
         self._waiting -= 1
@@ -128,7 +132,9 @@ def _summary(applied: Applied) -> str:
     count = len(applied.gateways)
     gateways = f"{count} gateway{'s are' if count != 1 else ' is'}"
     if applied.nothing_done:
-        return f"Nothing to do: {gateways} as the topology says, {tunnels}."
+        waiting = any(gateway.restart_for for gateway in applied.gateways)
+        but = "once charon is restarted where it is said above, " if waiting else ""
+        return f"Nothing to do: {gateways} as the topology says, {but}{tunnels}."
     text = f"{tunnels} after {applied.took_s:.1f} s."
     return text + (f" Failed: {', '.join(failed)}; the others are done." if failed else "")
 
@@ -143,6 +149,7 @@ def _document(applied: Applied) -> dict[str, Any]:
                 "name": gateway.name,
                 "changes": gateway.changes,
                 "took_s": round(gateway.took_s, 3),
+                "restart_for": list(gateway.restart_for),
                 "error": gateway.error.summary if gateway.error else None,
                 "hint": gateway.error.hint if gateway.error else None,
             }

@@ -25,12 +25,16 @@ __all__ = ["Applied", "GatewayResult", "Reporter", "apply"]
 
 @dataclass(frozen=True, slots=True)
 class GatewayResult:
-    """What became of a gateway: ``changes`` done in ``took_s`` seconds, or the ``error`` that stopped it."""
+    """What became of a gateway: ``changes`` done in ``took_s`` seconds, or the ``error`` that stopped it.
+
+    ``restart_for`` are the options for which its charon must yet be restarted.
+    """
 
     name: str
     changes: int
     took_s: float
     error: IpsecctlError | None = None
+    restart_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ async def _carry_out(prepared: Prepared, name: str, changes: int) -> GatewayResu
             await carry_out(prepared.handles[name], plan, prepared.wanted[name], prepared.observed[name])
         except IpsecctlError as failed:
             error = failed
-    return GatewayResult(name, changes, time.monotonic() - started, error)
+    return GatewayResult(name, changes, time.monotonic() - started, error, plan.restart_for)
 
 
 async def _tunnels(

@@ -25,7 +25,7 @@ from ipsecctl.gateway import (
     list_connections,
     write_files,
 )
-from ipsecctl.plan import GatewayPlan, Kind, Part, Wanted, file_entry
+from ipsecctl.plan import GatewayPlan, Kind, Part, Wanted, file_entry, start_up
 from ipsecctl.render import STRONGSWAN_FILE
 from ipsecctl.vici import Client
 
@@ -51,6 +51,7 @@ class _Carrier:
         self.wanted = wanted
         self.observed = observed
         self.record = observed.facts.record or Record.fresh()
+        self.start_up = start_up(wanted, observed)
         self.key_ids: dict[str, str] = {}
         self.refused: dict[tuple[Part, str], str] = {}
 
@@ -86,6 +87,7 @@ class _Carrier:
             connections=begun(Part.CONNECTION, self.record.connections),
             shared=begun(Part.SHARED, self.record.shared),
             certificates=begun(Part.CERTIFICATE, self.record.certificates),
+            start_up=self.start_up,
         )
 
     # --------------------------------------------------------------------------------------------------- VICI
@@ -157,6 +159,7 @@ class _Carrier:
                 connections={name: key.digest("seen", seen) for name, seen in loaded.items()},
                 firewall=firewall,
             ),
+            start_up=self.start_up,
         )
         await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
 

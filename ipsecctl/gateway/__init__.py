@@ -14,7 +14,7 @@ from ipsecctl.gateway.names import (
 )
 from ipsecctl.gateway.observe import Facts, FileSeen, LiveView, Observed, list_connections, look, observe
 from ipsecctl.gateway.reach import reach
-from ipsecctl.gateway.record import Record, Seen, canonical
+from ipsecctl.gateway.record import Record, Seen, StartUp, canonical
 
 __all__ = [
     "NFT_TABLE",
@@ -33,6 +33,7 @@ __all__ = [
     "Observed",
     "Record",
     "Seen",
+    "StartUp",
     "canonical",
     "container_name",
     "list_connections",

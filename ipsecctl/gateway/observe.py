@@ -12,7 +12,7 @@ from typing import Any
 
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciError, ViciRefused
 from ipsecctl.gateway.handle import Completed, Handle
-from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL
+from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL, VICI_SOCKETS
 from ipsecctl.gateway.record import Record
 from ipsecctl.topology import DataPath
 from ipsecctl.vici import Client, Message
@@ -34,7 +34,8 @@ class Facts:
 
     ``files`` has those where ours could be, by path. ``firewall`` is the SHA-256 of our table as nft lists
     it, "" when it is not there. ``sysctls`` has the running value of each setting in our file, ``routes`` the
-    lines of the routes that lead nowhere.
+    lines of the routes that lead nowhere. ``charon`` tells one start of charon from the next: inode and
+    time of its VICI socket, "" when there is none.
     """
 
     files: Mapping[str, FileSeen] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Facts:
     firewall: str = ""
     sysctls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     routes: frozenset[str] = frozenset()
+    charon: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +173,16 @@ done
 for family in -4 -6; do
     ip $family route show table all proto "$4" 2>/dev/null | sed -n 's/^unreachable \([^ ]*\).*/route \1/p'
 done
+shift 4
+for socket; do
+    [ ! -S "$socket" ] || { stat -c 'charon %i-%Y' "$socket"; break; }
+done
 exit 0
 """
 
 
 async def _facts(handle: Handle, timeout_s: float) -> Facts:
-    argv = ("sh", "-c", _FACTS, "observe", RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL)
+    argv = ("sh", "-c", _FACTS, "observe", RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, *VICI_SOCKETS)
     completed: Completed = await handle.run(argv, timeout_s=timeout_s)
     if completed.status != 0:
         raise ApplyFailed(f"{handle.name}: its files cannot be read: {completed.error}")
@@ -211,6 +217,7 @@ def parse_facts(lines: Iterable[str]) -> Facts:
         firewall=found.get("firewall", [""])[0],
         sysctls={key: tuple(sorted(values)) for key, values in sysctls.items()},
         routes=frozenset(str(ip_network(prefix)) for prefix in found.get("route", [])),
+        charon=found.get("charon", [""])[0],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
@@ -30,7 +30,21 @@ async def child(argv: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process
     try:
         yield process
     finally:
-        await asyncio.shield(_end(process))
+        await _although_cancelled(_end(process))
+
+
+async def _although_cancelled(work: Coroutine[Any, Any, None]) -> None:
+    """Do ``work`` to its end, however often whoever waits for it is cancelled meanwhile; then cancel it."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        raise cancelled
+    task.result()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -44,8 +58,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-    # asyncio closes a pipe only at its end of file; one that nobody read to there would stay open.
-    cast(Any, process)._transport.close()
+    finally:
+        # asyncio closes a pipe only at its end of file; one that nobody read to there would stay open.
+        cast(Any, process)._transport.close()
 
 
 async def run(argv: Sequence[str], stdin: bytes, *, timeout_s: float) -> Completed:

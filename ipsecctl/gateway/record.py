@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-__all__ = ["Record", "Seen", "canonical"]
+__all__ = ["Record", "Seen", "StartUp", "canonical"]
 
 _FORMAT = "ipsecctl/record/1"
 Digests: TypeAlias = Mapping[str, str]
@@ -48,6 +48,19 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class StartUp:
+    """The options that charon reads only when it starts, by name.
+
+    ``charon`` tells one start from the next (``Facts.charon``), ``read`` are the options which that one has,
+    ``written`` those that our files hold for the next one.
+    """
+
+    charon: str = ""
+    read: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What was applied.
 
@@ -68,6 +81,7 @@ class Record:
     messages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     data_paths: Mapping[str, str] = field(default_factory=dict)
     seen: Seen = field(default_factory=Seen)
+    start_up: StartUp = field(default_factory=StartUp)
 
     @classmethod
     def fresh(cls) -> Record:
@@ -96,6 +110,11 @@ class Record:
                 "connections": self.seen.connections,
                 "firewall": self.seen.firewall,
             },
+            "start_up": {
+                "charon": self.start_up.charon,
+                "read": self.start_up.read,
+                "written": self.start_up.written,
+            },
         }
         return json.dumps(document, sort_keys=True, default=_plain).encode() + b"\n"
 
@@ -110,6 +129,7 @@ class Record:
                 key=bytes.fromhex(document["key"]),
                 keys={target: (str(i), str(d)) for target, (i, d) in document["keys"].items()},
                 seen=Seen(**document["seen"]),
+                start_up=StartUp(**document.get("start_up", {})),
                 **{
                     name: document[name]
                     for name in (

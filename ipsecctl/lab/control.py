@@ -82,11 +82,12 @@ async def bring_up(lab: Lab, *, recreate: bool = False, say: Callable[[str], Non
         digest = _digest(lab, image)
         if not recreate and (standing := await _standing(lab, digest)):
             return Up(standing, False, (), time.monotonic() - began)
+        made = make_missing(lab.topology)
         try:
             await _clear(lab.name, settled=1)
             subnets = choose_subnets(lab, await docker.subnets())
             await docker.compose_up(lab.name, document(lab, image, subnets, digest))
-            nodes, made = await _furnish(lab, image, say)
+            nodes = await _furnish(lab, image, say)
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError):
                 say(f"interrupted: removing lab {lab.name}")
@@ -106,19 +107,16 @@ async def compose_document(lab: Lab) -> dict[str, Any]:
 async def furnish(lab: Lab, *, say: Callable[[str], None] = _silent) -> LabStatus:
     """Make containers that run, and that nothing was done to yet, the nodes of a lab; raises ``LabError``."""
     with _alone(lab.name):
-        nodes, _ = await _furnish(lab, await docker.image_id(image_name()), say)
-    return LabStatus(lab.name, nodes)
+        make_missing(lab.topology)
+        return LabStatus(lab.name, await _furnish(lab, await docker.image_id(image_name()), say))
 
 
-async def _furnish(
-    lab: Lab, image: str, say: Callable[[str], None]
-) -> tuple[tuple[NodeStatus, ...], tuple[Path, ...]]:
-    """Make containers nodes; returns what each then is, and the credentials that had to be made."""
-    made = make_missing(lab.topology)
+async def _furnish(lab: Lab, image: str, say: Callable[[str], None]) -> tuple[NodeStatus, ...]:
+    """Make containers nodes, and have a first packet on each link."""
     await _prepare_machine(lab, image, say)
     nodes = await _configure_all(lab)
     await _check_all(lab)
-    return nodes, made
+    return nodes
 
 
 async def _standing(lab: Lab, digest: str) -> LabStatus | None:

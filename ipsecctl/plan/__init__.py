@@ -2,6 +2,7 @@
 
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Part, plan_json
 from ipsecctl.plan.compare import file_entry, plan_gateway
+from ipsecctl.plan.start_up import start_up
 from ipsecctl.plan.wanted import Wanted, wanted
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "file_entry",
     "plan_gateway",
     "plan_json",
+    "start_up",
     "wanted",
 ]

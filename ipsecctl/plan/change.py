@@ -98,12 +98,14 @@ class Conflict:
 class GatewayPlan:
     """All changes on one gateway, sorted by address, and what stands against them.
 
-    A plan with conflicts is not carried out.
+    A plan with conflicts is not carried out. ``restart_for`` are the options that charon does not take up
+    until it is restarted, be they about to be written or written before; ``apply`` does not restart it.
     """
 
     gateway: str
     changes: tuple[Change, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
+    restart_for: tuple[str, ...] = ()
     version: str = field(default="", compare=False)
 
     def of(self, part: Part, *kinds: Kind) -> tuple[Change, ...]:
@@ -132,6 +134,7 @@ def plan_json(plans: Iterable[GatewayPlan], failures: Mapping[str, str]) -> dict
                 "charon": plan.version,
                 "changes": len(plan.changes),
                 "disturbed": {name: str(grade) for name, grade in plan.disturbed.items()},
+                "restart_for": list(plan.restart_for),
                 "conflicts": [{"summary": c.summary, "hint": c.hint} for c in plan.conflicts],
             }
             for plan in plans

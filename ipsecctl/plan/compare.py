@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ipsecctl.gateway import NFT_TABLE, NewFile, Observed, Record
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Part, fields
 from ipsecctl.plan.connections import differing, disruption, flatten
+from ipsecctl.plan.start_up import restart_for, start_up
 from ipsecctl.plan.wanted import Wanted, certificate_digest, route_prefixes, sysctls
-from ipsecctl.render import FIREWALL_FILE, ROUTES_FILE, SWANCTL_SECRETS_FILE, SYSCTL_FILE
+from ipsecctl.render import FIREWALL_FILE, ROUTES_FILE, STRONGSWAN_FILE, SWANCTL_SECRETS_FILE, SYSCTL_FILE
 
 __all__ = ["file_entry", "plan_gateway"]
 
@@ -39,6 +41,7 @@ def plan_gateway(wanted: Wanted, observed: Observed, *, take_over: bool = False)
         gateway=wanted.gateway,
         changes=tuple(sorted(comparison.changes())),
         conflicts=tuple(sorted(comparison.conflicts(take_over))),
+        restart_for=comparison.restart_for,
         version=observed.version,
     )
 
@@ -55,6 +58,7 @@ class _Comparison:
         self.facts = observed.facts
         # Without a record nothing is ours, and no digest is looked at.
         self.record = observed.facts.record or Record(key=b"")
+        self.restart_for = restart_for(start_up(wanted, observed))
 
     def changes(self) -> Iterator[Change]:
         yield from self._files()
@@ -100,10 +104,16 @@ class _Comparison:
     def _files(self) -> Iterator[Change]:
         for path, file in self.wanted.files.items():
             if (change := self._file(path, file)) and not self._is_anothers(path):
-                yield change
+                yield self._with_restart(change)
         for path in self.record.files:
             if path not in self.wanted.files and path in self.facts.files:
                 yield self._change(Part.FILE, path, Kind.REMOVE, _NO_LONGER)
+
+    def _with_restart(self, change: Change) -> Change:
+        if change.name != STRONGSWAN_FILE or not self.restart_for:
+            return change
+        reason = f"charon must be restarted for it: {', '.join(self.restart_for)}"
+        return replace(change, reasons=(*change.reasons, reason), disruption=Disruption.IKE_RESTART)
 
     def _is_anothers(self, path: str) -> bool:
         return path in self.facts.files and path not in self.record.files

@@ -46,7 +46,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def bare(value: str) -> str:
-    """Return a name as it is: ASCII letters, digits, ``_`` and ``-``. Raises ``CannotQuote`` for other ones."""
+    """Return a name as it is: ASCII letters, digits, ``_`` and ``-``. Raises ``CannotQuote`` for others."""
     if not _BARE.fullmatch(value):
         _refuse(value, "a name may hold letters, digits, '_' and '-' only")
     return value

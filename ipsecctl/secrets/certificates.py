@@ -80,6 +80,8 @@ def load(path: str, base: Path) -> list[x509.Certificate]:
             content = file.read(_MAX_BYTES)
     except OSError as error:
         hint = "put it there; paths are relative to the topology file"
+        if isinstance(error, IsADirectoryError):
+            hint = "name the file that holds it"
         raise CertificateProblem("IP320", f"no certificate ({error.strerror})", path, hint) from error
     try:
         if b"-----BEGIN" in content:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -107,7 +107,7 @@ class _Inspection:
         for ref, tunnels in uses.items():
             found = self._read(ref)
             if isinstance(found, SecretProblem):
-                yield _problem(found, ref.where)
+                yield _problem_of_psk(found, ref)
             else:
                 yield from _weaknesses(ref, found, tunnels)
         yield from self._shared(uses)
@@ -162,6 +162,14 @@ class _Inspection:
 
 def _problem(problem: SecretProblem | CertificateProblem, where: DocumentPath) -> _Finding:
     return _Finding(Severity.ERROR, problem.code, where, problem.what, problem.hint, problem.subject)
+
+
+def _problem_of_psk(problem: SecretProblem, ref: SecretRef) -> _Finding:
+    """Return the finding for a PSK that cannot be had: one that is not there can be made."""
+    finding = _problem(problem, ref.where)
+    if problem.code == "IP301" and ref.kind.value == "file":
+        return replace(finding, hint="make it with 'ipsecctl secret generate FILE', or put it there")
+    return finding
 
 
 def _weaknesses(ref: SecretRef, secret: Secret, tunnels: list[Tunnel]) -> Iterator[_Finding]:

@@ -27,7 +27,6 @@ IDENTITY_VARIABLE: Final = "IPSECCTL_AGE_IDENTITY"
 _DEFAULT_IDENTITY: Final = "~/.config/ipsecctl/age-identity.txt"
 _MAX_BYTES: Final = 1 << 20
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_GENERATE: Final = "make it with 'ipsecctl secret generate FILE', or put it there"
 
 
 class SecretProblem(SecretUnavailable):
@@ -130,7 +129,10 @@ def _read_file(path: Path, name: str, *, private: bool) -> bytes:
                 _refuse_if_shared(status, name)
             content = file.read(_MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise SecretProblem("IP301", "no such file", name, _GENERATE) from None
+        hint = "put it there; paths are relative to the topology file"
+        raise SecretProblem("IP301", "no such file", name, hint) from None
+    except IsADirectoryError:
+        raise SecretProblem("IP303", "a directory, not a file", name, "name the file that holds it") from None
     except OSError as error:
         hint = "give it to the user who runs ipsecctl"
         raise SecretProblem("IP302", "cannot be read", f"{name} ({error.strerror})", hint) from None
@@ -174,7 +176,7 @@ def _psk(ref: SecretRef, content: bytes) -> bytes:
     if text is None:
         _unusable(ref, "not UTF-8", "write it in base64 or hexadecimal digits")
     if not text:
-        _unusable(ref, "empty", "make one with 'ipsecctl secret generate'")
+        _unusable(ref, "empty", "write the secret into it, or remove it")
     if _CONTROL.search(text):
         _unusable(ref, "holds line ends or other control characters", "put one PSK on one line")
     if text[:2].lower() in {"0x", "0s"}:

@@ -78,6 +78,12 @@ def _family(gateway: Gateway) -> int | None:
     return address.version if isinstance(address, IPAddress) else None
 
 
+def _families(gateway: Gateway) -> set[int]:
+    """The families of all addresses that are known from the file."""
+    addresses = (gateway.address, gateway.public_address)
+    return {address.version for address in addresses if isinstance(address, IPAddress)}
+
+
 def _check_credentials(draft: Draft, findings: Findings) -> None:
     left, right = draft.left, draft.right
     if left.credential is None or right.credential is None:
@@ -132,20 +138,25 @@ def _esp_in_common(ours: Profile, theirs: Profile) -> bool:
 
 
 def _check_mtu(draft: Draft, findings: Findings) -> None:
-    """Check that IPv6 has the 1280 bytes inside that it needs (RFC 8200 section 5)."""
+    """Check that IPv6 has the 1280 bytes that it needs, outside and inside (RFC 8200 section 5)."""
     left, right = draft.left, draft.right
+    narrow = min((left.gateway, right.gateway), key=lambda gateway: gateway.mtu)
+    place = findings.nearest_place((*narrow.where, "mtu"), ("defaults", "mtu"), narrow.where)
+    outer = 6 if 6 in (*_families(left.gateway), *_families(right.gateway)) else 4
+    if outer == 6 and narrow.mtu < IPV6_MIN_MTU:
+        if findings.first("mtu", place):
+            summary = (
+                f"a WAN MTU of {narrow.mtu} is too small for the tunnel {draft.name!r}, which goes over IPv6"
+            )
+            findings.error("IP170", place, summary, f"an IPv6 link carries at least {IPV6_MIN_MTU} bytes")
+        return
     if left.profile is None or right.profile is None:
         return
     if not any(end.prefix.version == 6 for flow in draft.flows for end in flow.left):
         return
-    narrow = min((left.gateway, right.gateway), key=lambda gateway: gateway.mtu)
     nat_t = left.gateway.behind_nat or right.gateway.behind_nat
-    outer = _family(left.gateway) or _family(right.gateway) or 4
     found = _smallest(left.profile, right.profile, narrow.mtu, outer, nat_t)
-    if found is None or found[0] >= IPV6_MIN_MTU:
-        return
-    place = findings.nearest_place((*narrow.where, "mtu"), ("defaults", "mtu"), narrow.where)
-    if not findings.first("mtu", place):
+    if found is None or found[0] >= IPV6_MIN_MTU or not findings.first("mtu", place):
         return
     inner_mtu, suite, needed_mtu = found
     summary = (

@@ -22,9 +22,10 @@ def check_twins(groups: Iterable[Group], findings: Findings) -> None:
             gateways = frozenset((draft.left.gateway.name, draft.right.gateway.name))
             other, twin = first.setdefault(gateways, (group, draft))
             if twin is not draft and findings.first("twins", other.name, group.name):
+                line = findings.line(twin.where)
                 summary = (
-                    f"the tunnels {twin.name!r} (line {findings.line(twin.where)}) and {draft.name!r} join the "
-                    "same two gateways: charon would take the second for the first"
+                    f"the tunnels {twin.name!r} (line {line}) and {draft.name!r} join the same two gateways: "
+                    "charon would take the second for the first"
                 )
                 findings.error("IP143", draft.where, summary, _hint((other, twin), (group, draft)))
 
@@ -33,7 +34,7 @@ def _hint(one: tuple[Group, Draft], other: tuple[Group, Draft]) -> str:
     """Say how one tunnel is made of two: of the group that joins more gateways, or else of the first one."""
     (kept, stays), (_, goes) = sorted((one, other), key=lambda each: len(each[0].drafts), reverse=True)
     if not kept.doc.flows:
-        return f"remove {goes.name!r}: {stays.name!r} carries everything between their networks"
+        return f"leave out {goes.name!r}: {stays.name!r} carries everything between their networks"
     flows = ", ".join((_some(stays), _some(goes)))
     return f"make one of them, with the flows of both: '{kept.name}: {{{_ends(kept)}, flows: [{flows}]}}'"
 

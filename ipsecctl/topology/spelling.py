@@ -14,7 +14,7 @@ RESERVED_NAME: Final = "include"
 """The one name that strongSwan's settings files take for a directive (settings_lexer.l)."""
 
 LONGEST_CHILD_NAME: Final = 240
-"""VICI counts the bytes of a section's name in one byte, and ``list-sas`` adds ``-`` and a number to a child's."""
+"""VICI counts the bytes of a name in one byte; ``list-sas`` adds ``-`` and a number to a child's."""
 
 # vici_message.c refuses other characters, vici_cred.c cuts what is longer.
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]{1,255}")

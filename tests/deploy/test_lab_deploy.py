@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -192,6 +193,25 @@ def test_a_charon_that_hangs_is_unknown_in_time(pair):
     finally:
         pair.on("b", "pkill", "-CONT", "charon-systemd")
     assert verdict(pair) == ("up", [])
+
+
+def test_what_charon_reads_only_at_its_start_is_pending_until_then(pair):
+    if "kernel-libipsec" not in pair.on("a", "swanctl", "--stats"):
+        pytest.skip("the kernel carries ESP here: no option waits for a restart")
+    file = pair.directory / "narrow.yaml"
+    file.write_text(Path(pair.topology()).read_text().replace("control: lab,", "control: lab, mtu: 1400,"))
+    narrow = str(file)
+    notice = "charon on a must be restarted for kernel-netlink.mtu = 13"
+    assert notice in ipsecctl("apply", narrow, "--wait", "15")
+    assert notice in ipsecctl("apply", narrow, "--wait", "15")
+    assert "Nothing to apply: charon must be restarted on a, b." in ipsecctl("plan", narrow)
+    for gateway in "ab":
+        pair.charon(gateway, "stop")
+        pair.charon(gateway, "start")
+    pending = json.loads(ipsecctl("plan", narrow, "--json"))["gateways"]
+    assert [gateway["restart_for"] for gateway in pending] == [[], []]
+    assert "restarted" not in ipsecctl("apply", narrow, "--wait", "15")
+    assert "restarted for kernel-netlink.mtu = default" in ipsecctl("apply", pair.topology(), "--wait", "15")
 
 
 def test_a_wrong_psk_is_told_in_charons_own_words(pair):

@@ -22,3 +22,15 @@ def test_minimal_covers_the_same_addresses_with_no_prefix_in_another(given_prefi
     assert IPSet(result) == IPSet(given_prefixes)
     assert not any(a != b and a in b for a in result for b in result)
     assert set(result) <= set(given_prefixes)
+
+
+def test_numbers_that_keep_names_apart_meet_no_other_name(compiled):
+    dc = compiled("""
+        defaults: {credential: {psk: "file:{tunnel}.psk"}}
+        sites:
+          dc: {networks: {a: 10.1.0.0/24, a-b: 10.1.1.0/24}, gateway: 192.0.2.1}
+          far: {networks: {c: 10.2.0.0/24, b-c: 10.2.1.0/24, b-c-1: 10.2.2.0/24}, gateway: 192.0.2.2}
+        tunnels: {t: {between: [dc, far], children: subnet-pair}}
+    """)["dc"]
+    names = [child.name for child in dc.connections[0].children]
+    assert len(set(names)) == len(names) == 6

@@ -24,11 +24,6 @@ from ipsecctl.topology import Topology
 
 EXAMPLES = ("clinic-dc", "mesh-dual-stack", "partner")
 
-_NO_DOCKER = (
-    "lab tests need Docker Engine, Compose v2 and the lab image, which are missing or cannot be used here.\n"
-    "Get them: labs/setup (it says first what it installs).  Tests that need none: make test-unit\n"
-)
-
 
 @dataclass(frozen=True)
 class RunningLab:
@@ -73,22 +68,6 @@ class RunningLab:
     def charon(self, node: str, action: str) -> None:
         """Start, stop or kill charon on a gateway."""
         self.sh(node, f"/usr/lib/ipsecctl-lab/charon {action}")
-
-
-@pytest.fixture(scope="session")
-def docker() -> None:
-    """End the whole run, with what to do, when there is no usable Docker: lab tests are never skipped."""
-    for command in (
-        ["docker", "info"],
-        ["docker", "compose", "version"],
-        ["docker", "image", "inspect", labs.image_name()],
-    ):
-        try:
-            usable = subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
-        except (OSError, subprocess.TimeoutExpired):
-            usable = False
-        if not usable:
-            pytest.exit(_NO_DOCKER, returncode=1)
 
 
 @pytest.fixture(scope="session", params=[pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in EXAMPLES])

@@ -16,7 +16,7 @@ import pytest
 from ipsecctl.lab import Lab, NodeStatus, Role, Up, down, load, run, up
 from ipsecctl.resources import resource_dir
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("labs")]
 
 CHARON = "/usr/lib/ipsecctl-lab/charon"
 

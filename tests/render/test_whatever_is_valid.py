@@ -17,42 +17,28 @@ names = st.one_of(
     st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?", fullmatch=True),
 )
 identities = st.one_of(
-    st.text(st.characters(codec="ascii"), min_size=1, max_size=30),
-    st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8),
+    st.text(st.characters(codec="ascii"), min_size=1, max_size=8),
+    st.from_regex(r"[!-~]([ -~]{0,30}[!-~])?", fullmatch=True),
     st.sampled_from(
-        ["%any", "*", "fqdn:^a$", "{0}:x", "x" * 255, 'C=DE, O="A; B", CN=a', "10.0.0.1-a", "a\\"]
+        ["%any", "fqdn:^a$", "{0}:x", "x" * 255, 'C=DE, O="A; B", CN=a', "10.0.0.1-a", "klinik-köln"]
     ),
 )
 texts = st.text(max_size=20)
-addresses = st.one_of(
-    st.ip_addresses().map(str),
-    st.sampled_from(
-        ["dynamic", "gw.example.org", "_gw.example.org.", "10.0.0.1-static.example.net", "1.2.3.4.in"]
-    ),
+dns_names = st.one_of(
+    st.sampled_from(["dynamic", "_gw.example.org.", "10.0.0.1-static.example.net", "1.2.3.4.in"]),
     st.from_regex(r"([A-Za-z0-9_]([A-Za-z0-9_-]{0,6}[A-Za-z0-9])?\.){1,3}[a-z]{1,9}\.?", fullmatch=True),
 )
-numbers = st.integers(0, 255)
-prefixes = st.builds("10.{}.{}.0/24".format, numbers, numbers) | st.builds(
-    "fd00:{}:{}::/64".format, numbers, numbers
-)
-networks = st.dictionaries(names, st.lists(prefixes, min_size=1, max_size=2), min_size=1, max_size=3)
-gateways = st.fixed_dictionaries(
-    {"address": addresses},
-    optional={
-        "identity": identities,
-        "name": names,
-        "public_address": addresses,
-        "mtu": st.integers(576, 9216),
-    },
-)
-sites = st.dictionaries(
-    names,
-    st.fixed_dictionaries(
-        {"networks": networks, "gateway": gateways}, optional={"description": texts, "managed": st.booleans()}
-    ),
-    min_size=2,
-    max_size=3,
-)
+networks = st.lists(names, min_size=1, max_size=3, unique=True)
+
+
+def gateways(network: str) -> st.SearchStrategy[dict[str, object]]:
+    address = st.ip_addresses(network=network).map(str)
+    return st.fixed_dictionaries(
+        {"address": address | dns_names, "mtu": st.sampled_from([1500, 1400, 9216, 576])},
+        optional={"identity": identities, "public_address": address},
+    )
+
+
 credentials = st.sampled_from(
     [
         {"psk": "file:{tunnel}.psk"},
@@ -66,12 +52,24 @@ LIKELY = settings(
 
 @st.composite
 def topologies(draw: st.DrawFn) -> dict[str, object]:
-    drawn = draw(sites)
-    first, *others = drawn
+    outside = draw(st.sampled_from(["198.18.{}.0/24", "198.18.{}.0/24", "2001:db8:{}::/48"]))
+    drawn = {
+        site: {
+            "networks": {
+                network: [f"10.{x}.{y}.0/24", f"fd00:{x}:{y}::/64"][: draw(st.integers(1, 2))]
+                for y, network in enumerate(draw(networks))
+            },
+            "gateway": draw(gateways(outside.format(x))),
+            "description": draw(texts),
+            "managed": draw(st.sampled_from([True, True, False])),
+        }
+        for x, site in enumerate(draw(st.lists(names, min_size=2, max_size=3, unique=True)))
+    }
     shape = draw(st.sampled_from(["between", "mesh", "hub"]))
+    first, *others = list(drawn)[: 2 if shape == "between" else 3]
     group: dict[str, object] = {
         "between": {"between": [first, others[0]]},
-        "mesh": {"mesh": ["*"]},
+        "mesh": {"mesh": [first, *others]},
         "hub": {"hub": first, "spokes": others},
     }[shape]
     group |= draw(
@@ -79,7 +77,7 @@ def topologies(draw: st.DrawFn) -> dict[str, object]:
             {}, optional={"description": texts, "children": st.sampled_from(["flow", "subnet-pair"])}
         )
     )
-    if draw(st.booleans()):
+    if shape != "mesh" and draw(st.booleans()):
         group["flows"] = [
             {"from": f"{first}.{source}", "to": f"{other}.{target}"}
             for other in others

@@ -18,7 +18,7 @@ from ipsecctl.topology import Loaded, load_bytes, load_text
 EXAMPLES = [path.read_text(encoding="utf-8") for path in sorted(resource_dir("topologies").glob("*.yaml"))]
 EVERY_KEY = (Path(__file__).parent / "right" / "every-key.yaml").read_text(encoding="utf-8")
 CLINIC_DC = next(text for text in EXAMPLES if "name: clinic-dc" in text)
-LENIENT = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+LENIENT = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 def sound(loaded: Loaded, text: str) -> None:

@@ -1,0 +1,56 @@
+"""Options that charon reads only when it starts: which are in force, and for which it must be restarted.
+
+A plugin reads its own section when charon creates it (kernel_netlink_net.c, kernel_libipsec_plugin.c);
+``reload-settings`` comes too late for these, and no VICI command tells them.
+"""
+
+from __future__ import annotations
+
+from ipsecctl.gateway import Observed, StartUp
+from ipsecctl.plan.wanted import Wanted
+from ipsecctl.render import STRONGSWAN_FILE
+from ipsecctl.topology import DataPath
+
+__all__ = ["plugin_options", "restart_for", "start_up"]
+
+
+def start_up(wanted: Wanted, observed: Observed) -> StartUp:
+    """Return what a record must say of charon's start after the wanted files have been written.
+
+    A charon that was started since the last apply has read what was written then; another one still has what
+    it had. Where nothing is recorded, a data path that runs is taken to run as we want it.
+    """
+    file = wanted.files.get(STRONGSWAN_FILE)
+    options = plugin_options(file.content if file else b"")
+    before = observed.facts.record.start_up if observed.facts.record else StartUp()
+    if not before.charon:
+        libipsec = observed.data_path is DataPath.LIBIPSEC
+        read = {n: value for n, value in options.items() if libipsec and n.startswith("kernel-libipsec.")}
+    else:
+        read = dict(before.read if before.charon == observed.facts.charon else before.written)
+    return StartUp(observed.facts.charon, read, options)
+
+
+def restart_for(state: StartUp) -> tuple[str, ...]:
+    """Return the options for which charon must be restarted, sorted, as ``name = value``."""
+    names = state.read.keys() | state.written.keys()
+    return tuple(
+        f"{name} = {state.written.get(name, 'default')}"
+        for name in sorted(names)
+        if state.read.get(name) != state.written.get(name)
+    )
+
+
+def plugin_options(content: bytes) -> dict[str, str]:
+    """Return the options of charon's plugins in a settings file of ours: ``kernel-netlink.mtu`` and so on."""
+    options: dict[str, str] = {}
+    sections: list[str] = []
+    for line in map(str.strip, content.decode().splitlines()):
+        if line.endswith("{"):
+            sections.append(line.removesuffix("{").strip())
+        elif line == "}":
+            sections.pop()
+        elif "=" in line and not line.startswith("#") and sections[:2] == ["charon", "plugins"]:
+            name, _, value = line.partition("=")
+            options[".".join((*sections[2:], name.strip()))] = value.strip()
+    return options
