@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ipsecctl.secrets import generate_psk
+
 IMAGE = "ipsecctl-lab:latest"
 
 TOPOLOGY = """
@@ -53,7 +55,7 @@ class Pair:
         """Make the pre-shared key of a tunnel."""
         file = self.directory / f"{tunnel}.psk"
         file.touch(0o600)
-        file.write_text(secrets.token_urlsafe(32))
+        file.write_text(generate_psk())
 
     def topology(self, profile="modern", second=""):
         """Write the topology; return its path. ``second``: a tunnel from b to a partner that is not there."""
