@@ -1,4 +1,4 @@
-"""Speed of validate, compile and render, as ratios within one run; exits with 1 when a promise is broken.
+"""Speed of start-up, validate, compile and render, as ratios within a run; exits with 1 when one is broken.
 
 Each figure is the best of several rounds in a process of its own (CPU time, so that other work on the machine
 counts little), and what is compared is measured in turns in the same process.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import resource
 import subprocess
@@ -32,6 +33,8 @@ CLINICS = 2_000
 SIZES = (1_250, 2_500, 5_000, 10_000)
 MOST_RATIO = 3.0
 """Promised: validate, compile and render take at most this many times what jinja2 alone takes."""
+MOST_START_UP = 1.5
+"""Promised: ``ipsecctl --help`` takes at most this many times what importing typer takes."""
 SLACK = 1.15
 """What a growth may exceed n log n by before it counts as broken: caches of the machine, garbage
 collection."""
@@ -165,11 +168,35 @@ def report_growth(name: str, seconds: dict[int, float]) -> bool:
     return holds
 
 
+def report_start_up(rounds: int = 15) -> bool:
+    """Print what ``ipsecctl --help`` takes against the import of typer alone; return whether it holds."""
+    commands = {"help": ["-m", "ipsecctl", "--help"], "typer": ["-c", "import typer"]}
+    # What is compiled is kept, as in an installation that has been used once.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    best = dict.fromkeys(commands, math.inf)
+    for _ in range(rounds):
+        for name, command in commands.items():
+            before = os.times()
+            subprocess.run([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, check=True)
+            after = os.times()
+            spent = (
+                after.children_user + after.children_system - before.children_user - before.children_system
+            )
+            best[name] = min(best[name], spent)
+    ratio = best["help"] / best["typer"]
+    print(
+        f"ipsecctl --help against `import typer` (= 1): {ratio:.2f}   "
+        f"at most {MOST_START_UP:g}: {verdict(ratio <= MOST_START_UP)}"
+    )
+    return ratio <= MOST_START_UP
+
+
 def verdict(holds: bool) -> str:
     return "holds" if holds else "BROKEN"
 
 
 def checks() -> Iterator[bool]:
+    yield report_start_up()
     yield report_ratio(apart(CLINICS, rounds=5))
     grown = {clinics: apart(clinics, rounds=3) for clinics in SIZES}
     yield report_growth("Validate, compile and render", {n: times.total_s for n, times in grown.items()})
