@@ -35,7 +35,7 @@ demo: $(VENV)/.run labs ## The main job, start to proof, in a lab
 	@$(BIN)/ipsecctl lab demo
 
 demo-down: ## Remove all that `make demo` made and installed
-	@if [ -x $(BIN)/ipsecctl ]; then $(BIN)/ipsecctl lab down --all; fi
+	@if [ -x $(BIN)/ipsecctl ]; then $(BIN)/ipsecctl lab down clinic-dc; fi
 	@labs/setup --down
 	rm -rf $(VENV) $(VENV)-wheel out/clinic-dc
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -123,5 +124,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader (head, less) has gone: what it wanted it has. Python must not complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        from ipsecctl.cli._view import print_error
+
+        where = f"{error.filename}: " if error.filename else ""
+        print_error(IpsecctlError(f"{where}{error.strerror or error}"))
+        _drop_output()
         sys.exit(1)
+
+
+def _drop_output() -> None:
+    """Let what is still to be written to standard output go nowhere: it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

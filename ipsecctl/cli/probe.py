@@ -72,14 +72,20 @@ def probe_tunnel(
     from ipsecctl.cli._load import load_topology
     from ipsecctl.cli._scene import lab_of, scene_of
     from ipsecctl.cli._view import print_json, say
+    from ipsecctl.errors import CannotTell
     from ipsecctl.gateway import reach
+    from ipsecctl.lab import complete, containers
     from ipsecctl.probe import exit_status, probe_tunnels, report_json
 
     if every == (tunnel is not None):
         raise typer.BadParameter("name one tunnel, or say --all")
+    if report is not None and not report.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no directory {report.parent}", param_hint="--report")
     topology = load_topology(file)
     tunnels = topology.tunnels if every else (_named(topology, tunnel or ""),)
     running = lab_of(topology, lab)
+    if not complete(containers(running.name)):
+        raise CannotTell(f"lab {running.name} is not up", f"Bring it up: ipsecctl lab up {running.name}")
     handles = {g.name: reach(g, topology.name, running.name) for g in topology.gateways() if g.managed}
     began = time.monotonic()
     try:

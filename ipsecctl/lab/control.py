@@ -195,6 +195,9 @@ async def take_down(name: str) -> Removed:
     began = time.monotonic()
     with _alone(name):
         containers, networks = await _clear(name, settled=1)
+        if not containers and not networks:
+            # Whoever removed those, without us, left the machine's rules. Without the image, nothing is run.
+            await docker.machine_nft(name, image_name(), no_machine_rules(name))
     return Removed(containers, networks, time.monotonic() - began)
 
 

@@ -18,6 +18,7 @@ __all__ = ["LabStatus", "NodeStatus", "look", "look_all", "node_status", "shell"
 
 _LOOK_S = 8.0
 _PARALLEL = 16
+_DOCKERS_INTERFACE = "eth"
 _ORDER = {
     str(role): position for position, role in enumerate((Role.INTERNET, Role.NAT, Role.GATEWAY, Role.HOST))
 }
@@ -29,8 +30,9 @@ T = TypeVar("T")
 class NodeStatus:
     """A node as it is.
 
-    ``state`` is its container's: ``running``, ``exited``, ``paused`` and so on. For the rest see
-    :class:`~ipsecctl.lab.script.Seen`; a node that could not be asked has ``unknown`` there.
+    ``state`` is its container's: ``running``, ``exited``, ``paused`` and so on; or ``not wired`` for one that
+    was started again behind the lab's back, and so has Docker's interfaces in place of the lab's. For the
+    rest see :class:`~ipsecctl.lab.script.Seen`; a node that could not be asked has ``unknown`` there.
     """
 
     name: str
@@ -90,7 +92,9 @@ def node_status(name: str, role: str, completed: Completed) -> NodeStatus:
     """Return what a running node said to ``LOOK``; raises ``LabError`` when that cannot be read."""
     seen = read_look(completed.stdout.decode("utf-8", "replace"))
     addresses = sorted(seen.addresses.items(), key=lambda item: (item[0] != "wan", item[0]))
-    return NodeStatus(name, role, "running", seen.charon, seen.data_path, tuple(addresses))
+    wired = not any(interface.startswith(_DOCKERS_INTERFACE) for interface in seen.addresses)
+    state = "running" if wired else "not wired"
+    return NodeStatus(name, role, state, seen.charon, seen.data_path, tuple(addresses))
 
 
 async def shell(

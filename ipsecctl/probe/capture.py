@@ -72,6 +72,7 @@ class _Capture:
         self._reader = PcapReader()
         self._process: asyncio.subprocess.Process | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._ending = False
 
     async def start(self, stack: AsyncExitStack) -> None:
         tap = self._recording.tap
@@ -92,6 +93,7 @@ class _Capture:
         process, listening = self._process, self._listening
         if process is None or process.stdin is None or listening is None:
             return
+        self._ending = True
         process.stdin.close()
         try:
             async with asyncio.timeout(_STOP_S):
@@ -119,6 +121,8 @@ class _Capture:
         stdout = self._stream(self._process.stdout)
         while data := await stdout.read(_READ_BYTES):
             self._take(data)
+        if not self._ending:
+            self._fault("the capture ended early")
 
     def _take(self, data: bytes) -> None:
         if self._recording.trouble:

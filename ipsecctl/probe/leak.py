@@ -147,13 +147,14 @@ def watch_while(
 
 
 def judge(evidence: Evidence) -> LeakReport:
-    """A leak is a failure whatever else; no leak counts only when every place was heard without loss."""
+    """A leak is a failure whatever else; no leak counts only when every place was heard without loss, and
+    the tunnel was seen to carry something at some time of the watch."""
     sent = [probe for probe in evidence.probes if probe.serial not in evidence.unsent]
     arrived = sum(evidence.arrived(probe) is not None for probe in sent)
     serials = frozenset(probe.serial for probe in evidence.probes)
     found = leaks(evidence, serials, _ways(evidence.tunnel))
     looked_at = sum(len(recording.packets) for recording in evidence.wan)
-    doubts = evidence.wan_doubts or ("" if sent else "nothing was sent")
+    doubts = evidence.wan_doubts or _not_shown(evidence, sent, arrived)
     seen = f"{len(sent)} marked packets sent, {arrived} arrived, {looked_at} WAN packets looked at"
     if found:
         outcome = Outcome.FAILS
@@ -173,6 +174,33 @@ def judge(evidence: Evidence) -> LeakReport:
         esp_packets=len(evidence.esp),
         evidence=seen,
     )
+
+
+def _not_shown(evidence: Evidence, sent: Sequence[Probe], arrived: int) -> str:
+    """Say what the watch lacks to show that it would have seen a leak; empty when it lacks nothing."""
+    if not sent:
+        return "nothing was sent"
+    if deaf := [str(recording.tap) for recording in evidence.wan if not recording.packets]:
+        return f"not one packet was heard at {', '.join(deaf)}"
+    if not arrived and not _any_esp(evidence, sent):
+        return "no ESP of the tunnel was seen, and nothing arrived"
+    return ""
+
+
+def _any_esp(evidence: Evidence, sent: Sequence[Probe]) -> bool:
+    """Whether ESP of the tunnel was on the WAN.
+
+    The link of a hub carries that of other tunnels, too: there the peer's address must be known, and fit.
+    """
+    used = {(probe.path.sender, probe.path.receiver): probe.path for probe in sent}.values()
+    for seen in evidence.esp:
+        for path in used:
+            pair = evidence.outer_pair(path, seen.tap)
+            at_sender = seen.tap in evidence.links[path.sender].taps
+            peer = pair.destination if at_sender else pair.source
+            if peer is not None and pair.fits(seen.packet):
+                return True
+    return False
 
 
 def _ways(tunnel: Tunnel) -> list[tuple[IPNetwork, IPNetwork]]:

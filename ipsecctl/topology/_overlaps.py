@@ -27,9 +27,7 @@ def _any_overlap(sites: Sites) -> bool:
     """Whether anything in the file overlaps across sites: mostly not, and then one sweep has shown it."""
     spans: list[tuple[int, int, int, str]] = []
     for name, site in sites.by_name.items():
-        spans += (
-            (p.version, p.first, -p.last, name) for n in site.networks for p in n.prefixes if p.prefixlen
-        )
+        spans += ((p.version, p.first, -p.last, name) for n in site.networks for p in n.prefixes)
         for gateway in site.gateways:
             address = gateway.reachable_at
             if isinstance(address, IPAddress):
@@ -98,6 +96,7 @@ class _Sweep:
         self._peers = peers
         self._findings = findings
         self._items: dict[int, list[_Item]] = {}
+        self._numbers: dict[tuple[str, str], dict[IPNetwork, int]] = {}
         self._overlaps: dict[tuple[Path, Path], tuple[_Item, _Item, str]] = {}
         self._inside: dict[Path, tuple[_Item, _Item]] = {}
 
@@ -107,9 +106,7 @@ class _Sweep:
         for peer_name, peer in self._peers[name].items():
             for identity, ends in peer.selected.items():
                 if identity not in self._items:
-                    self._items[identity] = [
-                        i for e in ends for i in self._item(peer_name, e.network, e.prefix)
-                    ]
+                    self._items[identity] = [self._item(peer_name, e.network, e.prefix) for e in ends]
                 items.update((item.path, item) for item in self._items[identity])
             for gateway in peer.gateways.values():
                 items.update((item.path, item) for item in _public_address(gateway))
@@ -124,15 +121,21 @@ class _Sweep:
     def _own(self, site: str) -> Iterable[_Item]:
         for network in self._sites.by_name[site].networks:
             for prefix in network.prefixes:
-                yield from self._item(site, network.name, prefix, tunnelled=False)
+                yield self._item(site, network.name, prefix, tunnelled=False)
 
-    def _item(self, site: str, network: str, prefix: IPNetwork, *, tunnelled: bool = True) -> Iterable[_Item]:
-        # A default route holds everything and is meant to: the narrower selector wins.
-        if prefix.prefixlen:
-            number = self._sites.docs[site].networks[network].index(prefix)
-            path = ("sites", site, "networks", network, number)
-            label = f"{site}.{network} {prefix}"
-            yield _Item(prefix.version, prefix.first, prefix.last, site, label, path, tunnelled)
+    def _item(self, site: str, network: str, prefix: IPNetwork, *, tunnelled: bool = True) -> _Item:
+        path = ("sites", site, "networks", network, self._number(site, network, prefix))
+        label = f"{site}.{network} {prefix}"
+        return _Item(prefix.version, prefix.first, prefix.last, site, label, path, tunnelled)
+
+    def _number(self, site: str, network: str, prefix: IPNetwork) -> int:
+        """Return where a prefix stands in the list of its network, the first time if several."""
+        numbers = self._numbers.get((site, network))
+        if numbers is None:
+            numbers = self._numbers[site, network] = {}
+            for number, each in enumerate(self._sites.docs[site].networks[network]):
+                numbers.setdefault(each, number)
+        return numbers[prefix]
 
     def _compare(self, here: str, item: _Item, stack: Sequence[_Item]) -> None:
         """Find the narrowest prefix around ``item`` that collides with it."""

@@ -139,6 +139,10 @@ def _prefix(value: Any) -> IPNetwork:
         )
     if not (length.isascii() and length.isdigit()) or str(int(length)) != length or " " in text:
         refuse("IP110", f"{text!r} is not written as address/length", f"write '{network.cidr}'")
+    if not network.prefixlen:
+        # What a gateway guards would hold its own LAN: it would be cut off.
+        summary = f"{text!r} is a default route: a tunnel for everything is not possible in this version"
+        refuse("IP117", summary, "name the networks that are reached through the tunnel")
     if network.value != network.first:
         summary = f"{text!r} has bits set in its host part"
         refuse("IP111", summary, f"the network is '{network.cidr}'")
@@ -301,7 +305,7 @@ def _json(schema: dict[str, Any]) -> WithJsonSchema:
 
 
 Prefix: TypeAlias = Annotated[
-    Any, PlainValidator(_prefix), _json({"type": "string", "pattern": r"^[0-9A-Fa-f:.]+/[0-9]{1,3}$"})
+    Any, PlainValidator(_prefix), _json({"type": "string", "pattern": r"^[0-9A-Fa-f:.]+/[1-9][0-9]{0,2}$"})
 ]
 Address: TypeAlias = Annotated[Any, PlainValidator(_address), _json({"type": "string"})]
 PublicAddress: TypeAlias = Annotated[Any, PlainValidator(_public_address), _json({"type": "string"})]

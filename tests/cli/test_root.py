@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -61,3 +62,12 @@ def test_a_reader_that_goes_away_is_no_error():
     command = f"{sys.executable} -m ipsecctl crypto algorithms | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_a_full_disk_is_an_error_and_no_traceback():
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "ipsecctl", "crypto", "algorithms"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -9,7 +9,8 @@ import pytest
 
 from ipsecctl.errors import LabError
 from ipsecctl.lab import docker, load
-from ipsecctl.lab.control import bring_up
+from ipsecctl.lab.control import bring_up, take_down
+from ipsecctl.lab.firewall import no_machine_rules
 
 
 @pytest.fixture
@@ -73,3 +74,15 @@ def test_without_docker_labs_setup_is_named(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(LabError, match="there is no Docker") as caught:
         asyncio.run(bring_up(load("clinic-dc")))
     assert caught.value.hint.endswith("labs/setup")
+
+
+def test_down_takes_out_the_machines_rules_when_docker_has_nothing_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "docker"
+    program.write_text(f'#!/bin/sh\n[ "$1" != run ] || cat >>{tmp_path}/rules\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    removed = asyncio.run(take_down("t"))
+    assert (removed.containers, removed.networks) == (0, 0)
+    assert (tmp_path / "rules").read_text() == no_machine_rules("t")

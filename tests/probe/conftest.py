@@ -199,6 +199,12 @@ def nat_world() -> World:
 
 
 @pytest.fixture
+def dynamic_world() -> World:
+    """The same with a northern gateway whose address nobody knows beforehand."""
+    return World(tunnel_of("dynamic"))
+
+
+@pytest.fixture
 def foreign_world() -> World:
     """The same with a southern gateway that is somebody else's."""
     return World(tunnel_of(managed="false"))

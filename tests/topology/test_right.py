@@ -63,6 +63,7 @@ def test_the_schema_refuses_what_we_refuse() -> None:
         {"sitez": {}},
         {"sites": {"a": {"gateway": {"mtu": 1500}}}},
         {"sites": {"bad name": {}}},
+        {"sites": {"a": {"networks": {"all": ["0.0.0.0/0"]}, "gateway": "dynamic"}}},
         {"defaults": {"datapath": "userland"}},
         {"credentials": {"c": {"psk": "hunter2"}}},
         {"tunnels": {"t": {"hub": "dc", "spokes": []}}},

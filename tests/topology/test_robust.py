@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from netaddr.ip import BaseIP
 
 from ipsecctl.errors import Severity
 from ipsecctl.resources import resource_dir
@@ -172,6 +173,24 @@ def hub(spokes: int, network: str = "10.{high}.{low}.0/24") -> str:
 def test_overlaps_of_all_with_all_are_found() -> None:
     text = hub(1_000, "192.168.1.0/24")
     assert len(load_text(text, "t.yaml").diagnostics) == 999
+
+
+def test_overlaps_cost_no_comparison_of_each_prefix_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = 500
+    compared = 0
+    equal = BaseIP.__eq__
+
+    def counted(self: BaseIP, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return equal(self, other)
+
+    prefixes = ", ".join(f"10.{n >> 8}.{n & 255}.0/24" for n in range(many))
+    text = hub(1, f"[{prefixes}, 172.16.0.0/25]")
+    monkeypatch.setattr(BaseIP, "__eq__", counted)
+    loaded = load_text(text, "t.yaml")
+    assert [(d.code, d.line) for d in loaded.diagnostics] == [("IP113", 7)]
+    assert compared < 20 * many
 
 
 def test_a_thousand_typing_errors_among_thousands_of_sites_end() -> None:

@@ -242,9 +242,10 @@ def test_a_listener_notices_the_end(tmp_path):
 
 def test_a_closed_client_says_so(tmp_path):
     async def talk(client):
+        await client.command("version")
         client.close()
         with pytest.raises(ViciError, match="was closed"):
             await client.command("version")
 
-    converse(tmp_path, Server(), talk)
+    converse(tmp_path, Server(reply()), talk)
     assert Client.__doc__
