@@ -111,7 +111,9 @@ class _Screen:
             self._line(f"{paint('up', 'green', self._out)}      {result.name}: {how}")
             return
         verdict = str(result.health.verdict)
-        self._line(f"{paint(verdict, 'red', self._out):8}{result.name}: {'; '.join(result.health.causes)}")
+        gap = " " * max(1, 8 - len(verdict))
+        causes = "; ".join(result.health.causes)
+        self._line(f"{paint(verdict, 'red', self._out)}{gap}{result.name}: {causes}")
 
     def _line(self, text: str, hint: str = "") -> None:
         if self._live:

@@ -14,18 +14,26 @@ __all__ = ["activate"]
 # A setting that already has its value is not written: in a container /proc/sys can be read-only.
 _SCRIPT = r"""
 LC_ALL=C; export LC_ALL
-firewall_file=$1; table=$2; sysctl_file=$3; routes_file=$4; protocol=$5; shift 5
+firewall_file=$1; table=$2; sysctl_file=$3; routes_file=$4; protocol=$5; sys=$6; shift 6
 
 try() {
     what=$1; shift
     said=$("$@" 2>&1) || { printf '%s: %s\n' "$what" "$(printf '%s' "$said" | head -n 1)" >&2; exit 1; }
 }
+# A router listens to other routers only with 2: with 1 the kernel drops the routes that they announced.
+keep_announced() {
+    for heard in "$sys"/net/ipv6/conf/*/accept_ra; do
+        case $heard in */all/accept_ra | */default/accept_ra) continue ;; esac
+        [ "$(cat "$heard" 2>/dev/null)" != 1 ] || echo 2 >"$heard" || exit 1
+    done
+}
 set_sysctls() {
     grep '^[a-z]' "$sysctl_file" | while IFS='=' read -r key value; do
-        value=$(echo $value)
-        for place in /proc/sys/$(echo $key | tr . /); do
+        key=$(echo $key); value=$(echo $value)
+        for place in "$sys"/$(echo $key | tr . /); do
             [ -f "$place" ] || continue
             [ "$(tr -s '[:blank:]' ' ' <"$place")" = "$value" ] && continue
+            [ "$key" != net.ipv6.conf.all.forwarding ] || [ "$value" != 1 ] || keep_announced || exit 1
             echo "$value" >"$place" || exit 1
         done
     done
@@ -52,7 +60,7 @@ async def activate(handle: Handle, plan: GatewayPlan) -> str | None:
     tasks = list(_tasks(plan))
     if not tasks:
         return None
-    paths = (FIREWALL_FILE, " ".join(NFT_TABLE), SYSCTL_FILE, ROUTES_FILE, ROUTE_PROTOCOL)
+    paths = (FIREWALL_FILE, " ".join(NFT_TABLE), SYSCTL_FILE, ROUTES_FILE, ROUTE_PROTOCOL, "/proc/sys")
     completed = await handle.run(("sh", "-c", _SCRIPT, "activate", *paths, *tasks), timeout_s=30.0)
     if completed.status != 0:
         raise ApplyFailed(f"{handle.name}: {completed.error}")

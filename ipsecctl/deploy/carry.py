@@ -25,7 +25,7 @@ from ipsecctl.gateway import (
     list_connections,
     write_files,
 )
-from ipsecctl.plan import GatewayPlan, Kind, Part, Wanted, file_entry, start_up
+from ipsecctl.plan import Disruption, GatewayPlan, Kind, Part, Wanted, file_entry, start_up
 from ipsecctl.render import STRONGSWAN_FILE
 from ipsecctl.vici import Client
 
@@ -34,14 +34,14 @@ __all__ = ["carry_out"]
 _SET = (Kind.CREATE, Kind.CHANGE)
 
 
-async def carry_out(handle: Handle, plan: GatewayPlan, wanted: Wanted, observed: Observed) -> None:
-    """Bring one gateway to its desired state.
+async def carry_out(handle: Handle, plan: GatewayPlan, wanted: Wanted, observed: Observed) -> Record:
+    """Bring one gateway to its desired state; return the record that was left there.
 
     Raises ``ApplyFailed`` with all that charon refused (the rest is done and recorded), or with the first
     other thing that failed; ``GatewayUnreachable`` and ``ViciError`` when the gateway or its charon went
     away.
     """
-    await _Carrier(handle, plan, wanted, observed).carry_out()
+    return await _Carrier(handle, plan, wanted, observed).carry_out()
 
 
 class _Carrier:
@@ -55,16 +55,18 @@ class _Carrier:
         self.key_ids: dict[str, str] = {}
         self.refused: dict[tuple[Part, str], str] = {}
 
-    async def carry_out(self) -> None:
+    async def carry_out(self) -> Record:
         await self._write_files()
         firewall = await activate(self.handle, self.plan)
         async with self.handle.vici(timeout_s=30.0) as client:
             await self._load(client)
             await self._unload(client)
             connections = await list_connections(client)
-        await self._finish(self.observed.facts.firewall if firewall is None else firewall, connections)
+        loaded = self.observed.facts.firewall if firewall is None else firewall
+        record = await self._finish(loaded, connections)
         if self.refused:
             raise ApplyFailed(f"{self.handle.name}: " + "; ".join(self.refused.values()))
+        return record
 
     # -------------------------------------------------------------------------------------------------- files
 
@@ -80,6 +82,8 @@ class _Carrier:
         def begun(part: Part, digests: Mapping[str, str]) -> dict[str, str]:
             return {**digests, **{change.name: "" for change in self.plan.of(part, *_SET)}}
 
+        # Were we cut off before nft has read the new file, nothing but this would tell that it must.
+        firewall = "" if self.plan.of(Part.FIREWALL) else self.record.seen.firewall
         return replace(
             self.record,
             topology=self.wanted.topology,
@@ -87,8 +91,15 @@ class _Carrier:
             connections=begun(Part.CONNECTION, self.record.connections),
             shared=begun(Part.SHARED, self.record.shared),
             certificates=begun(Part.CERTIFICATE, self.record.certificates),
+            seen=replace(self.record.seen, firewall=firewall),
             start_up=self.start_up,
+            renew=self._renew(),
         )
+
+    def _renew(self) -> tuple[str, ...]:
+        """Return the connections whose SAs must be made anew; ``apply`` strikes out what was."""
+        disturbed = {n for n, grade in self.plan.disturbed.items() if grade >= Disruption.CHILD_RESTART}
+        return tuple(sorted(({*self.record.renew} | disturbed) & self.wanted.connections.keys()))
 
     # --------------------------------------------------------------------------------------------------- VICI
 
@@ -113,10 +124,6 @@ class _Carrier:
                 await client.command("terminate", {"ike": change.name, "timeout": "-1"})
         for change in self.plan.of(Part.SHARED, Kind.REMOVE):
             await self._command(client, Part.SHARED, change.name, "unload-shared", {"id": change.name})
-        for change in self.plan.of(Part.KEY, Kind.REMOVE):
-            key_id, _ = self.record.keys[change.name]
-            if key_id in self.observed.keys:
-                await self._command(client, Part.KEY, change.name, "unload-key", {"id": key_id})
 
     def _names(self, part: Part) -> list[str]:
         return [change.name for change in self.plan.of(part, *_SET)]
@@ -133,7 +140,7 @@ class _Carrier:
 
     # ------------------------------------------------------------------------------------------------- record
 
-    async def _finish(self, firewall: str, connections: Mapping[str, Any]) -> None:
+    async def _finish(self, firewall: str, connections: Mapping[str, Any]) -> Record:
         """Write down what was done; what charon refused stays "begun", so that the next apply tries again."""
         key, wanted = self.record, self.wanted
         loaded = {name: connections[name] for name in wanted.connections if name in connections}
@@ -152,7 +159,7 @@ class _Carrier:
             shared=digests(Part.SHARED, wanted.shared),
             certificates=digests(Part.CERTIFICATE, wanted.certificates),
             keys={name: (self._key_id(name), keys[name]) for name in wanted.keys},
-            messages=wanted.connections,
+            messages=self._sent(),
             data_paths=wanted.data_paths,
             seen=Seen(
                 version=self.observed.version,
@@ -160,8 +167,18 @@ class _Carrier:
                 firewall=firewall,
             ),
             start_up=self.start_up,
+            renew=self._renew(),
         )
         await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
+        return record
+
+    def _sent(self) -> dict[str, Mapping[str, Any]]:
+        """Return the connections as charon has them: of one that it refused, what it had before."""
+        old = self.record.messages
+        refused = {name for part, name in self.refused if part is Part.CONNECTION}
+        return {n: m for n, m in self.wanted.connections.items() if n not in refused} | {
+            name: old[name] for name in refused if name in old
+        }
 
     def _key_id(self, name: str) -> str:
         return self.key_ids.get(name) or self.record.keys.get(name, ("", ""))[0]

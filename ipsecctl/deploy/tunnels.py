@@ -26,6 +26,9 @@ _MAX_RETRY_S = 4.0
 _SETTLE_S = 1.0
 """How long two ends may be out of step before the SAs at the calling end are made anew."""
 
+_GRACE_S = 3.0
+"""How much longer than asked we wait to initiate a tunnel whose old SAs we have just let go."""
+
 _PATIENCE_S = 2.0
 """After how long the gateways of tunnels that are not up yet are listened to, for the reason."""
 
@@ -34,11 +37,15 @@ Callers = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class TunnelResult:
-    """What became of a tunnel ``took_s`` seconds after the start; ``acted`` says whether we did anything."""
+    """What became of a tunnel ``took_s`` seconds after the start; ``acted`` says whether we did anything.
+
+    ``renewed`` says that none of the IKE_SAs that had to go are left.
+    """
 
     health: TunnelHealth
     took_s: float
     acted: bool
+    renewed: bool = True
 
     @property
     def name(self) -> str:
@@ -58,7 +65,10 @@ class _Pending:
     retire: frozenset[int]
     retry_s: float
     told: frozenset[int] = frozenset()
+    left: str = ""
     acted: bool = False
+    pushed: bool = False
+    called: bool = False
     next_try: float = 0.0
     out_of_step_since: float | None = None
     refused: str = ""
@@ -77,17 +87,26 @@ async def bring_up(
     renew: Mapping[str, frozenset[int]],
     *,
     wait_s: float,
+    left: Mapping[str, str] | None = None,
     report: Callable[[TunnelResult], None],
 ) -> tuple[TunnelResult, ...]:
     """Bring tunnels up for at most ``wait_s`` seconds; return what became of each, sorted by name.
 
     ``calling`` says by tunnel which gateway initiates; the others are only waited for. ``renew`` holds, by
     tunnel, the unique ids of IKE_SAs at the calling gateway that must go first, because they have an old
-    configuration. ``report`` is called as soon as a tunnel's result is known.
+    configuration; ``left`` says by tunnel why old ones are left as they run. ``report`` is called as soon as
+    a tunnel's result is known.
     """
     started = time.monotonic()
     pending = {
-        t.name: _Pending(t, calling.get(t.name), renew.get(t.name, frozenset()), _RETRY_S) for t in tunnels
+        t.name: _Pending(
+            t,
+            calling.get(t.name),
+            renew.get(t.name, frozenset()),
+            _RETRY_S,
+            left=(left or {}).get(t.name, ""),
+        )
+        for t in tunnels
     }
     results = []
     while pending:
@@ -99,8 +118,9 @@ async def bring_up(
         healths = judge([p.tunnel for p in pending.values()], views, datetime.now(UTC))
         for health in healths:
             entry = pending[health.name]
-            if now - started >= wait_s or _settled(entry, health):
-                result = TunnelResult(_with_words(watch, entry, health), now - started, entry.acted)
+            if _expired(entry, now - started - wait_s) or _settled(entry, health):
+                told = _with_words(watch, entry, health)
+                result = TunnelResult(told, now - started, entry.acted, _renewed(entry, health))
                 results.append(result)
                 report(result)
                 del pending[health.name]
@@ -109,6 +129,17 @@ async def bring_up(
         # Looking costs charon and us in proportion to what there is to see: leave twice that time free.
         await asyncio.sleep(max(_POLL_S, 2 * (time.monotonic() - now)) if pending else 0)
     return tuple(sorted(results, key=lambda result: result.name))
+
+
+def _expired(entry: _Pending, over_s: float) -> bool:
+    """Whether the time is over: not before we have tried, nor between the two halves of a renewal."""
+    halfway = entry.told and not entry.called
+    return entry.pushed and over_s >= (_GRACE_S if halfway else 0)
+
+
+def _renewed(entry: _Pending, health: TunnelHealth) -> bool:
+    end = _calling_end(entry, health)
+    return end is not None and end.state is EndState.SEEN and not _old(entry, health)
 
 
 def _settled(entry: _Pending, health: TunnelHealth) -> bool:
@@ -132,15 +163,19 @@ def _calling_end(entry: _Pending, health: TunnelHealth) -> EndView | None:
 def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHealth:
     """Add to the causes what charon said about a tunnel that did not come up."""
     if health.verdict is Verdict.UP:
-        return health
+        old = f"{entry.caller} still has an IKE_SA that was to be made anew" if _old(entry, health) else ""
+        causes = tuple(filter(None, (entry.left, old)))
+        return replace(health, verdict=Verdict.DEGRADED, causes=causes, since=None) if causes else health
     said = [(end.gateway, watch.complaint(end.gateway, health.name)) for end in health.ends]
     words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]
     words += [f"{entry.caller}: {entry.refused}"] if entry.refused else []
+    words += [entry.left] if entry.left else []
     return replace(health, causes=(*health.causes, *words))
 
 
 async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float) -> None:
     """Do the next thing that brings a tunnel nearer to being up, if there is one now."""
+    entry.pushed = True
     end = _calling_end(entry, health)
     client = watch.client(entry.caller) if entry.caller else None
     if end is None or client is None or now < entry.next_try:
@@ -156,6 +191,7 @@ async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float)
             ("initiate", {"ike": entry.tunnel.name, "child": child, "timeout": "-1"})
             for child in _missing(entry.tunnel, end)
         ]
+        entry.called = True
         entry.next_try = now + entry.retry_s
         entry.retry_s = min(entry.retry_s * 2, _MAX_RETRY_S)
     for command, message in commands:

@@ -68,7 +68,7 @@ class Record:
     ``files`` is by path, ``certificates`` by target, ``shared`` by charon's id. ``keys`` holds (charon's id,
     digest) by target. ``messages`` has the connections as they were sent (there is no secret in them), for
     the old values of a later plan. ``data_paths`` is the data path of each gateway of the topology, as far as
-    it was known.
+    it was known. ``renew`` names the connections whose running SAs may still have an earlier configuration.
     """
 
     key: bytes
@@ -82,6 +82,7 @@ class Record:
     data_paths: Mapping[str, str] = field(default_factory=dict)
     seen: Seen = field(default_factory=Seen)
     start_up: StartUp = field(default_factory=StartUp)
+    renew: tuple[str, ...] = ()
 
     @classmethod
     def fresh(cls) -> Record:
@@ -115,6 +116,7 @@ class Record:
                 "read": self.start_up.read,
                 "written": self.start_up.written,
             },
+            "renew": list(self.renew),
         }
         return json.dumps(document, sort_keys=True, default=_plain).encode() + b"\n"
 
@@ -130,6 +132,7 @@ class Record:
                 keys={target: (str(i), str(d)) for target, (i, d) in document["keys"].items()},
                 seen=Seen(**document["seen"]),
                 start_up=StartUp(**document.get("start_up", {})),
+                renew=tuple(map(str, document.get("renew", ()))),
                 **{
                     name: document[name]
                     for name in (

@@ -14,6 +14,7 @@ from typing import Protocol
 from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import LiveView
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
+from ipsecctl.health.traffic import departures
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
 from ipsecctl.topology import Gateway
 
@@ -126,7 +127,8 @@ def _judge_alone(tunnel: Declared, end: EndView, health: _Health) -> TunnelHealt
     for name in tunnel.children:
         installed = _carrying(end, name)
         (found.good if installed else found.missing).append(name)
-        found.blame(name, *_duplicates(end, name))
+        found.blame(name, *_duplicates(end, name), *_departures(tunnel, end, name))
+    _blame_unloaded(found, (end,))
     return _conclude(found, (end,), health)
 
 
@@ -139,7 +141,27 @@ def _judge_both(tunnel: Declared, left: EndView, right: EndView, health: _Health
         if established > 1:
             found.wrong.append(f"{end.gateway} has {established} IKE_SAs for it")
             found.unsteady = True
+    _blame_unloaded(found, (left, right))
     return _conclude(found, (left, right), health)
+
+
+def _blame_unloaded(found: _Findings, ends: Iterable[EndView]) -> None:
+    """Note which ends live on SAs whose connection charon no longer has; without SAs it is simply down."""
+    if found.good or found.wrong:
+        found.wrong += [_unloaded(end) for end in ends if not end.loaded]
+
+
+def _unloaded(end: EndView) -> str:
+    return f"charon on {end.gateway} does not have the connection: apply the topology"
+
+
+def _departures(tunnel: Declared, end: EndView, name: str) -> list[str]:
+    """Return in what a child at one end is not as declared, each thing once."""
+    traffic = tunnel.traffic.get((end.gateway, name))
+    if traffic is None:
+        return []
+    found = (cause for sa in _carrying(end, name) for cause in departures(traffic, sa))
+    return [f"at {end.gateway} {cause}" for cause in dict.fromkeys(found)]
 
 
 def _match(name: str, left: EndView, right: EndView, found: _Findings) -> None:
@@ -160,6 +182,9 @@ def _match(name: str, left: EndView, right: EndView, found: _Findings) -> None:
         if duplicates := _duplicates(end, name):
             found.blame(name, *duplicates)
             found.unsteady = True
+    # Both ends negotiated the same: one of them is enough to say so.
+    departed = (causes for end in (left, right) if (causes := _departures(found.tunnel, end, name)))
+    found.blame(name, *next(departed, ()))
 
 
 def _unmatched(left: EndView, ours: list[ChildSa], right: EndView, theirs: list[ChildSa]) -> str:
@@ -212,11 +237,7 @@ def _under_way(end: EndView) -> bool:
 
 def _why_nothing(ends: tuple[EndView, ...]) -> list[str]:
     """Return why there is no CHILD_SA anywhere, as far as the ends show it."""
-    causes = [
-        f"charon on {end.gateway} does not have the connection: apply the topology"
-        for end in ends
-        if not end.loaded
-    ]
+    causes = [_unloaded(end) for end in ends if not end.loaded]
     for end in ends:
         for sa in end.sas:
             if sa.established:

@@ -12,13 +12,16 @@ from typing import Any
 
 __all__ = ["ChildSa", "IkeSa", "parse_list_sas"]
 
+_ALGORITHMS = ("encr-alg", "encr-keysize", "integ-alg", "dh-group")
+
 
 @dataclass(frozen=True, slots=True)
 class ChildSa:
     """A CHILD_SA at one end; ``name`` is the child configuration's.
 
     SPIs are 8 hexadecimal digits. ``age_s``, ``rekey_in_s`` and ``life_in_s`` are in seconds, ``None`` where
-    charon does not say; ``encapsulated`` is ESP in UDP. ``suite`` is like ``AES_GCM_16-256/ECP_384``.
+    charon does not say; ``encapsulated`` is ESP in UDP. ``suite`` is like ``AES_GCM_16-256/ECP_384``,
+    ``algorithms`` the same as charon's fields.
     """
 
     name: str
@@ -37,6 +40,7 @@ class ChildSa:
     age_s: int | None
     rekey_in_s: int | None
     life_in_s: int | None
+    algorithms: tuple[tuple[str, str], ...] = ()
 
     @property
     def installed(self) -> bool:
@@ -131,6 +135,7 @@ def _child(key: str, sa: Mapping[str, Any]) -> ChildSa:
         age_s=_int(sa, "install-time"),
         rekey_in_s=_int(sa, "rekey-time"),
         life_in_s=_int(sa, "life-time"),
+        algorithms=tuple((key, _text(sa, key)) for key in _ALGORITHMS if _text(sa, key)),
     )
 
 

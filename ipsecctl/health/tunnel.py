@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
-from ipsecctl.desired import GatewayState
+from ipsecctl.crypto import parse_esp_proposal
+from ipsecctl.desired import Child, GatewayState
 from ipsecctl.health.sa import IkeSa
+from ipsecctl.health.traffic import Traffic
 from ipsecctl.topology import Gateway, Topology
 
 __all__ = ["Declared", "EndState", "EndView", "TunnelHealth", "Verdict", "declare"]
@@ -37,12 +39,16 @@ class EndState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A tunnel that the topology declares: its two gateways and the names of its children."""
+    """A tunnel that the topology declares: its two gateways and the names of its children.
+
+    ``traffic`` says what each child must carry, by gateway and child; what is not in it is not judged.
+    """
 
     name: str
     left: Gateway
     right: Gateway
     children: tuple[str, ...]
+    traffic: Mapping[tuple[str, str], Traffic] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +88,28 @@ class TunnelHealth:
 
 def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declared, ...]:
     """Return the declared tunnels with a managed end, sorted by name; ``states`` names their children."""
+    states = tuple(states)
     children = {
         connection.name: tuple(child.name for child in connection.children)
         for state in states
         for connection in state.connections
     }
+    traffic: dict[str, dict[tuple[str, str], Traffic]] = {name: {} for name in children}
+    for state in states:
+        for connection in state.connections:
+            for child in connection.children:
+                traffic[connection.name][state.name, child.name] = _traffic(child)
     tunnels: Sequence[Declared] = [
-        Declared(t.name, t.left.gateway, t.right.gateway, children[t.name])
+        Declared(t.name, t.left.gateway, t.right.gateway, children[t.name], traffic[t.name])
         for t in topology.tunnels
         if t.name in children
     ]
     return tuple(sorted(tunnels, key=lambda tunnel: tunnel.name))
+
+
+def _traffic(child: Child) -> Traffic:
+    return Traffic(
+        tuple(map(str, child.local_ts)),
+        tuple(map(str, child.remote_ts)),
+        tuple(map(parse_esp_proposal, child.esp_proposals)),
+    )

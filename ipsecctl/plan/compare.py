@@ -26,6 +26,8 @@ _ALTERED = "the topology or what it refers to has changed"
 _CUT_OFF = "an earlier apply was cut off here"
 _LOST = "it was applied and charon no longer has it: restarted, or unloaded by hand"
 _BY_HAND = "altered on the gateway by hand since the last apply"
+_NOT_RENEWED = "its SAs were not made anew after an earlier change"
+_KEPT = "charon keeps it in memory until it restarts"
 _THERE = "a table of that name is there already"
 _FILE_BY_HAND = "its file was altered by hand, and charon does not tell what it has loaded from it"
 
@@ -90,7 +92,7 @@ class _Comparison:
                     "Rename the tunnel, or rename that secret in its swanctl.conf.",
                 )
         for path, file in self.wanted.files.items():
-            if self._is_anothers(path) and self.facts.files[path].sha256 != _sha256(file):
+            if self._is_anothers(path, file):
                 yield Conflict(
                     f"{gateway}: {path} is there and ipsecctl did not write it",
                     "Move the file out of the way.",
@@ -103,7 +105,7 @@ class _Comparison:
 
     def _files(self) -> Iterator[Change]:
         for path, file in self.wanted.files.items():
-            if (change := self._file(path, file)) and not self._is_anothers(path):
+            if (change := self._file(path, file)) and not self._is_anothers(path, file):
                 yield self._with_restart(change)
         for path in self.record.files:
             if path not in self.wanted.files and path in self.facts.files:
@@ -115,8 +117,10 @@ class _Comparison:
         reason = f"charon must be restarted for it: {', '.join(self.restart_for)}"
         return replace(change, reasons=(*change.reasons, reason), disruption=Disruption.IKE_RESTART)
 
-    def _is_anothers(self, path: str) -> bool:
-        return path in self.facts.files and path not in self.record.files
+    def _is_anothers(self, path: str, file: NewFile) -> bool:
+        """Whether a file that is there is not ours; one with the right content may become ours."""
+        seen = self.facts.files.get(path)
+        return seen is not None and path not in self.record.files and seen.sha256 != _sha256(file)
 
     def _file(self, path: str, file: NewFile) -> Change | None:
         seen, recorded = self.facts.files.get(path), self.record.files.get(path)
@@ -124,7 +128,9 @@ class _Comparison:
         if seen is None:
             reason = _DECLARED if recorded is None else "it was applied and is no longer there"
             return self._change(Part.FILE, path, Kind.CREATE, reason, after=fields(size))
-        if seen.sha256 == _sha256(file) and seen.mode == file.mode:
+        right = seen.sha256 == _sha256(file) and seen.mode == file.mode
+        # Written, but perhaps not taken up: charon reads strongswan.conf only when it is told to.
+        if right and not (recorded == "" and path == STRONGSWAN_FILE):
             return None
         as_recorded = recorded == self.record.digest("file", file_entry(seen.sha256, seen.mode))
         before, after = _file_fields(seen.sha256, seen.mode), _file_fields(_sha256(file), file.mode)
@@ -135,10 +141,16 @@ class _Comparison:
             Part.FILE,
             path,
             Kind.CHANGE,
-            _CUT_OFF if recorded == "" else _ALTERED if as_recorded else _BY_HAND,
+            self._file_differs(recorded, as_recorded),
             before=fields({name: before[name] for name in shown}),
             after=fields({name: after[name] for name in shown}),
         )
+
+    @staticmethod
+    def _file_differs(recorded: str | None, as_recorded: bool) -> str:
+        if recorded is None:
+            return "it is there already, with another mode"
+        return _CUT_OFF if recorded == "" else _ALTERED if as_recorded else _BY_HAND
 
     def _file_changes(self, path: str) -> bool:
         return self._file_reason(path) is not None
@@ -207,7 +219,7 @@ class _Comparison:
                 yield self._change(Part.CERTIFICATE, target, Kind.CHANGE, _ALTERED if recorded else _CUT_OFF)
         for target in self.record.certificates:
             if target not in self.wanted.certificates:
-                reason = f"{_NO_LONGER}; charon keeps it in memory until it restarts, which does no harm"
+                reason = f"{_NO_LONGER}; {_KEPT}, which does no harm"
                 yield self._change(Part.CERTIFICATE, target, Kind.REMOVE, reason)
 
     def _keys(self) -> Iterator[Change]:
@@ -216,7 +228,9 @@ class _Comparison:
             yield from self._credential(Part.KEY, target, message, recorded, key_id in self.observed.keys)
         for target in self.record.keys:
             if target not in self.wanted.keys:
-                yield self._change(Part.KEY, target, Kind.REMOVE, _NO_LONGER)
+                # charon knows a key by its content: unloading it could take it from another's connection.
+                reason = f"{_NO_LONGER}; {_KEPT}, as another's connection may use the same"
+                yield self._change(Part.KEY, target, Kind.REMOVE, reason)
 
     def _shared(self) -> Iterator[Change]:
         tampered = self._file_reason(SWANCTL_SECRETS_FILE) == _BY_HAND
@@ -245,7 +259,16 @@ class _Comparison:
         for name, message in self.wanted.connections.items():
             if name not in self.observed.connections:
                 reason = _LOST if self.record.connections.get(name) else _DECLARED
-                yield self._change(Part.CONNECTION, name, Kind.CREATE, reason, after=fields(flatten(message)))
+                yield self._change(
+                    Part.CONNECTION,
+                    name,
+                    Kind.CREATE,
+                    reason,
+                    after=fields(flatten(message)),
+                    disruption=self._grade(name, message)
+                    if name in self.record.messages
+                    else Disruption.NONE,
+                )
             elif name in self.record.connections:
                 yield from self._loaded_connection(name, message)
         for name in self.record.connections:
@@ -259,10 +282,18 @@ class _Comparison:
                     disruption=Disruption.IKE_RESTART,
                 )
 
+    def _grade(self, name: str, message: Mapping[str, Any]) -> Disruption:
+        """Return what must be done to the SAs of a connection, also for a change that was begun before."""
+        if name in self.record.renew:
+            return Disruption.IKE_RESTART
+        return disruption(self.record.messages.get(name, {}), message)
+
     def _loaded_connection(self, name: str, message: Mapping[str, Any]) -> Iterator[Change]:
         recorded = self.record.connections[name]
+        grade = self._grade(name, message)
+        now = fields(flatten(message))
         if recorded == "":
-            yield self._change(Part.CONNECTION, name, Kind.CHANGE, _CUT_OFF, after=fields(flatten(message)))
+            yield self._change(Part.CONNECTION, name, Kind.CHANGE, _CUT_OFF, after=now, disruption=grade)
         elif recorded != self.record.digest("connection", message):
             old = self.record.messages.get(name, {})
             before, after = differing(old, message)
@@ -273,10 +304,12 @@ class _Comparison:
                 _ALTERED,
                 before=fields(before),
                 after=fields(after),
-                disruption=disruption(old, message),
+                disruption=grade,
             )
         elif self._drifted(name):
-            yield self._change(Part.CONNECTION, name, Kind.CHANGE, _BY_HAND, after=fields(flatten(message)))
+            yield self._change(Part.CONNECTION, name, Kind.CHANGE, _BY_HAND, after=now, disruption=grade)
+        elif name in self.record.renew:
+            yield self._change(Part.CONNECTION, name, Kind.CHANGE, _NOT_RENEWED, disruption=grade)
 
     def _drifted(self, name: str) -> bool:
         """Whether charon reports a connection otherwise than right after we loaded it."""

@@ -153,3 +153,32 @@ def test_a_tunnel_that_only_the_far_end_can_bring_up_is_waited_for():
     script = Script(*[NOTHING] * 5, UP)
     result = bring(script, calling=None)
     assert (result.up, result.acted, script.sent) == (True, False, [])
+
+
+def test_old_sas_are_not_reported_as_up_when_the_time_is_over(monkeypatch):
+    monkeypatch.setattr(tunnels, "_GRACE_S", 0.02)
+    script = Script(UP)
+    result = bring(script, wait_s=0, renew={7})
+    assert script.sent == [("a", "terminate", "7")]
+    assert (result.health.verdict, result.renewed) == (Verdict.DEGRADED, False)
+    assert result.health.causes == ("a still has an IKE_SA that was to be made anew",)
+
+
+def test_a_renewal_that_was_begun_late_is_carried_to_its_call():
+    script = Script(UP, NOTHING, (view("a", sa("3", "4", "8")), view("b", sa("4", "3"))))
+    result = bring(script, wait_s=0, renew={7})
+    assert [command for _, command, _ in script.sent] == ["terminate", "initiate"]
+    assert (result.up, result.renewed) == (True, True)
+
+
+def test_a_tunnel_that_is_left_as_it_runs_says_so_and_is_not_touched():
+    script = Script(UP)
+
+    async def main():
+        return await bring_up(
+            script, [TUNNEL], {"t": "a"}, {}, wait_s=1, left={"t": "left as it runs"}, report=lambda _: None
+        )
+
+    (result,) = asyncio.run(main())
+    assert (result.health.verdict, result.health.causes) == (Verdict.DEGRADED, ("left as it runs",))
+    assert script.sent == []

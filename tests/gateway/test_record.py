@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from ipsecctl.gateway import Record, Seen, canonical
@@ -53,3 +55,11 @@ def test_no_secret_is_in_the_file():
     record = Record.fresh()
     digest = record.digest("shared", {"data": b"hunter2hunter2"})
     assert b"hunter2" not in Record(key=record.key, shared={"ike-c": digest}).to_json()
+
+
+def test_a_record_from_before_renewals_were_noted():
+    made = Record(b"k", renew=("t",))
+    assert Record.from_json(made.to_json()).renew == ("t",)
+    document = json.loads(made.to_json())
+    del document["renew"]
+    assert Record.from_json(json.dumps(document).encode()).renew == ()

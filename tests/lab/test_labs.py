@@ -282,7 +282,7 @@ def test_a_partners_gateway_is_configured_by_the_lab(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "containers"),
-    [(signal.SIGINT, 0), (signal.SIGTERM, 1), (signal.SIGINT, 6), (signal.SIGHUP, 10)],
+    [(signal.SIGINT, 0), (signal.SIGTERM, 1), (signal.SIGINT, 6), (signal.SIGHUP, 8)],
 )
 def test_nothing_is_left_of_an_interrupted_up(
     tmp_path: Path, number: signal.Signals, containers: int
@@ -290,10 +290,24 @@ def test_nothing_is_left_of_an_interrupted_up(
     """Interrupt it when so many containers are there: before Compose, as it begins, midway, at the end."""
     name = "t-interrupt"
     lab = copy(tmp_path, "clinic-dc", name)
+    for _ in range(4):
+        status, said = interrupted_up(lab, name, number, containers)
+        if status != 0:
+            break
+        down(name)  # on a busy machine it may be up before we have seen that it begins
+    assert status == 128 + number
+    assert f"interrupted: removing lab {name}" in said
+    assert left_of(name) == []
+    time.sleep(1)  # what Docker may still have been about to do
+    assert left_of(name) == []
+
+
+def interrupted_up(lab: Path, name: str, number: signal.Signals, containers: int) -> tuple[int, str]:
+    """Begin to bring a lab up, and send a signal when so many containers are there."""
     command = [sys.executable, "-m", "ipsecctl", "lab", "up", str(lab)]
     listing = ["docker", "ps", "--all", "--quiet", "--filter", f"label=org.ipsecctl.lab={name}"]
+    psk = lab.parent.parent / "topologies" / "secrets" / "clinic-dc" / "clinics-clinic-b.psk"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        psk = tmp_path / "topologies" / "secrets" / "clinic-dc" / "clinics-clinic-b.psk"
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and process.poll() is None:
             there = subprocess.run(listing, capture_output=True, check=True).stdout.split()
@@ -302,11 +316,7 @@ def test_nothing_is_left_of_an_interrupted_up(
             time.sleep(0.02)
         process.send_signal(number)
         _, said = process.communicate(timeout=40)
-    assert process.returncode == 128 + number
-    assert f"interrupted: removing lab {name}" in said
-    assert left_of(name) == []
-    time.sleep(1)  # what Docker may still have been about to do
-    assert left_of(name) == []
+    return process.returncode, said
 
 
 def test_nothing_is_left_when_a_file_is_refused(tmp_path: Path) -> None:

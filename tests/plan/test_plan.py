@@ -11,7 +11,14 @@ import pytest
 from ipsecctl.gateway import Facts, FileSeen, NewFile, Observed, Record, Seen
 from ipsecctl.plan import Disruption, Kind, Part, Wanted, file_entry, plan_gateway, plan_json
 from ipsecctl.plan.wanted import certificate_digest, route_prefixes, sysctls
-from ipsecctl.render import FIREWALL_FILE, ROUTES_FILE, SWANCTL_FILE, SWANCTL_SECRETS_FILE, SYSCTL_FILE
+from ipsecctl.render import (
+    FIREWALL_FILE,
+    ROUTES_FILE,
+    STRONGSWAN_FILE,
+    SWANCTL_FILE,
+    SWANCTL_SECRETS_FILE,
+    SYSCTL_FILE,
+)
 from ipsecctl.topology import DataPath
 
 SECRET = b"correct horse battery staple"
@@ -341,3 +348,43 @@ route replace unreachable fd00::/64
 """
     assert route_prefixes(batch) == {"10.2.0.1/32", "fd00::/64"}
     assert sysctls(b"# a = 1\n;b = 2\n-c.d = 3\ne=1\t 2\n") == {"c.d": "3", "e": "1 2"}
+
+
+# ------------------------------------------------------------------------------------- what was not completed
+
+
+def test_a_change_that_was_cut_off_is_graded_by_what_charon_had():
+    observed = with_record(applied(), connections={"t": ""})
+    assert only(plan(changed("proposals", ["aes128-sha256-ecp256"]), observed)).disruption is (
+        Disruption.IKE_RESTART
+    )
+    assert only(plan(changed("dpd_delay", "30s"), observed)).disruption is Disruption.NONE
+
+
+def test_sas_that_were_not_made_anew_stay_in_the_plan():
+    change = only(plan(observed=with_record(applied(), renew=("t",))))
+    assert (change.part, change.disruption) == (Part.CONNECTION, Disruption.IKE_RESTART)
+    assert "not made anew" in change.reasons[0]
+
+
+def test_a_settings_file_that_charon_was_perhaps_not_told_of_is_written_again():
+    wanted = replace(WANTED, files={**WANTED.files, STRONGSWAN_FILE: NewFile(STRONGSWAN_FILE, b"", 0o644)})
+    observed = applied(wanted)
+    assert plan(wanted, observed).changes == ()
+    begun = {**observed.facts.record.files, STRONGSWAN_FILE: ""}
+    change = only(plan(wanted, with_record(observed, files=begun)))
+    assert (change.name, "cut off" in change.reasons[0]) == (STRONGSWAN_FILE, True)
+
+
+def test_anothers_file_with_the_right_content_gets_the_right_mode():
+    same = hashlib.sha256(WANTED.files[SWANCTL_SECRETS_FILE].content).hexdigest()
+    made = plan(observed=with_facts(NOTHING, files={SWANCTL_SECRETS_FILE: FileSeen(same, 0o644)}))
+    assert not made.conflicts
+    (change,) = [c for c in made.of(Part.FILE) if c.name == SWANCTL_SECRETS_FILE]
+    assert (change.kind, dict(change.after)) == (Kind.CHANGE, {"mode": "0600"})
+
+
+def test_a_private_key_that_goes_stays_in_charons_memory_and_the_plan_says_so():
+    change = only(plan(replace(WANTED, keys={})))
+    assert (change.part, change.kind) == (Part.KEY, Kind.REMOVE)
+    assert "keeps it in memory" in change.reasons[0]

@@ -1,0 +1,135 @@
+"""What a child must carry and with which algorithms, against what charon says it negotiated.
+
+charon has words of its own: services by name, ranges in place of prefixes, algorithms without IANA's
+prefixes. Where one is not understood nothing is said: a tunnel is never called wrong by a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from netaddr import AddrFormatError, IPNetwork, IPSet
+
+from ipsecctl.crypto import ALGORITHMS, KEYWORDS, Kind, Proposal
+from ipsecctl.health.sa import ChildSa
+
+__all__ = ["Traffic", "departures"]
+
+_SELECTOR = re.compile(r"([0-9a-fA-F:.]+(?:/\d+)?)(?:\[([a-z0-9-]+)(?:/(\d+)(?:-(\d+))?)?\])?")
+_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58}
+_EXCHANGE = re.compile(r"(MODP|ECP|CURVE|ML_KEM)_(\d+)")
+_STEMS = {"MODP": "modp", "ECP": "ecp", "CURVE": "x", "ML_KEM": "mlkem"}
+_ALL_PORTS = (0, 65535)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What is declared for a child, as one end sees it: selectors in swanctl's form, and its proposals."""
+
+    local_ts: tuple[str, ...]
+    remote_ts: tuple[str, ...]
+    proposals: tuple[Proposal, ...]
+
+
+def departures(declared: Traffic, sa: ChildSa) -> list[str]:
+    """Return in what a CHILD_SA is not as declared, as far as charon's words are understood."""
+    found = []
+    for side, wanted, got in (
+        ("local", declared.local_ts, sa.local_ts),
+        ("remote", declared.remote_ts, sa.remote_ts),
+    ):
+        if got and not _same(wanted, got):
+            found.append(f"its {side} selectors are {' '.join(got)}, declared are {' '.join(wanted)}")
+    if declared.proposals and not any(_allows(proposal, sa) for proposal in declared.proposals):
+        allowed = ", ".join(str(proposal) for proposal in declared.proposals)
+        found.append(f"it uses {sa.suite}, declared is {allowed}")
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- selectors
+
+_Ports: TypeAlias = tuple[int, int]
+_Selector: TypeAlias = tuple[IPNetwork, int | None, _Ports]
+
+
+def _parse(text: str) -> _Selector | None:
+    """Return prefix, protocol and ports of a selector, ``None`` if it is not understood."""
+    if not (match := _SELECTOR.fullmatch(text)):
+        return None
+    address, name, first, last = match.groups()
+    try:
+        prefix = IPNetwork(address)
+        protocol = None if name is None else _PROTOCOLS[name] if name in _PROTOCOLS else int(name)
+    except (AddrFormatError, ValueError):
+        return None
+    if first is None:
+        return prefix, protocol, _ALL_PORTS
+    if protocol not in (6, 17):
+        return None  # types and codes of ICMP are written in several ways
+    return prefix, protocol, (int(first), int(last or first))
+
+
+def _same(wanted: Iterable[str], got: Iterable[str]) -> bool:
+    """Whether selectors allow the same packets; also true if one of them is not understood."""
+    ours, theirs = [_parse(text) for text in wanted], [_parse(text) for text in got]
+    left, right = [s for s in ours if s], [s for s in theirs if s]
+    if len(left) < len(ours) or len(right) < len(theirs):
+        return True
+    # Between two neighbouring starts of ranges all ports are alike.
+    starts = {first for _, _, (first, _) in left + right} | {last + 1 for _, _, (_, last) in left + right}
+    return all(
+        _addresses(left, protocol, port) == _addresses(right, protocol, port)
+        for protocol in {protocol for _, protocol, _ in left + right}
+        for port in starts
+        if port <= _ALL_PORTS[1]
+    )
+
+
+def _addresses(selectors: Iterable[_Selector], protocol: int | None, port: int) -> IPSet:
+    return IPSet(
+        prefix.cidr
+        for prefix, of, (first, last) in selectors
+        if of in (None, protocol) and first <= port <= last
+    )
+
+
+# ------------------------------------------------------------------------------------------------- algorithms
+
+
+def _allows(proposal: Proposal, sa: ChildSa) -> bool:
+    said = dict(sa.algorithms)
+    bits = said.get("encr-keysize", "")
+    encryption = [a for a in proposal.encryption if not a.key_bits or bits in ("", str(a.key_bits))]
+    return (
+        _among(said.get("encr-alg", ""), Kind.ENCRYPTION, {_short(a.iana_name) for a in encryption})
+        and _among(
+            said.get("integ-alg", ""), Kind.INTEGRITY, {_short(a.iana_name) for a in proposal.integrity}
+        )
+        and _exchange_among(said.get("dh-group", ""), {a.keyword for a in proposal.key_exchange})
+    )
+
+
+def _short(iana_name: str) -> str:
+    """Return an algorithm's name as charon writes it, as far as it is IANA's."""
+    return iana_name.removeprefix("ENCR_").removeprefix("AUTH_")
+
+
+_KNOWN = {
+    kind: frozenset(_short(a.iana_name) for a in ALGORITHMS if a.kind is kind and not a.private)
+    for kind in (Kind.ENCRYPTION, Kind.INTEGRITY)
+}
+
+
+def _among(said: str, kind: Kind, allowed: set[str]) -> bool:
+    return said not in _KNOWN[kind] or said in allowed
+
+
+def _exchange_among(said: str, allowed: set[str]) -> bool:
+    """Whether a key exchange is allowed; a CHILD_SA made together with its IKE_SA has none."""
+    match = _EXCHANGE.fullmatch(said)
+    # What charon calls CURVE_25519 is "x25519", ML_KEM_768 "mlkem768".
+    keyword = f"{_STEMS[match[1]]}{match[2]}" if match else ""
+    return keyword not in KEYWORDS or keyword in allowed

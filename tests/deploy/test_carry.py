@@ -1,0 +1,172 @@
+"""Carrying plans out, as a script of what is written and sent: cut off, refused, half failed."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from netaddr import IPAddress
+
+import ipsecctl.deploy.apply as applying
+import ipsecctl.deploy.carry as carrying
+from ipsecctl.deploy.activate import _SCRIPT
+from ipsecctl.errors import ApplyFailed, ViciRefused
+from ipsecctl.gateway import RECORD_PATH, Facts, Observed, Record, Seen
+from ipsecctl.plan import Change, Disruption, GatewayPlan, Kind, Part, Wanted, plan_gateway
+from ipsecctl.topology import Control, ControlKind, DataPath, Gateway
+
+OLD = {"proposals": ["aes128-sha256-ecp256"], "children": {"t": {}}}
+NEW = {"proposals": ["aes256-sha256-ecp384"], "children": {"t": {}}}
+
+
+def observed(**record):
+    made = Record(b"k" * 32, topology="top", seen=Seen(firewall="old nft"), **record)
+    return Observed("a", "6.1.0", DataPath.KERNEL, {"t": {}}, facts=Facts(record=made, firewall="old nft"))
+
+
+class Handle:
+    """A gateway that remembers the commands it was sent and refuses some."""
+
+    name = "a"
+
+    def __init__(self, *refused):
+        self.refused = refused
+        self.sent = []
+
+    @asynccontextmanager
+    async def vici(self, *, timeout_s):
+        async def command(name, message=None):
+            self.sent.append(name)
+            if name in self.refused:
+                raise ViciRefused("no")
+            return {}
+
+        async def stream(name, event, message=None):
+            return []
+
+        yield SimpleNamespace(command=command, stream=stream)
+
+
+@pytest.fixture
+def records(monkeypatch):
+    """Return the records that are written, in their order; nothing is activated."""
+    written = []
+
+    async def write(handle, files, removed=()):
+        written.extend(Record.from_json(f.content) for f in files if f.path == RECORD_PATH)
+
+    async def activate(handle, plan):
+        return None
+
+    monkeypatch.setattr(carrying, "write_files", write)
+    monkeypatch.setattr(carrying, "activate", activate)
+    return written
+
+
+def change(part, name, kind=Kind.CHANGE, **more):
+    return Change("a", part, name, kind, **more)
+
+
+def carry(handle, seen, *changes, wanted=None):
+    plan = GatewayPlan("a", changes)
+    return asyncio.run(carrying.carry_out(handle, plan, wanted or Wanted("a", "top"), seen))
+
+
+def test_a_cut_before_nft_has_read_its_file_is_remembered(records, monkeypatch):
+    async def cut(handle, plan):
+        raise ApplyFailed("cut off")
+
+    monkeypatch.setattr(carrying, "activate", cut)
+    with pytest.raises(ApplyFailed):
+        carry(Handle(), observed(), change(Part.FIREWALL, "inet ipsecctl"))
+    assert records[-1].seen.firewall == ""
+    with pytest.raises(ApplyFailed):
+        carry(Handle(), observed(), change(Part.SHARED, "k"))
+    assert records[-1].seen.firewall == "old nft"
+
+
+def test_a_private_key_is_never_unloaded(records):
+    handle = Handle()
+    seen = replace(observed(keys={"private/a.pem": ("id", "digest")}), keys=frozenset({"id"}))
+    carry(handle, seen, change(Part.KEY, "private/a.pem", Kind.REMOVE))
+    assert "unload-key" not in handle.sent
+    assert records[-1].keys == {}
+
+
+def test_the_need_to_renew_and_what_charon_still_has_are_recorded(records):
+    wanted = Wanted("a", "top", connections={"t": NEW})
+    seen = observed(connections={"t": "x"}, messages={"t": OLD})
+    disturbing = change(Part.CONNECTION, "t", disruption=Disruption.IKE_RESTART)
+    assert carry(Handle(), seen, disturbing, wanted=wanted).renew == ("t",)
+    assert [record.renew for record in records] == [("t",), ("t",)]
+    with pytest.raises(ApplyFailed):
+        carry(Handle("load-conn"), seen, disturbing, wanted=wanted)
+    assert records[-1].messages == {"t": OLD}
+    again = plan_gateway(wanted, replace(seen, facts=replace(seen.facts, record=records[-1])))
+    assert again.disturbed == {"t": Disruption.IKE_RESTART}
+
+
+def gateway(name):
+    control = Control(ControlKind.LAB)
+    return Gateway(name, name, IPAddress("192.0.2.1"), False, None, 1500, control, DataPath.AUTO, name, True)
+
+
+def tunnel(name, left, right):
+    ends = [SimpleNamespace(gateway=gateway(end)) for end in (left, right)]
+    return SimpleNamespace(name=name, left=ends[0], right=ends[1])
+
+
+def test_tunnels_of_a_gateway_that_could_not_be_changed_are_left_as_they_run():
+    plans = [
+        GatewayPlan("a", (change(Part.CONNECTION, name, disruption=Disruption.IKE_RESTART),))
+        for name in ("ab", "ac")
+    ]
+    tunnels = [tunnel("ab", "a", "b"), tunnel("ac", "a", "c"), tunnel("bc", "b", "c")]
+    prepared = SimpleNamespace(plans=plans, topology=SimpleNamespace(tunnels=tunnels))
+    results = [
+        applying.GatewayResult("a", 1, 0.1),
+        applying.GatewayResult("b", 1, 0.1, ApplyFailed("disk full")),
+    ]
+    left = applying._left(prepared, results)
+    assert left == {"ab": "left as it runs: b could not be changed"}
+
+    handle = Handle()
+
+    async def let_go():
+        async with handle.vici(timeout_s=1) as client:
+            return await applying._let_go(SimpleNamespace(client=lambda name: client), prepared, {*left})
+
+    assert asyncio.run(let_go()) == {"ac"}
+    assert handle.sent == ["terminate"]
+
+
+def test_what_was_renewed_is_struck_out(monkeypatch):
+    written = []
+
+    async def write(handle, files, removed=()):
+        written.extend(Record.from_json(f.content).renew for f in files)
+
+    monkeypatch.setattr(applying, "write_files", write)
+    prepared = SimpleNamespace(handles={"a": None, "b": None})
+    records = {"a": Record(b"k", renew=("t", "u")), "b": Record(b"k", renew=("u",))}
+    asyncio.run(applying._strike_out(prepared, records, {"t"}))
+    assert written == [("u",)]
+
+
+def test_a_gateway_that_becomes_a_router_keeps_listening_to_routers(tmp_path):
+    conf = tmp_path / "net/ipv6/conf"
+    for interface, value in {"all": "1", "default": "1", "eth0": "1", "eth1": "0", "eth2": "2"}.items():
+        (conf / interface).mkdir(parents=True)
+        (conf / interface / "accept_ra").write_text(f"{value}\n")
+        (conf / interface / "forwarding").write_text("0\n")
+    file = tmp_path / "sysctl.conf"
+    file.write_text("# x\nnet.ipv6.conf.all.forwarding = 1\n")
+    argv = ("sh", "-c", _SCRIPT, "activate", "none", "no table", file, "none", "213", tmp_path, "sysctl")
+    assert subprocess.run(argv, check=False, timeout=10, capture_output=True).returncode == 0
+    found = {place.parent.name: place.read_text().strip() for place in conf.glob("*/accept_ra")}
+    assert found == {"all": "1", "default": "1", "eth0": "2", "eth1": "0", "eth2": "2"}
+    assert (conf / "all/forwarding").read_text() == "1\n"
