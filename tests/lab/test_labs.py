@@ -304,7 +304,8 @@ def test_nothing_is_left_of_an_interrupted_up(
 
 def interrupted_up(lab: Path, name: str, number: signal.Signals, containers: int) -> tuple[int, str]:
     """Begin to bring a lab up, and send a signal when so many containers are there."""
-    command = [sys.executable, "-m", "ipsecctl", "lab", "up", str(lab)]
+    # Whoever runs the tests may have SIGHUP ignored (nohup), and then so would what is run here.
+    command = ["env", "--default-signal=HUP", sys.executable, "-m", "ipsecctl", "lab", "up", str(lab)]
     listing = ["docker", "ps", "--all", "--quiet", "--filter", f"label=org.ipsecctl.lab={name}"]
     psk = lab.parent.parent / "topologies" / "secrets" / "clinic-dc" / "clinics-clinic-b.psk"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
