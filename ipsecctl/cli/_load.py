@@ -3,47 +3,73 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ipsecctl.cli._view import print_diagnostics
-from ipsecctl.errors import IpsecctlError, Severity, TopologyRefused
+from ipsecctl.cli._view import print_diagnostics, print_json
+from ipsecctl.errors import Diagnostic, IpsecctlError, Severity, TopologyRefused, diagnostics_json
 
 if TYPE_CHECKING:
-    from ipsecctl.errors import Diagnostic
+    from collections.abc import Iterator
+
     from ipsecctl.topology import Loaded, Topology
 
-__all__ = ["base_dir", "check_file", "load_topology", "read_bytes"]
+__all__ = ["base_dir", "check_file", "error_json", "errors_as_json", "load_topology", "read_bytes"]
 
 
-def load_topology(file: Path, *, quiet: bool = False) -> Topology:
+def load_topology(file: Path, *, quiet: bool = False, json: bool = False) -> Topology:
     """Read a topology file and check it with its secrets; warnings go to standard error unless ``quiet``.
 
-    Raises ``TopologyRefused`` with every finding when there is an error, and ``IpsecctlError`` when the file
-    cannot be read.
+    With ``json`` a refusal is also printed to standard output as ``ipsecctl/diagnostics/1``, so that who
+    reads JSON gets JSON. Raises ``TopologyRefused`` with every finding when there is an error, and
+    ``IpsecctlError`` when the file cannot be read.
     """
-    loaded, diagnostics = check_file(file)
-    if loaded.topology is None or any(d.severity is Severity.ERROR for d in diagnostics):
-        raise TopologyRefused(diagnostics)
+    with errors_as_json(file, wanted=json):
+        loaded, diagnostics = check_file(file)
+        if loaded.topology is None or any(d.severity is Severity.ERROR for d in diagnostics):
+            raise TopologyRefused(diagnostics)
     if not quiet:
         print_diagnostics([d for d in diagnostics if d.severity is Severity.WARNING], sys.stderr)
     return loaded.topology
 
 
+@contextmanager
+def errors_as_json(file: Path, *, wanted: bool = True) -> Iterator[None]:
+    """Print an error of the block as JSON to standard output and let it go on its way.
+
+    It still ends the command with its own exit status and its text on standard error. Nothing else of the
+    block may print JSON before it fails.
+    """
+    try:
+        yield
+    except IpsecctlError as error:
+        if wanted:
+            print_json(error_json(error, file))
+        raise
+
+
+def error_json(error: IpsecctlError, file: Path) -> dict[str, Any]:
+    """Return an error as ``ipsecctl/diagnostics/1``; one that is no finding has the code IP000, no line."""
+    if isinstance(error, TopologyRefused):
+        return diagnostics_json(error.diagnostics)
+    return diagnostics_json([Diagnostic(Severity.ERROR, "IP000", error.summary, error.hint, str(file), 0, 0)])
+
+
 def check_file(file: Path, *, secrets: bool = True) -> tuple[Loaded, tuple[Diagnostic, ...]]:
     """Return what a topology file says and every finding, worst first, those about its secrets included.
 
-    Secrets are looked at only when the rest is right: before, nobody knows which of them are meant.
+    Of a topology with errors, the secrets of those tunnels are looked at whose credentials are known.
     """
     from ipsecctl.errors import worst_first
     from ipsecctl.topology import load_bytes
 
     loaded = load_bytes(read_bytes(file), str(file))
-    if loaded.topology is None or not secrets:
+    if loaded.known is None or not secrets:
         return loaded, loaded.diagnostics
     from ipsecctl.secrets import inspect
 
-    found = inspect(loaded.topology, base_dir(loaded.topology), loaded.source.locate)
+    found = inspect(loaded.known, base_dir(loaded.known), loaded.source.locate)
     return loaded, worst_first((*loaded.diagnostics, *found))
 
 

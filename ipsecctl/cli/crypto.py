@@ -14,7 +14,13 @@ from ipsecctl.crypto import ALGORITHMS, PROFILES, Algorithm, Profile, Status, ne
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Show algorithms and profiles.",
+    help="""Show algorithms and profiles.
+
+    \b
+    Examples:
+      ipsecctl crypto algorithms
+      ipsecctl crypto profiles pq-hybrid
+    """,
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -32,8 +38,9 @@ def algorithms(as_json: _Json = False) -> None:
     """Show every algorithm that a proposal can name, what to think of it, and who says so.
 
     \b
-    ipsecctl crypto algorithms
-    ipsecctl crypto algorithms --json
+    Examples:
+      ipsecctl crypto algorithms
+      ipsecctl crypto algorithms --json
     """
     if as_json:
         rows = [_algorithm(algorithm) for algorithm in ALGORITHMS]
@@ -50,8 +57,9 @@ def profiles(
     """Show the built-in profiles: proposals, lifetimes, PFS.
 
     \b
-    ipsecctl crypto profiles
-    ipsecctl crypto profiles pq-hybrid --json
+    Examples:
+      ipsecctl crypto profiles
+      ipsecctl crypto profiles pq-hybrid --json
     """
     if name is not None and name not in PROFILES:
         near = nearest(name, PROFILES)

@@ -44,11 +44,29 @@ class Outer(StrEnum):
         return 4 if self is Outer.IPV4 else 6
 
 
+def _bytes(text: str) -> int:
+    """Return a number of bytes given on the command line; the refusal is in our own words."""
+    if not (text.isascii() and text.isdecimal()):
+        raise typer.BadParameter(f"{text!r} is no number of bytes: write one such as 1500")
+    return int(text)
+
+
+def _outer(text: str) -> Outer:
+    if text not in tuple(Outer):
+        raise typer.BadParameter(f"{text!r} is no version of IP: write ipv4 or ipv6")
+    return Outer(text)
+
+
 @app.command()
 def show(
-    link_mtu: Annotated[int, typer.Option("--link-mtu", metavar="N", help="MTU of the WAN link in bytes.")],
+    link_mtu: Annotated[
+        int, typer.Option("--link-mtu", metavar="N", parser=_bytes, help="MTU of the WAN link in bytes.")
+    ],
     esp: Annotated[str, typer.Option("--esp", metavar="KEYWORD", help="An ESP proposal in swanctl's words.")],
-    outer: Annotated[Outer, typer.Option("--outer", help="The IP version outside.")] = Outer.IPV4,
+    outer: Annotated[
+        Outer,
+        typer.Option("--outer", metavar="ipv4|ipv6", parser=_outer, help="The IP version outside."),
+    ] = Outer.IPV4,
     nat_t: Annotated[bool, typer.Option("--nat-t", help="ESP in UDP port 4500 (behind NAT).")] = False,
     libipsec: Annotated[
         bool,
@@ -61,9 +79,10 @@ def show(
     Where a proposal allows several suites, the one that costs most decides.
 
     \b
-    ipsecctl overhead --link-mtu 1500 --esp aes256gcm16
-    ipsecctl overhead --link-mtu 1492 --esp aes256-sha256-modp2048 --nat-t
-    ipsecctl overhead --link-mtu 1500 --esp aes256gcm16 --outer ipv6 --json
+    Examples:
+      ipsecctl overhead --link-mtu 1500 --esp aes256gcm16
+      ipsecctl overhead --link-mtu 1492 --esp aes256-sha256-modp2048 --nat-t
+      ipsecctl overhead --link-mtu 1500 --esp aes256gcm16 --outer ipv6 --json
     """
     proposal = _proposal(esp)
     cap = LIBIPSEC_MTU if libipsec else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ipsecctl.cli._load import base_dir, check_file
+from ipsecctl.cli._load import base_dir, check_file, errors_as_json
 from ipsecctl.cli._view import print_diagnostics, print_json, say
 from ipsecctl.errors import Severity, TopologyRefused
 
@@ -27,7 +27,13 @@ app = typer.Typer(
 
 @app.callback()
 def group() -> None:
-    """Make strong pre-shared keys."""
+    """Make strong pre-shared keys.
+
+    \b
+    Examples:
+      ipsecctl secret generate
+      ipsecctl secret generate topologies/clinic-dc.yaml
+    """
 
 
 @app.command()
@@ -43,8 +49,9 @@ def generate(
     there is written, readable by you alone; none is shown, and none that is there is overwritten.
 
     \b
-    ipsecctl secret generate
-    ipsecctl secret generate topologies/clinic-dc.yaml
+    Examples:
+      ipsecctl secret generate
+      ipsecctl secret generate topologies/clinic-dc.yaml
     """
     from ipsecctl.secrets import generate_psk, write_missing
 
@@ -55,8 +62,9 @@ def generate(
         else:
             typer.echo(psk)
         return
-    topology = _topology(file)
-    written = [str(path) for path in write_missing(topology, base_dir(topology))]
+    with errors_as_json(file, wanted=as_json):
+        topology = _topology(file)
+        written = [str(path) for path in write_missing(topology, base_dir(topology))]
     elsewhere = _not_in_files(topology)
     if as_json:
         print_json({"schema": "ipsecctl/secrets-written/1", "written": written, "not_in_files": elsewhere})

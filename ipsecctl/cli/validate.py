@@ -17,6 +17,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     rich_markup_mode=None,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -41,9 +42,9 @@ def validate(
       ipsecctl validate topologies/clinic-dc.yaml
       ipsecctl validate --json --no-secrets clinics.yaml
     """
-    from ipsecctl.cli._load import check_file
+    from ipsecctl.cli._load import check_file, error_json
     from ipsecctl.cli._view import print_diagnostics, print_json, say
-    from ipsecctl.errors import Diagnostic, IpsecctlError, Severity, diagnostics_json
+    from ipsecctl.errors import IpsecctlError, Severity, diagnostics_json
 
     try:
         loaded, diagnostics = check_file(file, secrets=secrets)
@@ -51,8 +52,7 @@ def validate(
         if not as_json:
             raise
         # Who reads JSON gets JSON, also about a file that cannot be read.
-        finding = Diagnostic(Severity.ERROR, "IP000", error.summary, error.hint, str(file), 0, 0)
-        print_json(diagnostics_json([finding]))
+        print_json(error_json(error, file))
         raise typer.Exit(1) from error
     counts = {severity: sum(d.severity is severity for d in diagnostics) for severity in Severity}
     if as_json:

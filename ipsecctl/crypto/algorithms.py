@@ -105,7 +105,8 @@ def _aeads(
 ) -> Iterator[Algorithm]:
     """Yield a counter mode in three key sizes and three tag lengths; ``verdicts`` has one for each length."""
     for size in _SIZES:
-        for position, (tag, (status, source)) in enumerate(zip(_TAGS, verdicts, strict=True)):
+        for position, (tag, verdict) in enumerate(zip(_TAGS, verdicts, strict=True)):
+            status, source = _MAY if size == 192 and verdict is _GCM_16 else verdict
             mode = stem.format(size)
             # swanctl also takes the tag in bits, and for AES no tag at all for the longest.
             bare = (mode,) if tag == _TAGS[-1] and mode.startswith("aes") else ()
@@ -130,14 +131,15 @@ def _ciphers(
 ) -> Iterator[Algorithm]:
     """Yield a cipher that needs integrity beside it in three key sizes; ``block`` is 1 for counter mode."""
     for size in _SIZES:
+        status, source = _MAY if size == 192 and verdict is _MUST else verdict
         yield Algorithm(
             Kind.ENCRYPTION,
             keyword=stem.format(size),
             iana_name=iana_name,
             iana_number=number,
             bits=size,
-            status=verdict[0],
-            source=verdict[1],
+            status=status,
+            source=source,
             key_bits=size,
             aliases=(stem.format(""),) if size == 128 and block > 1 else (),
             iv_bytes=8 if block == 1 else block,
@@ -213,6 +215,8 @@ def _exchange(
 
 _MUST = _good("RFC 8221 and RFC 8247: MUST; SP 800-77r1")
 _SHOULD = _good("RFC 8221 and RFC 8247: SHOULD; SP 800-77r1")
+# The levels of AES in these two RFCs are those of 128 and 256 bits.
+_MAY = _good("RFC 8221 and RFC 8247: MAY with 192 bits; SP 800-77r1")
 _MUST_NOT = _broken("RFC 8247: MUST NOT; RFC 9395: deprecated")
 _XCBC = _good("RFC 8221 and RFC 8247: SHOULD for constrained devices")
 _SHA1 = _legacy("RFC 8221 and RFC 8247: MUST-, going away")
@@ -220,6 +224,7 @@ _SHA384 = _good("RFC 4868; SP 800-77r1; RFC 9206")
 _SEQUENCE = _good("RFC 4304, RFC 7296, RFC 9827")
 _UNTIL_2030 = "SP 800-57: 112 bits end in 2030"
 _SWEET32 = "64-bit blocks (Sweet32)"
+_TDEA = "SP 800-131A: disallowed since 2024"
 _SHORT_TAG = "a 64-bit tag is for constrained devices"
 _BELOW_112 = "SP 800-131A: disallowed below 112 bits"
 _OWN_NUMBER = _legacy("no IANA number: understood by strongSwan only")
@@ -230,10 +235,11 @@ _CAMELLIA = _good("RFC 5529")
 _CCM = _good("RFC 4309; SP 800-77r1")
 _RFC5114 = _legacy("RFC 8247: SHOULD NOT; where its primes come from is not known (RFC 5114)")
 
+_GCM_16 = _good("RFC 8221: MUST; RFC 8247: SHOULD; SP 800-77r1")
 _GCM_VERDICTS = (
     _legacy(f"RFC 4106, SP 800-38D section 5.2.1.2: {_SHORT_TAG}"),
     _good("RFC 4106, SP 800-38D section 5.2.1.2"),
-    _good("RFC 8221: MUST; RFC 8247: SHOULD; SP 800-77r1"),
+    _GCM_16,
 )
 _CCM_VERDICTS = (_legacy(f"RFC 8221: SHOULD, but {_SHORT_TAG}"), _CCM, _CCM)
 _CAMELLIA_VERDICTS = (_legacy(f"RFC 5529; {_SHORT_TAG}"), _CAMELLIA, _CAMELLIA)
@@ -250,9 +256,15 @@ _ENCRYPTION = (
     *_ciphers("camellia{}ctr", "ENCR_CAMELLIA_CTR", 24, _CAMELLIA, block=1),
     *_ciphers("serpent{}", "private use (SERPENT_CBC)", 1026, _OWN_NUMBER),
     *_ciphers("twofish{}", "private use (TWOFISH_CBC)", 1027, _OWN_NUMBER),
-    _old_cipher("3des", "ENCR_3DES", 3, 112, _broken(f"RFC 8221: SHOULD NOT; {_SWEET32}")),
+    _old_cipher("3des", "ENCR_3DES", 3, 112, _broken(f"RFC 8221: SHOULD NOT; {_TDEA}; {_SWEET32}")),
     _old_cipher("cast128", "ENCR_CAST", 6, 128, _broken(f"RFC 9395: deprecated; {_SWEET32}")),
-    *_ciphers("blowfish{}", "ENCR_BLOWFISH", 7, _broken(f"RFC 8221: MUST NOT; {_SWEET32}"), block=8),
+    *_ciphers(
+        "blowfish{}",
+        "ENCR_BLOWFISH",
+        7,
+        _broken(f"RFC 8221: MUST NOT; RFC 9395: deprecated; {_SWEET32}"),
+        block=8,
+    ),
     _old_cipher("des", "ENCR_DES", 2, 56, _broken("RFC 8221 and RFC 8247: MUST NOT; 56-bit key")),
     *(_gmac(size) for size in _SIZES),
     Algorithm(Kind.ENCRYPTION, "null", "ENCR_NULL", 11, 0, *_broken("RFC 2410: encrypts nothing")),
@@ -263,8 +275,8 @@ _PRFS = (
     _prf("prfsha384", "PRF_HMAC_SHA2_384", 6, 384, _SHA384),
     _prf("prfsha512", "PRF_HMAC_SHA2_512", 7, 512, _good("RFC 8247: SHOULD+; SP 800-77r1")),
     _prf("prfaescmac", "PRF_AES128_CMAC", 8, 128, _good("RFC 4615")),
-    _prf("prfaesxcbc", "PRF_AES128_XCBC", 4, 128, _XCBC),
-    _prf("prfsha1", "PRF_HMAC_SHA1", 2, 160, _SHA1),
+    _prf("prfaesxcbc", "PRF_AES128_XCBC", 4, 128, _good("RFC 8247: SHOULD for constrained devices")),
+    _prf("prfsha1", "PRF_HMAC_SHA1", 2, 160, _legacy("RFC 8247: MUST-, going away")),
     _prf("prfcamelliaxcbc", "private use (CAMELLIA128_XCBC)", 1028, 128, _OWN_NUMBER),
     _prf("prfmd5", "PRF_HMAC_MD5", 1, 128, _MUST_NOT),
 )
@@ -287,12 +299,12 @@ _INTEGRITY = (
     ),
     _integrity("camelliaxcbc", "private use (CAMELLIA_XCBC_96)", 1030, 12, _OWN_NUMBER),
     _integrity("md5", "AUTH_HMAC_MD5_96", 1, 12, _broken("RFC 8221 and RFC 8247: MUST NOT")),
-    _integrity("md5_128", "AUTH_HMAC_MD5_128", 6, 16, _MUST_NOT),
+    _integrity("md5_128", "AUTH_HMAC_MD5_128", 6, 16, _broken("RFC 9395: deprecated, never used in IKEv2")),
 )
 
 _PRIME_ORDER = "MODP Group with {}-bit Prime Order Subgroup"
 _EXCHANGES = (
-    _exchange("x25519", "Curve25519", 31, 128, _good("RFC 8031; RFC 8247: SHOULD"), "curve25519"),
+    _exchange("x25519", "Curve25519", 31, 128, _good("RFC 8031"), "curve25519"),
     _exchange("x448", "Curve448", 32, 224, _good("RFC 8031"), "curve448"),
     _exchange("ecp256", "256-bit random ECP group", 19, 128, _good("RFC 8247: SHOULD; SP 800-77r1")),
     _exchange("ecp384", "384-bit random ECP group", 20, 192, _good("RFC 5903; SP 800-77r1; RFC 9206")),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ipsecctl.crypto.options import NO_OPTIONS, SaOptions
+
 __all__ = ["Profile"]
 
 
@@ -13,7 +15,7 @@ class Profile:
 
     ``ike_life_s`` and ``esp_life_s`` are hard limits; rekeying begins at a random moment before
     ``..._rekey_s`` (swanctl's ``rand_time`` is life less rekey). ``pfs`` says whether ESP proposals carry key
-    exchanges; where they do not, ``reason`` says why.
+    exchanges; where they do not, ``reason`` says why. ``options`` are for all tunnels that use the profile.
     """
 
     name: str
@@ -27,3 +29,4 @@ class Profile:
     dpd_delay_s: int = 15
     pfs: bool = True
     reason: str = ""
+    options: SaOptions = NO_OPTIONS

@@ -17,9 +17,11 @@ from typing import Final
 from ipsecctl.crypto.algorithms import KEYWORDS, Algorithm, Kind, Status, nearest
 
 __all__ = [
+    "Examined",
     "Proposal",
     "ProposalError",
     "Protocol",
+    "examine_proposal",
     "in_common",
     "negotiate",
     "parse_esp_proposal",
@@ -28,6 +30,9 @@ __all__ = [
 
 _ADDITIONAL: Final = re.compile(r"ke([1-7])_(.+)")
 _NONE: Final = KEYWORDS["none"]
+_UNBROKEN: Final = {keyword.replace("_", ""): keyword for keyword in KEYWORDS}
+"""Keywords as they look when their parts are put together."""
+_LONGEST_TEAR: Final = 4
 
 
 class Protocol(StrEnum):
@@ -102,32 +107,40 @@ class Proposal:
         return "-".join(words)
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a proposal says, right or wrong.
+
+    ``proposal`` is ``None`` exactly when there are ``errors``; ``algorithms`` are those that it names, also
+    beside what is wrong.
+    """
+
+    proposal: Proposal | None
+    algorithms: tuple[Algorithm, ...]
+    errors: tuple[ProposalError, ...]
+
+
+def examine_proposal(text: str, protocol: Protocol) -> Examined:
+    """Read a proposal and find everything that is wrong with it, not only the first thing.
+
+    What is missing is no fault of its own beside a word that is not known: it may be just that.
+    """
+    try:
+        words = _read(text)
+    except ProposalError as error:
+        return Examined(None, (), (error,))
+    named = _named(words, protocol)
+    errors = (*words.unknown, *_incoherences(words, named))
+    return Examined(None if errors else named, named.algorithms, errors)
+
+
 def parse_ike_proposal(text: str) -> Proposal:
     """Read a proposal of ``connections.<conn>.proposals``.
 
     Raises ``ProposalError`` for an unknown keyword and for a proposal that lacks encryption, integrity
     (unless the cipher is an AEAD), a PRF or a key exchange.
     """
-    words = _read(text)
-    _check_encryption(words, Protocol.IKE)
-    prf = words.of(Kind.PRF) or _prfs_of(words.of(Kind.INTEGRITY))
-    if not prf:
-        missing = f"{text}: an IKE proposal with an AEAD cipher must name its PRF"
-        raise _incoherent(text, missing, hint="add 'prfsha256' or 'prfsha384'")
-    additional = words.additional()
-    # charon drops an optional first exchange from IKE proposals: without one there is no IKE SA.
-    exchanges = tuple(a for a in words.of(Kind.KEY_EXCHANGE) if a is not _NONE)
-    if not exchanges:
-        missing = f"{text}: an IKE proposal must name a key exchange"
-        raise _incoherent(text, missing, hint="add 'x25519' or 'ecp384'")
-    return Proposal(
-        Protocol.IKE,
-        words.of(Kind.ENCRYPTION),
-        words.of(Kind.INTEGRITY),
-        prf,
-        exchanges,
-        additional,
-    )
+    return _parse(text, Protocol.IKE)
 
 
 def parse_esp_proposal(text: str) -> Proposal:
@@ -136,17 +149,14 @@ def parse_esp_proposal(text: str) -> Proposal:
     A PRF is ignored, as charon does. Raises ``ProposalError`` for an unknown keyword and for a proposal that
     lacks encryption or integrity, or has an additional key exchange without a first one.
     """
-    words = _read(text)
-    _check_encryption(words, Protocol.ESP)
-    return Proposal(
-        Protocol.ESP,
-        words.of(Kind.ENCRYPTION),
-        words.of(Kind.INTEGRITY),
-        (),
-        words.of(Kind.KEY_EXCHANGE),
-        words.additional(),
-        words.of(Kind.SEQUENCE_NUMBERS) or (KEYWORDS["noesn"],),
-    )
+    return _parse(text, Protocol.ESP)
+
+
+def _parse(text: str, protocol: Protocol) -> Proposal:
+    examined = examine_proposal(text, protocol)
+    if examined.proposal is None:
+        raise examined.errors[0]
+    return examined.proposal
 
 
 def in_common(ours: Iterable[Proposal], theirs: Iterable[Proposal]) -> bool:
@@ -170,17 +180,27 @@ class _Words:
 
     text: str
     entries: tuple[tuple[int, Algorithm], ...]
+    unknown: tuple[ProposalError, ...]
 
     def of(self, kind: Kind) -> tuple[Algorithm, ...]:
         return tuple(dict.fromkeys(a for number, a in self.entries if not number and a.kind is kind))
 
     def additional(self) -> tuple[tuple[int, tuple[Algorithm, ...]], ...]:
         numbers = sorted({number for number, _ in self.entries if number})
-        if numbers and not self.of(Kind.KEY_EXCHANGE):
-            first = f"ke{numbers[0]}_"
-            summary = f"{self.text}: additional key exchange '{first}' without a first key exchange"
-            raise _incoherent(self.text, summary, hint=f"add 'x25519' or 'ecp384' before '{first}'")
         return tuple((n, tuple(dict.fromkeys(a for m, a in self.entries if m == n))) for n in numbers)
+
+
+def _named(words: _Words, protocol: Protocol) -> Proposal:
+    """Return what the words name, whether or not it hangs together."""
+    exchanges = words.of(Kind.KEY_EXCHANGE)
+    encryption, integrity = words.of(Kind.ENCRYPTION), words.of(Kind.INTEGRITY)
+    if protocol is Protocol.ESP:
+        numbers = words.of(Kind.SEQUENCE_NUMBERS) or (KEYWORDS["noesn"],)
+        return Proposal(protocol, encryption, integrity, (), exchanges, words.additional(), numbers)
+    prf = words.of(Kind.PRF) or _prfs_of(integrity)
+    # charon drops an optional first exchange from IKE proposals: without one there is no IKE SA.
+    exchanges = tuple(a for a in exchanges if a is not _NONE)
+    return Proposal(protocol, encryption, integrity, prf, exchanges, words.additional())
 
 
 def _read(text: str) -> _Words:
@@ -198,12 +218,25 @@ def _read(text: str) -> _Words:
             hint="name the algorithms, or a profile such as 'modern'",
         )
     words = [word.strip() for word in stripped.split("-")]
-    return _Words(stripped, tuple(_entry(words, position) for position in range(len(words))))
+    entries: dict[int, tuple[int, Algorithm]] = {}
+    unknown: list[ProposalError] = []
+    position = 0
+    while position < len(words):
+        entry = _entry(words[position])
+        if entry is not None:
+            entries[position] = entry
+            position += 1
+            continue
+        first, end = _torn(words, position)
+        # What is a keyword by itself may be a part of the torn one.
+        entries = {at: known for at, known in entries.items() if at < first}
+        unknown.append(_unknown(words, first, end))
+        position = end
+    return _Words(stripped, tuple(entries.values()), tuple(unknown))
 
 
-def _entry(words: list[str], position: int) -> tuple[int, Algorithm]:
-    """Return the number of the additional key exchange (else 0) and the algorithm of one word."""
-    word = words[position]
+def _entry(word: str) -> tuple[int, Algorithm] | None:
+    """Return the number of the additional key exchange (else 0) and the algorithm of a word."""
     algorithm = KEYWORDS.get(word)
     if algorithm is not None:
         return 0, algorithm
@@ -212,18 +245,33 @@ def _entry(words: list[str], position: int) -> tuple[int, Algorithm]:
         algorithm = KEYWORDS.get(additional[2])
         if algorithm is not None and algorithm.kind is Kind.KEY_EXCHANGE:
             return int(additional[1]), algorithm
-    raise _unknown(words, position)
+    return None
 
 
-def _unknown(words: list[str], position: int) -> ProposalError:
-    """Return the error for a word that is no algorithm."""
-    word = words[position]
+def _torn(words: list[str], position: int) -> tuple[int, int]:
+    """Return first and end of the words around ``position`` that are one keyword torn by hyphens.
+
+    The longest such keyword (``aes-256-gcm16``, ``sha2-256``); just the word itself when there is none.
+    """
+    if not words[position]:
+        return position, position + 1
+    spans = [
+        (first, end)
+        for first in range(max(0, position - _LONGEST_TEAR + 1), position + 1)
+        for end in range(position + 1, min(len(words), first + _LONGEST_TEAR) + 1)
+        if end - first > 1 and "".join(words[first:end]) in _UNBROKEN
+    ]
+    return max(spans, key=lambda span: span[1] - span[0], default=(position, position + 1))
+
+
+def _unknown(words: list[str], first: int, end: int) -> ProposalError:
+    """Return the error for a word that is no algorithm, or for words that are one torn apart."""
+    word = words[first]
     if not word:
         return ProposalError("IP201", "an empty word in a proposal", keyword="", hint="remove a '-'")
-    joined = words[position - 1] + word if position else ""
-    if joined in KEYWORDS:
+    if end - first > 1:
         # "aes-256", "sha-256": the hyphen belongs between algorithms only.
-        split = f"{words[position - 1]}-{word}"
+        split, joined = "-".join(words[first:end]), _UNBROKEN["".join(words[first:end])]
         hint = f"write {joined!r} in place of {split!r}"
         return ProposalError(
             "IP201", f"unknown algorithm {split!r}", keyword=split, nearest=joined, hint=hint
@@ -253,28 +301,47 @@ def _nearest_word(word: str) -> str:
     return f"ke{prefix[1]}_{near}" if near else ""
 
 
-def _check_encryption(words: _Words, protocol: Protocol) -> None:
-    """Refuse a proposal whose ciphers and integrity algorithms do not fit each other."""
-    ciphers, integrity = words.of(Kind.ENCRYPTION), words.of(Kind.INTEGRITY)
+def _incoherences(words: _Words, named: Proposal) -> Iterator[ProposalError]:
+    """Yield what does not hang together in a proposal, and what it lacks unless a word is not known."""
+    yield from _misfits(words, named)
+    if words.unknown:
+        return
+    text, ciphers = words.text, named.encryption
     if not ciphers:
-        raise _incoherent(
-            words.text,
-            f"{words.text}: names no encryption algorithm",
-            hint="begin with one such as 'aes256gcm16'",
-        )
-    aead = [a for a in ciphers if a.aead]
-    if aead and len(aead) != len(ciphers):
-        plain = next(a for a in ciphers if not a.aead)
-        summary = f"{words.text}: mixes '{aead[0]}', an AEAD, with '{plain}', which needs integrity beside it"
-        raise _incoherent(words.text, summary, hint="make two proposals of it")
-    if aead and integrity:
+        summary = f"{text}: names no encryption algorithm"
+        yield _incoherent(text, summary, hint="begin with one such as 'aes256gcm16'")
+    elif not named.integrity and not any(a.aead for a in ciphers):
+        summary = f"{text}: '{ciphers[0]}' without an integrity algorithm protects nothing"
+        yield _incoherent(text, summary, hint="add 'sha256', or take an AEAD such as 'aes256gcm16'")
+    elif named.protocol is Protocol.IKE and not named.prf:
+        summary = f"{text}: an IKE proposal with an AEAD cipher must name its PRF"
+        yield _incoherent(text, summary, hint="add 'prfsha256' or 'prfsha384'")
+    if named.additional and not words.of(Kind.KEY_EXCHANGE):
+        first = f"ke{named.additional[0][0]}_"
+        summary = f"{text}: additional key exchange '{first}' without a first key exchange"
+        yield _incoherent(text, summary, hint=f"add 'x25519' or 'ecp384' before '{first}'")
+    elif named.protocol is Protocol.IKE and not named.key_exchange:
+        summary = f"{text}: an IKE proposal must name a key exchange"
+        yield _incoherent(text, summary, hint="add 'x25519' or 'ecp384'")
+
+
+def _misfits(words: _Words, named: Proposal) -> Iterator[ProposalError]:
+    """Yield ciphers and integrity algorithms that do not fit each other."""
+    aead = [a for a in named.encryption if a.aead]
+    plain = [a for a in named.encryption if not a.aead]
+    if aead and plain:
         summary = (
-            f"{words.text}: '{aead[0]}' protects integrity itself, '{integrity[0]}' has no use beside it"
+            f"{words.text}: mixes '{aead[0]}', an AEAD, with '{plain[0]}', which needs integrity beside it"
         )
-        raise _incoherent(words.text, summary, near=_without_integrity(words, protocol))
-    if not aead and not integrity:
-        summary = f"{words.text}: '{ciphers[0]}' without an integrity algorithm protects nothing"
-        raise _incoherent(words.text, summary, hint="add 'sha256', or take an AEAD such as 'aes256gcm16'")
+        yield _incoherent(words.text, summary, hint="make two proposals of it")
+    elif aead and named.integrity:
+        summary = (
+            f"{words.text}: '{aead[0]}' protects integrity itself, "
+            f"'{named.integrity[0]}' has no use beside it"
+        )
+        near = "" if words.unknown else _without_integrity(words, named.protocol)
+        hint = "" if near else f"remove '{named.integrity[0]}'"
+        yield _incoherent(words.text, summary, near=near, hint=hint)
 
 
 def _without_integrity(words: _Words, protocol: Protocol) -> str:

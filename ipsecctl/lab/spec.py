@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from ipsecctl.errors import Diagnostic, Severity
-from ipsecctl.topology import Path, Reading, read_yaml
+from ipsecctl.topology import Path, Reading, read_yaml, shown
 
 __all__ = ["BoxSpec", "Finding", "GatewaySpec", "HostSpec", "LabSpec", "LinkSpec", "Places", "parse"]
 
@@ -170,18 +170,22 @@ _SECTIONS: dict[str, type[_Section]] = {
     "links": LinkSpec,
     "gateways": GatewaySpec,
 }
-_HINTS = {
-    "bool_type": "write true or false",
-    "bool_parsing": "write true or false",
-    "int_type": "write a number",
-    "greater_than_equal": "MTUs are from 576 to 9216 bytes",
-    "less_than_equal": "MTUs are from 576 to 9216 bytes",
-    "string_pattern_mismatch": "letters, digits, '-' and '_', at most 63, a letter or digit at both ends",
-    "ip_v4_network": "such as 192.168.178.0/24",
-    "literal_error": "this ipsecctl knows version 1",
-    "model_type": "write 'key: value' pairs",
-    "dict_type": "write 'name: ...' pairs",
+_MTU_HINT = "MTUs are from 576 to 9216 bytes"
+# pydantic's kind of error: what is wanted instead, or "" where it is said in full in ``_said``; the hint.
+_WANTED = {
+    "bool_type": ("true or false", "write true or false"),
+    "bool_parsing": ("true or false", "write true or false"),
+    "int_type": ("a whole number", "write a number"),
+    "int_parsing": ("a whole number", "write a number"),
+    "int_from_float": ("a whole number", "write a number"),
+    "string_type": ("text", "write text, in quotation marks where YAML would take it for something else"),
+    "list_type": ("a list", "write it as [a, b]"),
+    "model_type": ("a mapping", "write 'key: value' pairs"),
+    "dict_type": ("a mapping", "write 'name: ...' pairs"),
+    "ip_v4_network": ("an IPv4 network", "such as 192.168.178.0/24"),
+    "literal_error": ("1", "this ipsecctl knows version 1"),
 }
+_NAME_HINT = "letters, digits, '-' and '_', at most 63, a letter or digit at both ends"
 
 
 def _finding(detail: ErrorDetails) -> Finding:
@@ -192,10 +196,27 @@ def _finding(detail: ErrorDetails) -> Finding:
     if detail["type"] == "missing":
         summary, hint = f"'{where[-1]}' is missing", f"add '{where[-1]}: ...'"
         return Finding(summary, hint, where[:-1], code="IP401")
-    said = detail["msg"].removeprefix("Value error, ")
+    said, hint = _said(detail)
     name = ".".join(step for step in where if isinstance(step, str)) or "the file"
-    hint = _HINTS.get(detail["type"], "see docs/labs.md")
-    return Finding(f"{name}: {said[:1].lower()}{said[1:]}", hint, where, code="IP402")
+    return Finding(f"{name}: {said}", hint, where, code="IP402")
+
+
+def _said(detail: ErrorDetails) -> tuple[str, str]:
+    """Return what is wrong with a value, in our own words, and how to mend it."""
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind in _WANTED:
+        wanted, hint = _WANTED[kind]
+        return f"{wanted} is wanted, not {shown(value)}", hint
+    if kind in ("greater_than_equal", "less_than_equal"):
+        number = shown(value) if isinstance(value, bool) else value
+        return f"{number} is out of range", _MTU_HINT
+    if kind == "string_pattern_mismatch":
+        return f"{shown(value)} cannot be a name", _NAME_HINT
+    if kind == "too_short":
+        return "the list is empty", "write at least one entry"
+    # What our own validators say; of pydantic's words only those of kinds that this file cannot have.
+    said = str(context.get("error", detail["msg"]))
+    return said, "see docs/labs.md"
 
 
 def _unknown_key(where: Path) -> Finding:

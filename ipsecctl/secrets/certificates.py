@@ -44,6 +44,11 @@ class CertificateProblem(SecretUnavailable):
         self.what = what
         self.subject = subject
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether a file is not there."""
+        return isinstance(self.__cause__, (FileNotFoundError, NotADirectoryError))
+
 
 @dataclass(frozen=True, order=True, slots=True)
 class Fault:
@@ -79,9 +84,11 @@ def load(path: str, base: Path) -> list[x509.Certificate]:
         with (base / path).open("rb") as file:
             content = file.read(_MAX_BYTES)
     except OSError as error:
-        hint = "put it there; paths are relative to the topology file"
+        hint = "have your CA issue it, and put it there; paths are relative to the topology file"
         if isinstance(error, IsADirectoryError):
             hint = "name the file that holds it"
+        elif isinstance(error, PermissionError):
+            hint = "make it readable for the user who runs ipsecctl"
         raise CertificateProblem("IP320", f"no certificate ({error.strerror})", path, hint) from error
     try:
         if b"-----BEGIN" in content:

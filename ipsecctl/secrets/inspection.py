@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ipsecctl.errors import Diagnostic, Severity, worst_first
+from ipsecctl.resources import resource_dir
 from ipsecctl.secrets import certificates
 from ipsecctl.secrets.certificates import CertificateProblem, Fault
-from ipsecctl.secrets.reading import SecretProblem, read
-from ipsecctl.secrets.secret import Secret
+from ipsecctl.secrets.reading import Examined, SecretProblem, examine
 from ipsecctl.secrets.strength import STRONG_BITS, WEAK_BITS, guess_bits
 
 if TYPE_CHECKING:
+    from ipsecctl.secrets.secret import Secret
     from ipsecctl.topology import Credential, End, SecretRef, Topology, Tunnel
     from ipsecctl.topology.model import Path as DocumentPath
 
@@ -76,7 +78,9 @@ class _Inspection:
         self._topology = topology
         self._base = base
         self._now = now
-        self._secrets: dict[SecretRef, Secret | SecretProblem] = {}
+        self._secrets: dict[SecretRef, Examined] = {}
+        self._file = "FILE" if topology.file == "-" else shlex.quote(topology.file)
+        self._making = _making(topology)
 
     def findings(self) -> Iterator[_Finding]:
         yield from self._psks()
@@ -88,13 +92,24 @@ class _Inspection:
         for ca in {end.credential.ca: end.credential for end in ends}.values():
             yield from self._faults(certificates.faults_of_ca(ca.ca, self._base, self._now), ca, "ca")
 
-    def _read(self, ref: SecretRef) -> Secret | SecretProblem:
+    def _look(self, ref: SecretRef) -> Examined:
         if ref not in self._secrets:
-            try:
-                self._secrets[ref] = read(ref, self._base)
-            except SecretProblem as problem:
-                self._secrets[ref] = problem
+            self._secrets[ref] = examine(ref, self._base)
         return self._secrets[ref]
+
+    def _problem(self, problem: SecretProblem | CertificateProblem, where: DocumentPath) -> _Finding:
+        """Return the finding for what cannot be had: a file that a lab would make can be made by it."""
+        missing = problem.code in {"IP301", "IP320"} and problem.is_missing
+        hint = self._making if self._making and missing else problem.hint
+        return _Finding(Severity.ERROR, problem.code, where, problem.what, hint, problem.subject)
+
+    def _problem_of_psk(self, problem: SecretProblem, ref: SecretRef) -> _Finding:
+        """Return the finding for a PSK that cannot be had: one that is not there can be made."""
+        finding = self._problem(problem, ref.where)
+        if problem.code == "IP301" and ref.kind.value == "file":
+            hint = f"make it with 'ipsecctl secret generate {self._file}', or put it there"
+            return replace(finding, hint=hint)
+        return finding
 
     def _psks(self) -> Iterator[_Finding]:
         uses: dict[SecretRef, list[Tunnel]] = defaultdict(list)
@@ -105,15 +120,15 @@ class _Inspection:
                 uses[ref].append(tunnel)
             yield from self._psks_agree(tunnel, list(refs))
         for ref, tunnels in uses.items():
-            found = self._read(ref)
-            if isinstance(found, SecretProblem):
-                yield _problem_of_psk(found, ref)
-            else:
-                yield from _weaknesses(ref, found, tunnels)
+            found = self._look(ref)
+            for problem in found.problems:
+                yield self._problem_of_psk(problem, ref)
+            if found.secret is not None:
+                yield from _weaknesses(ref, found.secret, tunnels)
         yield from self._shared(uses)
 
     def _psks_agree(self, tunnel: Tunnel, refs: list[SecretRef]) -> Iterator[_Finding]:
-        found = {secret for ref in refs if isinstance(secret := self._read(ref), Secret)}
+        found = {secret for ref in refs if (secret := self._look(ref).secret) is not None}
         if len(found) > 1:
             subject = f"{tunnel.name} ({' and '.join(map(str, refs))})"
             hint = "both ends of a tunnel need the same PSK"
@@ -125,13 +140,16 @@ class _Inspection:
         """Yield the PSKs that several tunnels have in common, be it by reference or by content."""
         sharers: dict[Secret, list[tuple[SecretRef, Tunnel]]] = defaultdict(list)
         for ref, tunnels in uses.items():
-            found = self._read(ref)
-            if isinstance(found, Secret):
-                sharers[found] += [(ref, tunnel) for tunnel in tunnels]
+            secret = self._look(ref).secret
+            if secret is not None:
+                sharers[secret] += [(ref, tunnel) for tunnel in tunnels]
         for pairs in sharers.values():
             names = sorted({tunnel.name for _, tunnel in pairs})
             if len(names) > 1:
-                hint = "give each tunnel its own: '{tunnel}' in the path, then 'ipsecctl secret generate'"
+                hint = (
+                    "give each tunnel its own: '{tunnel}' in the path, then "
+                    f"'ipsecctl secret generate {self._file}'"
+                )
                 what, where = f"one PSK for {len(names)} tunnels", pairs[0][0].where
                 yield _Finding(Severity.WARNING, "IP312", where, what, hint, _some(names))
 
@@ -142,11 +160,11 @@ class _Inspection:
         yield from self._faults(checks, credential, "certificate")
         if credential.key is None:
             return
-        key = self._read(credential.key)
-        if isinstance(key, SecretProblem):
-            yield _problem(key, credential.key.where)
-        else:
-            checks = certificates.faults_of_key(key, str(credential.key), path, base)
+        key = self._look(credential.key)
+        for problem in key.problems:
+            yield self._problem(problem, credential.key.where)
+        if key.secret is not None:
+            checks = certificates.faults_of_key(key.secret, str(credential.key), path, base)
             yield from self._faults(checks, credential, "key")
 
     def _faults(self, faults: Iterator[Fault], credential: Credential, key: str) -> Iterator[_Finding]:
@@ -157,19 +175,15 @@ class _Inspection:
                 yield _Finding(fault.severity, fault.code, where, fault.what, fault.hint, fault.subject)
         except CertificateProblem as problem:
             at = "ca" if problem.subject == credential.ca else "certificate"
-            yield _problem(problem, (*credential.where, at))
+            yield self._problem(problem, (*credential.where, at))
 
 
-def _problem(problem: SecretProblem | CertificateProblem, where: DocumentPath) -> _Finding:
-    return _Finding(Severity.ERROR, problem.code, where, problem.what, problem.hint, problem.subject)
-
-
-def _problem_of_psk(problem: SecretProblem, ref: SecretRef) -> _Finding:
-    """Return the finding for a PSK that cannot be had: one that is not there can be made."""
-    finding = _problem(problem, ref.where)
-    if problem.code == "IP301" and ref.kind.value == "file":
-        return replace(finding, hint="make it with 'ipsecctl secret generate FILE', or put it there")
-    return finding
+def _making(topology: Topology) -> str:
+    """Return how to make the certificates of an example where ipsecctl keeps it, else ``""``."""
+    file = Path(topology.file)
+    if file.parent.resolve() != resource_dir("topologies").resolve():
+        return ""
+    return f"its lab makes it: 'ipsecctl lab up {file.stem}'"
 
 
 def _weaknesses(ref: SecretRef, secret: Secret, tunnels: list[Tunnel]) -> Iterator[_Finding]:

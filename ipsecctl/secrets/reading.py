@@ -10,22 +10,28 @@ import importlib
 import os
 import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ipsecctl.errors import SecretUnavailable
 from ipsecctl.secrets.secret import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ipsecctl.topology import SecretRef
 
-__all__ = ["IDENTITY_VARIABLE", "SecretProblem", "read"]
+__all__ = ["IDENTITY_VARIABLE", "Examined", "SecretProblem", "examine", "read"]
 
 IDENTITY_VARIABLE: Final = "IPSECCTL_AGE_IDENTITY"
 """Environment variable with the path of the age identity file."""
 
 _DEFAULT_IDENTITY: Final = "~/.config/ipsecctl/age-identity.txt"
+_NO_FILE: Final = "no such file"
 _MAX_BYTES: Final = 1 << 20
+# What a source gives: the bytes, and what is wrong with the way in which they are kept.
+_Content: TypeAlias = "tuple[bytes, tuple[SecretProblem, ...]]"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -43,6 +49,22 @@ class SecretProblem(SecretUnavailable):
         self.what = what
         self.subject = subject
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether a file is not there."""
+        return self.what == _NO_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What came of looking at a reference: the secret, if there is one, and what is wrong with it.
+
+    A secret with problems is for looking at only: ``read`` does not give it out.
+    """
+
+    secret: Secret | None
+    problems: tuple[SecretProblem, ...] = ()
+
 
 def read(ref: SecretRef, base: Path) -> Secret:
     """Resolve a reference; paths are relative to ``base``, the directory of the topology file.
@@ -51,27 +73,41 @@ def read(ref: SecretRef, base: Path) -> Secret:
     decrypted, or when charon would not get what stands there (empty, control characters, a ``0x`` or ``0s``
     prefix).
     """
-    content = _SOURCES[ref.kind.value](ref, base)
-    return Secret(content if _is_private_key(content) else _psk(ref, content))
+    examined = examine(ref, base)
+    if examined.problems or examined.secret is None:
+        raise examined.problems[0]
+    return examined.secret
 
 
-def _from_file(ref: SecretRef, base: Path) -> bytes:
-    return _read_private(base / ref.value, str(ref))
+def examine(ref: SecretRef, base: Path) -> Examined:
+    """Resolve a reference and find everything that is wrong, not only the first thing. Raises nothing."""
+    try:
+        content, problems = _SOURCES[ref.kind.value](ref, base)
+    except SecretProblem as problem:
+        return Examined(None, (problem,))
+    if _is_private_key(content):
+        return Examined(Secret(content), problems)
+    psk, more = _psk(ref, content)
+    return Examined(psk, (*problems, *more))
 
 
-def _from_environment(ref: SecretRef, base: Path) -> bytes:  # noqa: ARG001 - one signature for all sources
+def _from_file(ref: SecretRef, base: Path) -> _Content:
+    return _read_file(base / ref.value, str(ref), private=True)
+
+
+def _from_environment(ref: SecretRef, base: Path) -> _Content:  # noqa: ARG001 - one signature for all sources
     value = os.environb.get(os.fsencode(ref.value))
     if value is None:
         hint = "export it before you call ipsecctl"
         raise SecretProblem("IP301", "environment variable not set", ref.value, hint)
-    return value
+    return value, ()
 
 
-def _from_age(ref: SecretRef, base: Path) -> bytes:
+def _from_age(ref: SecretRef, base: Path) -> _Content:
     pyrage = _pyrage()
-    sealed = _read_file(base / ref.value, str(ref), private=False)
+    sealed, _ = _read_file(base / ref.value, str(ref), private=False)
     try:
-        return bytes(pyrage.decrypt(sealed, _age_identities(ref)))
+        return bytes(pyrage.decrypt(sealed, _age_identities(ref))), ()
     except pyrage.DecryptError as error:
         hint = f"encrypt it to the identity in {_identity_path()} ({IDENTITY_VARIABLE} names another)"
         raise SecretProblem("IP304", "cannot be decrypted", f"{ref} ({error})", hint) from error
@@ -114,23 +150,24 @@ def _age_identities(ref: SecretRef) -> list[Any]:
 
 
 def _read_private(path: Path, name: str) -> bytes:
-    return _read_file(path, name, private=True)
+    content, problems = _read_file(path, name, private=True)
+    if problems:
+        raise problems[0]
+    return content
 
 
-def _read_file(path: Path, name: str, *, private: bool) -> bytes:
-    """Read a file once it is known to be a regular one and, if ``private``, its owner's alone."""
+def _read_file(path: Path, name: str, *, private: bool) -> _Content:
+    """Read a regular file; when ``private``, with what is wrong unless it is its owner's alone."""
     try:
         # Non-blocking: opening a pipe that nobody writes to must not hang.
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise SecretProblem("IP303", "not a regular file", name, "a secret lies in a plain file")
-            if private:
-                _refuse_if_shared(status, name)
             content = file.read(_MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         hint = "put it there; paths are relative to the topology file"
-        raise SecretProblem("IP301", "no such file", name, hint) from None
+        raise SecretProblem("IP301", _NO_FILE, name, hint) from None
     except IsADirectoryError:
         raise SecretProblem("IP303", "a directory, not a file", name, "name the file that holds it") from None
     except OSError as error:
@@ -138,17 +175,18 @@ def _read_file(path: Path, name: str, *, private: bool) -> bytes:
         raise SecretProblem("IP302", "cannot be read", f"{name} ({error.strerror})", hint) from None
     if len(content) > _MAX_BYTES:
         raise SecretProblem("IP303", "too large for a secret", name, "it has more than 1 MiB")
-    return content
+    return content, tuple(_sharings(status, name)) if private else ()
 
 
-def _refuse_if_shared(status: os.stat_result, name: str) -> None:
+def _sharings(status: os.stat_result, name: str) -> Iterator[SecretProblem]:
+    """Yield why a file is not its owner's alone."""
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         hint = "chmod 600 on it, and change the secret if others may have read it"
-        raise SecretProblem("IP302", "readable or writable by others", f"{name} (mode {mode:04o})", hint)
+        yield SecretProblem("IP302", "readable or writable by others", f"{name} (mode {mode:04o})", hint)
     if status.st_uid not in _trusted_owners():
         hint = "it must belong to you or to root"
-        raise SecretProblem("IP302", "belongs to another user", f"{name} (uid {status.st_uid})", hint)
+        yield SecretProblem("IP302", "belongs to another user", f"{name} (uid {status.st_uid})", hint)
 
 
 def _trusted_owners() -> set[int]:
@@ -165,25 +203,26 @@ def _is_private_key(content: bytes) -> bool:
     return content.lstrip().startswith(b"-----BEGIN") or content.startswith(b"\x30\x82")
 
 
-def _psk(ref: SecretRef, content: bytes) -> bytes:
-    """Return a PSK without its line end, once it is sure that charon would take it as it stands."""
+def _psk(ref: SecretRef, content: bytes) -> tuple[Secret | None, tuple[SecretProblem, ...]]:
+    """Return a PSK without its line end, and why charon would not take it as it stands.
+
+    What is not one line of text is no PSK at all.
+    """
     content = content.removesuffix(b"\n").removesuffix(b"\r")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        # Without its cause: a UnicodeDecodeError quotes what it could not decode.
-        text = None
-    if text is None:
-        _unusable(ref, "not UTF-8", "write it in base64 or hexadecimal digits")
+        return None, (_unusable(ref, "not UTF-8", "write it in base64 or hexadecimal digits"),)
     if not text:
-        _unusable(ref, "empty", "write the secret into it, or remove it")
+        return None, (_unusable(ref, "empty", "write the secret into it, or remove it"),)
     if _CONTROL.search(text):
-        _unusable(ref, "holds line ends or other control characters", "put one PSK on one line")
+        what = "holds line ends or other control characters"
+        return None, (_unusable(ref, what, "put one PSK on one line"),)
     if text[:2].lower() in {"0x", "0s"}:
         hint = "swanctl would decode it, VICI would not: change the first character, at both ends"
-        _unusable(ref, "begins with 0x or 0s", hint)
-    return content
+        return Secret(content), (_unusable(ref, "begins with 0x or 0s", hint),)
+    return Secret(content), ()
 
 
-def _unusable(ref: SecretRef, what: str, hint: str) -> NoReturn:
-    raise SecretProblem("IP303", what, str(ref), hint)
+def _unusable(ref: SecretRef, what: str, hint: str) -> SecretProblem:
+    return SecretProblem("IP303", what, str(ref), hint)

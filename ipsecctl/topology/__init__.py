@@ -19,6 +19,7 @@ from ipsecctl.topology.model import (
     Flow,
     FlowEnd,
     Gateway,
+    Mode,
     Network,
     Path,
     SecretKind,
@@ -30,6 +31,7 @@ from ipsecctl.topology.model import (
 from ipsecctl.topology.spelling import RESERVED_NAME, identity_fault
 
 if TYPE_CHECKING:
+    from ipsecctl.topology._scalars import shown
     from ipsecctl.topology._yaml import Reading, read_yaml
     from ipsecctl.topology.loading import Loaded, load_bytes, load_text
     from ipsecctl.topology.schema import SCHEMA_ID, json_schema
@@ -48,6 +50,7 @@ __all__ = [
     "FlowEnd",
     "Gateway",
     "Loaded",
+    "Mode",
     "Network",
     "Path",
     "Reading",
@@ -61,6 +64,7 @@ __all__ = [
     "load_bytes",
     "load_text",
     "read_yaml",
+    "shown",
 ]
 
 _LATER: Final = {
@@ -71,6 +75,7 @@ _LATER: Final = {
     "load_bytes": "loading",
     "load_text": "loading",
     "read_yaml": "_yaml",
+    "shown": "_scalars",
 }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Final
 
-from netaddr import IPAddress
+from netaddr import IPAddress, IPNetwork
 
 from ipsecctl.crypto import (
     IPV6_MIN_MTU,
@@ -17,22 +18,32 @@ from ipsecctl.crypto import (
 )
 from ipsecctl.topology._findings import Findings
 from ipsecctl.topology._profiles import esp_of, ike_of
-from ipsecctl.topology._sites import Sites
+from ipsecctl.topology._sites import Sites, is_located
 from ipsecctl.topology._tunnels import Draft, DraftEnd, Group
-from ipsecctl.topology.model import ChildPer, Flow, Gateway
+from ipsecctl.topology.model import ChildPer, Flow, Gateway, Path
 from ipsecctl.topology.spelling import LONGEST_CHILD_NAME
 
 __all__ = ["check_tunnels", "report_unused_sites"]
+
+_PRIVATE: Final = (
+    (IPNetwork("10.0.0.0/8"), "RFC 1918"),
+    (IPNetwork("172.16.0.0/12"), "RFC 1918"),
+    (IPNetwork("192.168.0.0/16"), "RFC 1918"),
+    (IPNetwork("100.64.0.0/10"), "RFC 6598, of a provider's NAT"),
+    (IPNetwork("fc00::/7"), "RFC 4193"),
+)
 
 
 def check_tunnels(groups: Iterable[Group], findings: Findings) -> None:
     """Check every tunnel for itself; a mistake that many tunnels share is reported once."""
     for group in groups:
         for draft in group.drafts:
-            _check_reachable(group, draft, findings)
+            if not draft.guessed:
+                _check_reachable(group, draft, findings)
+                _check_private(draft, findings)
+                _check_mtu(draft, findings)
             _check_credentials(draft, findings)
             _check_proposals(draft, findings)
-            _check_mtu(draft, findings)
             _check_child_names(draft, findings)
 
 
@@ -51,6 +62,8 @@ def report_unused_sites(groups: Sequence[Group], sites: Sites, findings: Finding
 
 def _check_reachable(group: Group, draft: Draft, findings: Findings) -> None:
     left, right = draft.left.gateway, draft.right.gateway
+    if not is_located(left, findings) or not is_located(right, findings):
+        return
     if left.reachable_at is None and right.reachable_at is None:
         if findings.first("unreachable", draft.group, right.name):
             summary = (
@@ -70,6 +83,35 @@ def _check_reachable(group: Group, draft: Draft, findings: Findings) -> None:
             f"the tunnel {draft.name!r} cannot be built"
         )
         findings.error("IP128", draft.left.ref, summary, "give both ends addresses of one family")
+
+
+def _check_private(draft: Draft, findings: Findings) -> None:
+    """Warn of a gateway that has a private address and no NAT, while its peer is on the internet."""
+    for end, far in (draft.ends, draft.ends[::-1]):
+        gateway, peer = end.gateway, far.gateway.reachable_at
+        kind = _private_kind(gateway.address)
+        if kind is None or gateway.behind_nat or not is_located(gateway, findings):
+            continue
+        if not isinstance(peer, IPAddress) or _private_kind(peer) or not is_located(far.gateway, findings):
+            continue
+        if findings.first("private", gateway.where):
+            summary = (
+                f"the gateway {gateway.name!r} has the private address {gateway.address} ({kind}) and its "
+                f"peer {far.gateway.name!r} the public one {peer}: there must be NAT between them"
+            )
+            hint = (
+                "add 'behind_nat: true', and 'public_address' if the NAT device forwards UDP 500 and 4500 "
+                "to it"
+            )
+            findings.warning("IP129", (*gateway.where, "address"), summary, hint)
+
+
+@lru_cache(maxsize=4096)  # a hub is looked at for each of its spokes
+def _private_kind(address: IPAddress | str | None) -> str | None:
+    """Return the document that reserves an address for private use, ``None`` for any other."""
+    if not isinstance(address, IPAddress):
+        return None
+    return next((kind for network, kind in _PRIVATE if address in network), None)
 
 
 def _family(gateway: Gateway) -> int | None:
@@ -129,21 +171,29 @@ def _said(end: DraftEnd, findings: Findings) -> str:
 
 @lru_cache(maxsize=256)
 def _ike_in_common(ours: Profile, theirs: Profile) -> bool:
-    return in_common(ike_of(ours), ike_of(theirs))
+    # A profile whose proposals are wrong comes without them.
+    ours_known, theirs_known = ike_of(ours), ike_of(theirs)
+    return not ours_known or not theirs_known or in_common(ours_known, theirs_known)
 
 
 @lru_cache(maxsize=256)
 def _esp_in_common(ours: Profile, theirs: Profile) -> bool:
-    return in_common(esp_of(ours), esp_of(theirs))
+    # A profile whose proposals are wrong comes without them.
+    ours_known, theirs_known = esp_of(ours), esp_of(theirs)
+    return not ours_known or not theirs_known or in_common(ours_known, theirs_known)
 
 
 def _check_mtu(draft: Draft, findings: Findings) -> None:
-    """Check that IPv6 has the 1280 bytes that it needs, outside and inside (RFC 8200 section 5)."""
+    """Check at each end that IPv6 has its 1280 bytes, outside and inside (RFC 8200 section 5)."""
+    for end in draft.ends:
+        _check_mtu_of(end.gateway, draft, findings)
+
+
+def _check_mtu_of(narrow: Gateway, draft: Draft, findings: Findings) -> None:
     left, right = draft.left, draft.right
-    narrow = min((left.gateway, right.gateway), key=lambda gateway: gateway.mtu)
-    place = findings.nearest_place((*narrow.where, "mtu"), ("defaults", "mtu"), narrow.where)
     outer = 6 if 6 in (*_families(left.gateway), *_families(right.gateway)) else 4
     if outer == 6 and narrow.mtu < IPV6_MIN_MTU:
+        place = _mtu_place(narrow, findings)
         if findings.first("mtu", place):
             summary = (
                 f"a WAN MTU of {narrow.mtu} is too small for the tunnel {draft.name!r}, which goes over IPv6"
@@ -156,7 +206,10 @@ def _check_mtu(draft: Draft, findings: Findings) -> None:
         return
     nat_t = left.gateway.behind_nat or right.gateway.behind_nat
     found = _smallest(left.profile, right.profile, narrow.mtu, outer, nat_t)
-    if found is None or found[0] >= IPV6_MIN_MTU or not findings.first("mtu", place):
+    if found is None or found[0] >= IPV6_MIN_MTU:
+        return
+    place = _mtu_place(narrow, findings)
+    if not findings.first("mtu", place):
         return
     inner_mtu, suite, needed_mtu = found
     summary = (
@@ -165,6 +218,10 @@ def _check_mtu(draft: Draft, findings: Findings) -> None:
     )
     hint = f"an MTU of {needed_mtu} would do; else leave IPv6 out with 'flows:', or choose another profile"
     findings.error("IP170", place, summary, hint)
+
+
+def _mtu_place(gateway: Gateway, findings: Findings) -> Path:
+    return findings.nearest_place((*gateway.where, "mtu"), ("defaults", "mtu"), gateway.where)
 
 
 @lru_cache(maxsize=1024)

@@ -53,6 +53,10 @@ class Findings:
         """Return the first of these paths at which the file itself says something, else the last."""
         return next((path for path in paths if self._source.holds(path)), paths[-1])
 
+    def says(self, path: Path) -> bool:
+        """Return whether the file itself says something at ``path``."""
+        return self._source.holds(path)
+
     def first(self, *cause: Hashable) -> bool:
         """Return whether this cause comes up for the first time: one mistake, one finding."""
         new = cause not in self._causes
@@ -83,9 +87,13 @@ class Findings:
             return False
         return path in self._around or any(path[:depth] in self._removed for depth in range(len(path) + 1))
 
-    @property
-    def any_damage(self) -> bool:
-        return bool(self._removed)
+    def gone(self, path: Path) -> bool:
+        """Return whether the value at ``path``, or one around it, was left out as a whole."""
+        return any(path[:depth] in self._removed for depth in range(len(path) + 1))
+
+    def lost(self, path: Path) -> set[str]:
+        """Return the names of the entries that were left out of the mapping at ``path``."""
+        return {str(r[-1]) for r in self._removed if len(r) == len(path) + 1 and r[:-1] == path}
 
     @property
     def has_errors(self) -> bool:

@@ -100,12 +100,14 @@ class _Flows:
         self._networks = {n.name for site in members for n in sites.by_name[site].networks}
 
     def run(self) -> None:
-        good = [number for number, flow in enumerate(self._group.doc.flows) if self._known(number, flow)]
+        flows_here = range(len(self._group.doc.flows))
+        good = [number for number in flows_here if self._known(number, self._group.doc.flows[number])]
         applied: set[int] = set()
         crossed: set[int] = set()
         for draft in self._group.drafts:
             flows: list[Flow] = []
-            for number in good:
+            # What is known of a flow that is wrong in part must hold all the same.
+            for number in flows_here:
                 made, matched = self._apply(number, draft)
                 flows += made
                 if made:
@@ -113,13 +115,27 @@ class _Flows:
                 elif matched:
                     crossed.add(number)
             draft.flows = tuple(flows)
-        complete = self._group.whole and len(good) == len(self._group.doc.flows)
+        complete = self._group.whole and len(good) == len(flows_here)
         for number in good:
-            if number not in applied and self._group.drafts:
+            if self._has_gaps(number):
+                complete = False
+            elif number not in applied and self._group.drafts:
                 self._report_unapplied(number, families=number in crossed)
                 complete = False
         if complete:
             self._report_without_flows()
+
+    def _has_gaps(self, number: int) -> bool:
+        """Return whether something had to be left out of a flow, or of the networks that it names."""
+        findings, path, doc = self._findings, self._path(number), self._group.doc.flows[number]
+        if findings.gone((*path[:-1], -1)) or any(findings.damaged((*path, key)) for key in ("from", "to")):
+            return True
+        for ref in (*doc.from_, *doc.to):
+            site, _, name = ref.rpartition(".")
+            homes = [site] if site else list(self._members)
+            if any(findings.damaged(("sites", home, "networks", name)) for home in homes):
+                return True
+        return False
 
     def _path(self, number: int) -> Path:
         return ("tunnels", self._group.name, "flows", number)
@@ -141,7 +157,7 @@ class _Flows:
                     )
         names: list[str] = []
         for number, flow in enumerate(flows):
-            base = flow.name or f"{_plain(flow.from_[0])}-{_plain(flow.to[0])}"
+            base = flow.name or "-".join(_plain(refs[0]) for refs in (flow.from_, flow.to) if refs)
             name, count = base, 1
             while not flow.name and taken.setdefault(name, number) != number:
                 count += 1
@@ -151,7 +167,7 @@ class _Flows:
 
     def _known(self, number: int, flow: FlowDoc) -> bool:
         """Report what a flow names that is nowhere in the group; return whether all of it is."""
-        good = True
+        good = bool(flow.from_ and flow.to)
         for key, refs in (("from", flow.from_), ("to", flow.to)):
             for position, ref in enumerate(refs):
                 good &= self._known_ref((*self._path(number), key, position), ref)
@@ -163,10 +179,7 @@ class _Flows:
         if not dot:
             if name in self._networks:
                 return True
-            broken = not self._group.whole or any(
-                findings.damaged(("sites", s, "networks")) for s in self._members
-            )
-            if not broken:
+            if not self._may_be_lost(name):
                 hint = findings.did_you_mean(
                     name, self._networks, f"the networks there are {listed(sorted(self._networks))}"
                 )
@@ -183,9 +196,7 @@ class _Flows:
                 )
             return False
         if self._sites.network(site, name) is None:
-            if not findings.damaged(("sites", site, "networks", name)) and not findings.damaged(
-                ("sites", site, "networks")
-            ):
+            if not findings.damaged(("sites", site, "networks", name)):
                 networks = [n.name for n in self._sites.by_name[site].networks]
                 hint = findings.did_you_mean(
                     name,
@@ -195,11 +206,23 @@ class _Flows:
                 findings.error("IP103", path, f"the site {site!r} has no network {name!r}", hint)
             return False
         if site not in self._members:
-            if self._group.whole:
+            if self._group.all_sites:
                 hint = f"the sites of this tunnel are {listed(self._group.sites)}"
                 findings.error("IP151", path, f"the site {site!r} is no end of this tunnel", hint)
             return False
         return True
+
+    def _may_be_lost(self, network: str) -> bool:
+        """Return whether a name may be that of a network at an end of the group that is not known."""
+        findings = self._findings
+        sites = self._members if self._group.all_sites else self._sites.by_name
+        if any(findings.damaged(("sites", site, "networks", network)) for site in sites):
+            return True
+        if self._group.all_sites:
+            return False
+        return bool(findings.lost(("sites",))) or any(
+            network == n.name for site in self._sites.by_name.values() for n in site.networks
+        )
 
     def _apply(self, number: int, draft: Draft) -> tuple[list[Flow], bool]:
         """Return what a declared flow gives in a tunnel, and whether its networks are at both ends."""

@@ -21,6 +21,7 @@ from ipsecctl.topology.model import FlowEnd, Gateway, Path
 __all__ = ["check_overlaps"]
 
 _SHARED_WITH: Final = "shared with "
+_LEVELS: Final = 16
 
 
 def _any_overlap(sites: Sites) -> bool:
@@ -138,8 +139,14 @@ class _Sweep:
         return numbers[prefix]
 
     def _compare(self, here: str, item: _Item, stack: Sequence[_Item]) -> None:
-        """Find the narrowest prefix around ``item`` that collides with it."""
-        for around in reversed(stack):
+        """Find the prefixes around ``item`` that collide with it, the narrowest first.
+
+        Of several that are equal one is enough, and so are the nearest few: that keeps the sweep linear.
+        """
+        seen: set[tuple[int, int]] = set()
+        for around in reversed(stack[-_LEVELS:]):
+            if (around.first, around.last) in seen:
+                continue
             if item.is_address:
                 if around.tunnelled:
                     self._inside.setdefault(item.path, (item, around))
@@ -149,7 +156,7 @@ class _Sweep:
                 joined = other.site in self._peers[one.site]
                 kind = "joined" if joined else _SHARED_WITH + here
                 self._overlaps.setdefault((one.path, other.path), (one, other, kind))
-                return
+                seen.add((around.first, around.last))
 
     def report(self) -> None:
         for address, network in self._inside.values():

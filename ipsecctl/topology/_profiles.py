@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from ipsecctl.crypto import (
     PROFILES,
     Algorithm,
+    Examined,
     Profile,
     Proposal,
-    ProposalError,
+    Protocol,
     Status,
+    examine_proposal,
     parse_esp_proposal,
     parse_ike_proposal,
 )
@@ -28,6 +31,8 @@ _SANE_S: Final = {"ike": (600, 24 * 3600), "esp": (300, 8 * 3600)}
 # What must lie between rekey and life: time for the exchange and its retransmissions.
 _MARGIN_S: Final = 10
 _LONGEST_DPD_S: Final = 3600
+# What stands in for a base that is not known: nothing that is taken from it is checked.
+_UNKNOWN: Final = Profile("", "", (), ())
 
 
 @lru_cache(maxsize=256)
@@ -42,21 +47,44 @@ def esp_of(profile: Profile) -> tuple[Proposal, ...]:
     return tuple(parse_esp_proposal(text) for text in profile.esp_proposals)
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The proposals that a profile of the file gives, as far as they can be read."""
+
+    ike: tuple[Examined, ...]
+    esp: tuple[Examined, ...]
+
+    @property
+    def ike_is_right(self) -> bool:
+        return all(examined.proposal is not None for examined in self.ike)
+
+    @property
+    def esp_is_right(self) -> bool:
+        return all(examined.proposal is not None for examined in self.esp)
+
+
 class Profiles:
-    """Profiles by name, those of the file before the built-in ones."""
+    """Profiles by name, those of the file before the built-in ones.
+
+    A profile with proposals that are wrong is known without them: what does not hang on them can be checked.
+    """
 
     def __init__(self, docs: Mapping[str, ProfileDoc], findings: Findings) -> None:
         self._docs = docs
         self._findings = findings
         self._known: dict[str, Profile | None] = dict(PROFILES)
         self._own: set[str] = set()
+        self._rootless: set[str] = set()
         self._used: set[str] = set()
+        self._given = {name: self._examine(name, doc) for name, doc in docs.items()}
         for name in docs:
             if name in PROFILES:
                 hint = "give it another name, and 'based_on: " + name + "' if you want to change it"
                 findings.error("IP211", ("profiles", name), f"{name!r} is a built-in profile", hint, key=True)
             else:
                 self._define(name)
+        for name in docs.keys() & PROFILES.keys():
+            self._build(name, docs[name])
         self._check_built_in_bases()
 
     def get(self, name: str, path: Path) -> Profile | None:
@@ -103,40 +131,38 @@ class Profiles:
                 self._findings.error(
                     "IP210", path, f"profiles based on one another in a circle: {circle}", hint
                 )
-                self._known.update(dict.fromkeys(chain))
-                return
+                self._known[name] = None
+                break
             chain.append(name)
             name = self._docs[name].based_on
         for each in reversed(chain):
             self._known[each] = self._build(each, self._docs[each])
             self._own.add(each)
 
-    def _build(self, name: str, doc: ProfileDoc) -> Profile | None:
+    def _base(self, name: str, doc: ProfileDoc) -> Profile:
+        """Return what a profile is based on; report a base that does not exist."""
+        path: Path = ("profiles", name, "based_on")
+        damaged = self._findings.damaged(path) or self._findings.damaged(("profiles", doc.based_on))
+        if doc.based_on not in self._known and not damaged:
+            known = {**PROFILES, **self._docs}
+            hint = self._findings.did_you_mean(doc.based_on, known, f"known: {listed(known)}")
+            self._findings.error("IP104", path, f"there is no profile {doc.based_on!r}", hint)
+        base = None if self._findings.damaged(path) else self._known.get(doc.based_on)
+        if base is None or doc.based_on in self._rootless:
+            self._rootless.add(name)
+        return base or _UNKNOWN
+
+    def _build(self, name: str, doc: ProfileDoc) -> Profile:
         path: Path = ("profiles", name)
-        if doc.based_on not in self._known:
-            if not self._findings.damaged(("profiles", doc.based_on)) and not self._findings.damaged(
-                (*path, "based_on")
-            ):
-                hint = self._findings.did_you_mean(
-                    doc.based_on, {**PROFILES, **self._docs}, f"known: {listed(self._known)}"
-                )
-                self._findings.error(
-                    "IP104", (*path, "based_on"), f"there is no profile {doc.based_on!r}", hint
-                )
-            return None
-        base = self._known[doc.based_on]
-        if base is None:
-            return None
-        ike = self._proposals(doc.ike, (*path, "ike"), parse_ike_proposal)
-        esp = self._proposals(doc.esp, (*path, "esp"), parse_esp_proposal)
-        if ike is None or esp is None:
-            return None
-        self._check_algorithms(path, ike, esp)
+        base = self._base(name, doc)
+        given = self._given[name]
+        ike = tuple(doc.ike) or base.ike_proposals
+        esp = tuple(doc.esp) or self._inherited_esp(doc, base)
         profile = Profile(
             name=name,
             summary=doc.description or f"based on {doc.based_on}",
-            ike_proposals=tuple(doc.ike) or base.ike_proposals,
-            esp_proposals=tuple(doc.esp) or self._inherited_esp(doc, base),
+            ike_proposals=ike if given.ike_is_right else (),
+            esp_proposals=esp if given.esp_is_right else (),
             ike_rekey_s=doc.ike_rekey or base.ike_rekey_s,
             ike_life_s=doc.ike_life or (_life(doc.ike_rekey) if doc.ike_rekey else base.ike_life_s),
             esp_rekey_s=doc.esp_rekey or base.esp_rekey_s,
@@ -145,36 +171,37 @@ class Profiles:
             pfs=doc.pfs if "pfs" in doc.model_fields_set or doc.esp else base.pfs,
             reason=doc.reason or base.reason,
         )
-        self._check_pfs(path, doc, profile, esp)
+        self._check_pfs(path, doc, profile)
         self._check_lifetimes(path, profile)
         return profile
 
-    def _proposals(
-        self, texts: list[str], path: Path, parse: Callable[[str], Proposal]
-    ) -> tuple[Proposal, ...] | None:
-        found: list[Proposal] = []
-        for number, text in enumerate(texts):
-            try:
-                found.append(parse(text))
-            except ProposalError as error:
-                hint = error.hint or "see 'ipsecctl crypto' for the algorithms"
-                self._findings.error(error.code, (*path, number), error.summary, hint)
-        return tuple(found) if len(found) == len(texts) else None
+    def _examine(self, name: str, doc: ProfileDoc) -> _Given:
+        """Read the proposals that a profile gives; report all that is wrong with them."""
+        path: Path = ("profiles", name)
+        given = _Given(
+            tuple(examine_proposal(text, Protocol.IKE) for text in doc.ike),
+            tuple(examine_proposal(text, Protocol.ESP) for text in doc.esp),
+        )
+        warned: set[Algorithm] = set()
+        for key, several in (("ike", given.ike), ("esp", given.esp)):
+            for number, examined in enumerate(several):
+                for error in examined.errors:
+                    hint = error.hint or "see 'ipsecctl crypto' for the algorithms"
+                    self._findings.error(error.code, (*path, key, number), error.summary, hint)
+                legacy = [a for a in examined.algorithms if a not in warned]
+                warned.update(legacy)
+                self._report_broken(examined.algorithms, (*path, key, number))
+                self._report_legacy(legacy, (*path, key, number))
+        return given
 
-    def _check_algorithms(self, path: Path, ike: tuple[Proposal, ...], esp: tuple[Proposal, ...]) -> None:
-        seen: set[Algorithm] = set()
-        for key, proposals in (("ike", ike), ("esp", esp)):
-            for number, proposal in enumerate(proposals):
-                new = [a for a in proposal.algorithms if a not in seen]
-                seen.update(new)
-                self._report_weak(new, (*path, key, number))
-
-    def _report_weak(self, algorithms: list[Algorithm], path: Path) -> None:
+    def _report_broken(self, algorithms: Iterable[Algorithm], path: Path) -> None:
         broken = [a for a in algorithms if a.status is Status.BROKEN]
-        legacy = [a for a in algorithms if a.status is Status.LEGACY]
         if broken:
             hint = "take good ones, such as aes256gcm16, sha256, x25519: 'ipsecctl crypto' lists them all"
             self._findings.error("IP204", path, f"broken algorithms: {_names(broken)}", hint)
+
+    def _report_legacy(self, algorithms: Iterable[Algorithm], path: Path) -> None:
+        legacy = [a for a in algorithms if a.status is Status.LEGACY]
         if legacy:
             hint = "only for a partner that has nothing better: 'ipsecctl crypto' says why"
             self._findings.warning("IP205", path, f"legacy algorithms: {_names(legacy)}", hint)
@@ -203,31 +230,36 @@ class Profiles:
         without = (dataclasses.replace(p, key_exchange=(), additional=()) for p in esp_of(base))
         return tuple(dict.fromkeys(str(proposal) for proposal in without))
 
-    def _check_pfs(self, path: Path, doc: ProfileDoc, profile: Profile, esp: tuple[Proposal, ...]) -> None:
-        without = next((n for n, proposal in enumerate(esp) if not proposal.pfs), None)
-        if profile.pfs and without is not None:
-            hint = "add a key exchange such as '-x25519', or say 'pfs: false' and give a 'reason'"
-            summary = f"{doc.esp[without]}: without a key exchange there is no PFS"
-            self._findings.error("IP208", (*path, "esp", without), summary, hint)
-        elif profile.pfs and not doc.esp and not all(p.pfs for p in esp_of(profile)):
-            hint = "give 'esp' proposals with a key exchange"
-            self._findings.error(
-                "IP208", (*path, "pfs"), "PFS is wanted, but the inherited proposals have none", hint
-            )
-        elif not profile.pfs:
-            self._check_no_pfs(path, doc, profile, esp)
-
-    def _check_no_pfs(self, path: Path, doc: ProfileDoc, profile: Profile, esp: tuple[Proposal, ...]) -> None:
-        with_exchange = next((n for n, proposal in enumerate(esp) if proposal.key_exchange), None)
-        if with_exchange is not None:
-            hint = "remove the key exchange, or 'pfs: false'"
-            summary = f"{doc.esp[with_exchange]}: has a key exchange, but 'pfs' says false"
-            self._findings.error("IP208", (*path, "esp", with_exchange), summary, hint)
-        elif not profile.reason:
+    def _check_pfs(self, path: Path, doc: ProfileDoc, profile: Profile) -> None:
+        given = self._given[profile.name].esp
+        named = [examined.proposal for examined in given]
+        if profile.pfs:
+            for number, proposal in enumerate(named):
+                if proposal is not None and not proposal.pfs:
+                    hint = "add a key exchange such as '-x25519', or say 'pfs: false' and give a 'reason'"
+                    summary = f"{doc.esp[number]}: without a key exchange there is no PFS"
+                    self._findings.error("IP208", (*path, "esp", number), summary, hint)
+            if (
+                not doc.esp
+                and doc.pfs
+                and "pfs" in doc.model_fields_set
+                and not all(p.pfs for p in esp_of(profile))
+            ):
+                hint = "give 'esp' proposals with a key exchange"
+                summary = "PFS is wanted, but the inherited proposals have none"
+                self._findings.error("IP208", (*path, "pfs"), summary, hint)
+            return
+        for number, proposal in enumerate(named):
+            if proposal is not None and proposal.key_exchange:
+                hint = "remove the key exchange, or 'pfs: false'"
+                summary = f"{doc.esp[number]}: has a key exchange, but 'pfs' says false"
+                self._findings.error("IP208", (*path, "esp", number), summary, hint)
+        if profile.reason or profile.name in self._rootless:
+            return
+        if not any(proposal and proposal.key_exchange for proposal in named):
             hint = "add 'reason:' (what forbids it), or remove 'pfs: false'"
-            self._findings.error(
-                "IP208", (*path, "pfs"), f"the profile {profile.name!r} has no PFS and says not why", hint
-            )
+            summary = f"the profile {profile.name!r} has no PFS and says not why"
+            self._findings.error("IP208", (*path, "pfs"), summary, hint)
 
     def _check_lifetimes(self, path: Path, profile: Profile) -> None:
         given = self._docs[profile.name].model_fields_set
@@ -236,6 +268,8 @@ class Profiles:
             ("esp", profile.esp_rekey_s, profile.esp_life_s),
         ):
             keys = [key for key in (f"{kind}_life", f"{kind}_rekey") if key in given]
+            if profile.name in self._rootless and f"{kind}_rekey" not in given:
+                continue
             if keys and not self._refuse_lifetime((*path, keys[0]), kind, rekey_s, life_s):
                 self._warn_of_lifetime((*path, keys[-1]), kind, rekey_s, life_s)
         if "dpd_delay" in given and profile.dpd_delay_s > _LONGEST_DPD_S:

@@ -26,6 +26,7 @@ from ipsecctl.topology.spelling import identity_fault
 __all__ = [
     "DYNAMIC",
     "NAME",
+    "WRONG",
     "Address",
     "ControlText",
     "Duration",
@@ -36,6 +37,7 @@ __all__ = [
     "KeyRef",
     "Name",
     "NetworkRef",
+    "OrWrong",
     "PortRange",
     "Prefix",
     "ProtocolNumber",
@@ -57,9 +59,20 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _PROTOCOLS: Final = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
 
 
-def refuse(code: str, summary: str, hint: str, *, at: str = "") -> NoReturn:
-    """Refuse a value with a code of our own; pydantic adds the place, ``at`` the key within a mapping."""
-    raise PydanticCustomError(code, "{summary}", {"summary": summary, "hint": hint, "at": at})
+WRONG: Final = object()
+"""What stands in for a wanted value that is missing or wrong, and is already reported."""
+
+
+def refuse(
+    code: str, summary: str, hint: str, *, at: tuple[str, ...] = (), without: tuple[str, ...] = ()
+) -> NoReturn:
+    """Refuse a value with a code of our own; pydantic adds the place.
+
+    ``at`` is the place within a mapping at which something stands that must go: the rest is still checked.
+    ``without`` names the keys that the mapping lacks: if one of them was wrong, that is the mistake.
+    """
+    context = {"summary": summary, "hint": hint, "at": at, "without": without}
+    raise PydanticCustomError(code, "{summary}", context)
 
 
 def shown(value: Any) -> str:
@@ -70,9 +83,24 @@ def shown(value: Any) -> str:
         return f"the boolean {'true' if value else 'false'}"
     if isinstance(value, int):
         return f"the number {value}"
+    if isinstance(value, float):
+        return f"the number {value!r}"
     if isinstance(value, str):
         return f"the text {value[:57] + '...' if len(value) > 60 else value!r}"
     return "a list" if isinstance(value, list) else "a mapping"
+
+
+@dataclass(frozen=True, slots=True)
+class OrWrong:
+    """Take ``WRONG`` for a value, and make ``instead`` of it: no file can say that."""
+
+    instead: Any
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        def read(value: Any, inner: Any) -> Any:
+            return self.instead if value is WRONG else inner(value)
+
+        return core_schema.no_info_wrap_validator_function(read, handler(source))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from netaddr import IPAddress, IPNetwork
@@ -12,7 +12,7 @@ from ipsecctl.topology._scalars import DYNAMIC
 from ipsecctl.topology.document import DefaultsDoc, Document, GatewayDoc, SiteDoc
 from ipsecctl.topology.model import Control, ControlKind, DataPath, Gateway, Network, Path, Site
 
-__all__ = ["Sites", "make_sites"]
+__all__ = ["Sites", "is_located", "make_sites"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ def make_sites(document: Document, findings: Findings) -> Sites:
     """Build sites and gateways; report gateways that share a name, an identity or an address."""
     sites: dict[str, Site] = {}
     gateways: dict[str, Gateway] = {}
+    every: list[Gateway] = []
     for name, doc in document.sites.items():
         own: list[Gateway] = []
         for key, gateway_doc, path in _gateway_docs(name, doc):
@@ -44,14 +45,20 @@ def make_sites(document: Document, findings: Findings) -> Sites:
                 )
                 hint = "give each gateway a name that no other one in the file has"
                 findings.error("IP123", _at(path, gateway_doc, "name"), summary, hint)
-                findings.damage(path)
-                continue
             _check_identity(gateway, gateway_doc, findings)
             own.append(gateway)
+        every += own
         networks = _networks(name, doc, findings)
+        _check_nested(name, doc, findings)
         sites[name] = Site(name, networks, tuple(sorted(own)), doc.managed, ("sites", name))
-    _check_unique(gateways, findings)
+    _check_unique(every, findings)
     return Sites(document.sites, sites, gateways)
+
+
+def is_located(gateway: Gateway, findings: Findings) -> bool:
+    """Return whether nothing that says where a gateway can be reached had to be left out."""
+    keys = ("address", "public_address", "behind_nat")
+    return not any(findings.damaged((*gateway.where, key)) for key in keys)
 
 
 def _gateway_docs(site: str, doc: SiteDoc) -> Iterator[tuple[str, GatewayDoc, Path]]:
@@ -112,29 +119,81 @@ def _networks(site: str, doc: SiteDoc, findings: Findings) -> tuple[Network, ...
     return tuple(networks)
 
 
+def _check_nested(site: str, doc: SiteDoc, findings: Findings) -> None:
+    """Warn of networks of one site that overlap: what a flow says of the one holds for a part of the other.
+
+    Prefixes are nested or apart: sorted, each is compared with the nearest one around it only.
+    """
+    places = [
+        (prefix, name, number)
+        for name, several in doc.networks.items()
+        for number, prefix in enumerate(several)
+    ]
+    if len(places) < 2:
+        return
+    around: list[tuple[IPNetwork, str, int]] = []
+    for prefix, name, number in sorted(places, key=lambda p: (p[0].version, p[0].first, -p[0].last)):
+        while around and (around[-1][0].version != prefix.version or around[-1][0].last < prefix.first):
+            around.pop()
+        if around and (around[-1][0] != prefix or around[-1][1] != name):
+            _report_nested(site, (prefix, name, number), around[-1], findings)
+        around.append((prefix, name, number))
+
+
+def _report_nested(
+    site: str,
+    inner: tuple[IPNetwork, str, int],
+    outer: tuple[IPNetwork, str, int],
+    findings: Findings,
+) -> None:
+    paths: list[Path] = [("sites", site, "networks", name, number) for _, name, number in (inner, outer)]
+    if inner[1] == outer[1]:
+        summary = f"{inner[0]} lies inside {outer[0]} of the same network {inner[1]!r}"
+        findings.warning("IP116", paths[0], summary, "remove it: the wider one covers it")
+        return
+    (first, other), place = (inner, outer), paths[0]
+    line = findings.line(paths[1])
+    relation = "is the same as" if inner[0] == outer[0] else "lies inside"
+    summary = f"{site}.{first[1]} {first[0]} {relation} {site}.{other[1]} {other[0]} (line {line})"
+    hint = f"whatever may pass to {other[1]!r} reaches {first[1]!r}, too: take networks that do not overlap"
+    findings.warning("IP117", place, summary, hint)
+
+
 def _check_identity(gateway: Gateway, doc: GatewayDoc, findings: Findings) -> None:
     nowhere = gateway.address is None and gateway.public_address is None
-    if not gateway.managed and nowhere and not doc.identity:
+    unknown = findings.damaged((*gateway.where, "identity")) or not is_located(gateway, findings)
+    if not gateway.managed and nowhere and not doc.identity and not unknown:
         summary = (
             f"the identity of {gateway.name!r} is not known: it is somebody else's, and has no fixed address"
         )
         findings.error("IP126", gateway.where, summary, "add 'identity:' as its owner has configured it")
 
 
-def _check_unique(gateways: Mapping[str, Gateway], findings: Findings) -> None:
+def _check_unique(gateways: Iterable[Gateway], findings: Findings) -> None:
     identities: dict[str, Gateway] = {}
     addresses: dict[IPAddress | str, Gateway] = {}
-    for gateway in gateways.values():
-        address = gateway.reachable_at
+    for gateway in gateways:
+        address = gateway.reachable_at if is_located(gateway, findings) else None
+        shared = False
         if address is not None:
             key = address.lower().rstrip(".") if isinstance(address, str) else address
             other = addresses.setdefault(key, gateway)
-            if other is not gateway:
+            shared = other is not gateway
+            if shared:
                 _report_shared("address", str(address), gateway, other, findings)
-                continue
+        follows = shared and gateway.identity == str(address)
+        if follows or not _identity_is_known(gateway, findings):
+            continue
         other = identities.setdefault(gateway.identity.lower(), gateway)
-        if other is not gateway:
+        if other is not gateway and not gateway.name == other.name == gateway.identity:
             _report_shared("identity", gateway.identity, gateway, other, findings)
+
+
+def _identity_is_known(gateway: Gateway, findings: Findings) -> bool:
+    """Return whether the identity is what the file says, or follows from what it says."""
+    path: Path = (*gateway.where, "identity")
+    said = findings.says(path)
+    return not findings.damaged(path) and (said or gateway.managed or is_located(gateway, findings))
 
 
 def _report_shared(what: str, value: str, gateway: Gateway, other: Gateway, findings: Findings) -> None:

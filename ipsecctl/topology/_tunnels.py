@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ipsecctl.crypto import DEFAULT_PROFILE, Profile
+from ipsecctl.crypto import DEFAULT_PROFILE, PROFILES, Profile
 from ipsecctl.topology._credentials import Credentials
 from ipsecctl.topology._findings import Findings, listed
 from ipsecctl.topology._profiles import Profiles
-from ipsecctl.topology._sites import Sites
+from ipsecctl.topology._shape import check_shape
+from ipsecctl.topology._sites import Sites, is_located
 from ipsecctl.topology.document import Document, TunnelDoc
-from ipsecctl.topology.model import ChildPer, Credential, End, Flow, Gateway, Path, Tunnel
+from ipsecctl.topology.model import ChildPer, Credential, End, Flow, Gateway, Path, Site, Tunnel
 from ipsecctl.topology.spelling import RESERVED_NAME
 
 __all__ = ["Draft", "DraftEnd", "Group", "expand_groups"]
@@ -37,7 +38,10 @@ class DraftEnd:
 
 @dataclass(slots=True)
 class Draft:
-    """A tunnel in the making; ``flows`` come last."""
+    """A tunnel in the making; ``flows`` come last.
+
+    ``guessed`` when it is known which sites it joins, but not which of their gateways.
+    """
 
     name: str
     group: str
@@ -45,6 +49,7 @@ class Draft:
     right: DraftEnd
     initiator: str
     child_per: ChildPer
+    guessed: bool = False
     flows: tuple[Flow, ...] = ()
 
     @property
@@ -55,8 +60,12 @@ class Draft:
     def ends(self) -> tuple[DraftEnd, DraftEnd]:
         return self.left, self.right
 
+    @property
+    def has_credentials(self) -> bool:
+        return all(end.credential is not None for end in self.ends)
+
     def finished(self) -> Tunnel:
-        """Return the tunnel; only when nothing is wrong with the file."""
+        """Return the tunnel; its ends must have credentials, and profiles unless something is wrong."""
         return Tunnel(
             self.name,
             self.group,
@@ -65,16 +74,14 @@ class Draft:
             self.flows,
             self.child_per,
             self.initiator,
-            self.where,
+            where=self.where,
         )
 
 
 def _end(end: DraftEnd) -> End:
-    if end.profile is None or end.credential is None:
-        raise AssertionError(
-            f"{end.gateway.name}: a tunnel end without profile or credential went unreported"
-        )
-    return End(end.gateway, end.profile, end.credential)
+    if end.credential is None:
+        raise AssertionError(f"{end.gateway.name}: a tunnel end without credential went unreported")
+    return End(end.gateway, end.profile or PROFILES[DEFAULT_PROFILE], end.credential)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +91,21 @@ class _Ref:
     gateway: Gateway
     label: str
     path: Path
+    guessed: bool = False
 
 
 @dataclass(slots=True)
 class Group:
-    """A group and its drafts; ``sites`` are all it names, ``whole`` is false when some were wrong."""
+    """A group and its drafts; ``sites`` are all it names.
+
+    ``whole`` is false when some of its ends were wrong, and ``all_sites`` when it is not known which sites
+    these belong to.
+    """
 
     name: str
     doc: TunnelDoc
     whole: bool = True
+    all_sites: bool = True
     sites: list[str] = field(default_factory=list)
     drafts: list[Draft] = field(default_factory=list)
 
@@ -123,7 +136,7 @@ class _Expander:
         self._profile_cache: dict[tuple[str, str], tuple[Profile | None, Path]] = {}
 
     def group(self, name: str, doc: TunnelDoc) -> Group:
-        group = Group(name, doc, whole=not self._findings.damaged(("tunnels", name)))
+        group = Group(name, doc, *check_shape(name, doc, self._findings))
         for tunnel_name, left, right in self._pairs(group):
             if not self._joinable(group, left, right):
                 continue
@@ -138,6 +151,7 @@ class _Expander:
                 right=self._end(group, right, tunnel_name),
                 initiator=self._initiator(group, left.gateway, right.gateway),
                 child_per=ChildPer(doc.children),
+                guessed=left.guessed or right.guessed,
             )
             other = self._names.setdefault(tunnel_name, draft)
             if other is not draft:
@@ -146,18 +160,23 @@ class _Expander:
                     f"two tunnels are called {tunnel_name!r}: the other is of {other.group!r}, line {line}"
                 )
                 self._findings.error("IP144", right.path, summary, "rename one of the groups")
-                continue
             group.drafts.append(draft)
         return group
 
     def _pairs(self, group: Group) -> Iterator[tuple[str, _Ref, _Ref]]:
         """Yield name, left and right of every tunnel of a group."""
         doc = group.doc
+        if doc.between and (doc.hub or doc.mesh):
+            # Of several shapes the first is looked at; the names in the others must be right, too.
+            for key, others in (("hub", doc.hub), ("spokes", doc.spokes), ("mesh", doc.mesh)):
+                self._refs(group, key, others)
+        elif doc.hub and doc.mesh:
+            self._refs(group, "mesh", doc.mesh)
         if doc.between:
             ends = self._refs(group, "between", doc.between)
             if len(ends) == 2:
                 yield group.name, ends[0], ends[1]
-        elif doc.hub:
+        elif doc.hub or doc.spokes:
             hubs = self._refs(group, "hub", doc.hub)
             spokes = self._refs(group, "spokes", doc.spokes, no_glob={h.gateway.site for h in hubs})
             for spoke in spokes:
@@ -176,11 +195,13 @@ class _Expander:
 
     def _refs(self, group: Group, key: str, texts: list[str], no_glob: set[str] | None = None) -> list[_Ref]:
         """Resolve the ends that a list names, each gateway once; report those that are wrong."""
-        found: dict[str, _Ref] = {}
+        found: dict[Path, _Ref] = {}
         named: dict[str, int] = {}
         base: Path = ("tunnels", group.name, key)
         for number, text in enumerate(texts):
             path: Path = (*base, number)
+            if text in named and key == "between" and len(texts) != 2:
+                continue
             if text in named and key == "between":
                 self._report_itself(group, path, text.partition("/")[0])
                 continue
@@ -192,10 +213,11 @@ class _Expander:
             names = self._globbed(group, text, path, no_glob or set()) if is_glob else [text]
             for name in names:
                 ref = self._ref(group, name, path)
-                if ref is None:
+                if ref is None or ref.guessed:
                     group.whole = False
+                if ref is None:
                     continue
-                other = found.setdefault(ref.gateway.name, ref)
+                other = found.setdefault(ref.gateway.where, ref)
                 if other is not ref and not is_glob:
                     self._check_twice(group, key, ref, other)
         return list(found.values())
@@ -219,12 +241,13 @@ class _Expander:
         site_pattern, slash, gateway = pattern.partition("/")
         matches = re.compile(fnmatch.translate(site_pattern)).match
         names = [name for name in self._sites.by_name if name not in never and matches(name)]
-        if not names and not self._findings.damaged(("sites",)):
+        lost = self._findings.lost(("sites",))
+        if not names and not self._findings.gone(("sites",)) and not any(map(matches, lost)):
             hint = f"the sites are {listed(self._sites.by_name)}" if self._sites.by_name else "add sites"
             but = " but the hub" if any(map(matches, never)) else ""
             self._findings.error("IP142", path, f"no site{but} matches {pattern!r}", hint)
         if not names:
-            group.whole = False
+            group.whole = group.all_sites = False
         return [f"{name}{slash}{gateway}" for name in names]
 
     def _ref(self, group: Group, text: str, path: Path) -> _Ref | None:
@@ -239,21 +262,29 @@ class _Expander:
                     site_name, known, f"the sites are {listed(known)}" if known else "add it to 'sites'"
                 )
                 findings.error("IP101", path, f"there is no site {site_name!r}", hint)
+            group.all_sites = False
             return None
         group.sites.append(site_name)
         gateways = {g.name: g for g in site.gateways}
         if slash:
             gateway = gateways.get(gateway_name)
-            if gateway is None and not findings.damaged(site.where):
+            near: tuple[Path, ...] = (
+                (*site.where, "gateways", gateway_name),
+                (*site.where, "gateway"),
+            )
+            if gateway is None and not any(map(findings.damaged, near)):
                 hint = findings.did_you_mean(
                     gateway_name,
                     gateways,
                     f"its gateways are {listed(gateways)}" if gateways else "it has no gateway",
                 )
                 findings.error("IP102", path, f"the site {site_name!r} has no gateway {gateway_name!r}", hint)
-            return None if gateway is None else _Ref(gateway, gateway_name, path)
+            if gateway is None:
+                return self._guessed(site, gateway_name, path)
+            return _Ref(gateway, gateway_name, path)
         if not gateways:
-            if not findings.damaged(site.where) and findings.first("no gateway", site_name):
+            damaged = any(findings.damaged((*site.where, key)) for key in ("gateway", "gateways"))
+            if not damaged and findings.first("no gateway", site_name):
                 line = findings.line(site.where)
                 hint = f"add 'gateway:' (an address, a DNS name or 'dynamic') to the site on line {line}"
                 findings.error(
@@ -263,8 +294,12 @@ class _Expander:
         if len(gateways) > 1:
             hint = f"name one: {' or '.join(f'{site_name}/{name}' for name in list(gateways)[:8])}"
             findings.error("IP122", path, f"the site {site_name!r} has several gateways", hint)
-            return None
+            return self._guessed(site, site_name, path)
         return _Ref(site.gateways[0], site_name, path)
+
+    def _guessed(self, site: Site, label: str, path: Path) -> _Ref | None:
+        """Return any gateway of a site in place of the one meant: what holds for the sites can be checked."""
+        return _Ref(site.gateways[0], label, path, guessed=True) if site.gateways else None
 
     def _joinable(self, group: Group, left: _Ref, right: _Ref) -> bool:
         """Report a tunnel that joins a site with itself, or two sites that nobody here manages."""
@@ -317,16 +352,20 @@ class _Expander:
         """Return which end calls: ``left`` or ``right``."""
         wanted = group.doc.initiator
         caller = _caller(left, right)
-        if not wanted:
+        if not wanted or not group.doc.between:
             return caller
         path: Path = ("tunnels", group.name, "initiator")
         site, _, name = wanted.partition("/")
         sides = [s for s, g in (("left", left), ("right", right)) if g.site == site and name in ("", g.name)]
+        if not sides and (name and not group.whole):
+            return caller
         if not sides:
             hint = f"write {left.site} or {right.site}"
             self._findings.error("IP146", path, f"{wanted!r} is no end of this tunnel", hint)
             return caller
         callee = right if sides[0] == "left" else left
+        if not is_located(left, self._findings) or not is_located(right, self._findings):
+            return sides[0]
         if callee.reachable_at is None and (left.reachable_at or right.reachable_at):
             hint = f"let {callee.site} call: it is the one that cannot be called"
             self._findings.error(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ipsecctl.topology._findings import Findings
 from ipsecctl.topology._tunnels import Draft, Group
+from ipsecctl.topology.model import Path
 
 __all__ = ["check_twins"]
 
@@ -16,10 +17,12 @@ def check_twins(groups: Iterable[Group], findings: Findings) -> None:
     The end that is called knows its peer by addresses and identities only and takes the first connection that
     fits them: the CHILD_SAs of the second tunnel are refused there (RFC 7296 section 2.9, TS_UNACCEPTABLE).
     """
-    first: dict[frozenset[str], tuple[Group, Draft]] = {}
+    first: dict[frozenset[Path], tuple[Group, Draft]] = {}
     for group in groups:
         for draft in group.drafts:
-            gateways = frozenset((draft.left.gateway.name, draft.right.gateway.name))
+            if draft.guessed:
+                continue
+            gateways = frozenset((draft.left.gateway.where, draft.right.gateway.where))
             other, twin = first.setdefault(gateways, (group, draft))
             if twin is not draft and findings.first("twins", other.name, group.name):
                 line = findings.line(twin.where)

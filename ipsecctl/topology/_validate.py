@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from ipsecctl.topology._findings import Findings, listed
-from ipsecctl.topology._scalars import shown
+from ipsecctl.topology._scalars import WRONG, shown
 from ipsecctl.topology._yaml import Reading, Source
 from ipsecctl.topology.document import (
     CredentialDoc,
@@ -35,6 +35,13 @@ _ROUNDS: Final = 8
 # Without these nothing could be checked; what stands in for a missing one is never seen.
 _STAND_INS: Final[dict[str, Any]] = {"ipsecctl": 1, "name": "unnamed", "sites": {}}
 _ANY: Final = "*"
+# What must be there: without it the rest of its mapping could not be checked either.
+_WANTED: Final[tuple[Path, ...]] = (
+    ("sites", _ANY, "gateway", "address"),
+    ("sites", _ANY, "gateways", _ANY, "address"),
+    ("tunnels", _ANY, "flows", _ANY, "from"),
+    ("tunnels", _ANY, "flows", _ANY, "to"),
+)
 _MODELS: Final[tuple[tuple[Path, type[BaseModel]], ...]] = (
     ((), Document),
     (("defaults",), DefaultsDoc),
@@ -122,18 +129,34 @@ def _translate(error: Any, data: Any, mistyped: set[Path], findings: Findings) -
     if at_key:
         path = path[:-1]
     if kind == "missing":
-        container = path[:-1]
-        if path not in mistyped and not findings.damaged(container) and not findings.damaged(path):
+        if path not in mistyped and not findings.damaged(path):
             _report_missing(path, findings)
-        # The whole file cannot be left out: ``_remove`` lets something stand in.
-        return container if container else path
-    path = _existing(data, path)
-    if not findings.damaged(path):
-        code, summary, hint = _words(kind, path, error, findings, at_key=at_key)
-        within = error.get("ctx", {}).get("at") if kind.startswith("IP") else None
-        place = (*path, within) if within else path
-        findings.error(code, place, summary, hint, key=bool(at_key or within or kind == "extra_forbidden"))
-    return path
+        # ``_remove`` lets something stand in.
+        return path
+    written = _existing(data, path)
+    context = error.get("ctx", {}) if kind.startswith("IP") else {}
+    within: Path = context.get("at", ())
+    if not _follows(kind, written, context, findings):
+        code, summary, hint = _words(kind, written, error, findings, at_key=at_key)
+        key = bool(at_key or within or kind == "extra_forbidden")
+        findings.error(code, (*written, *within), summary, hint, key=key)
+    return path if _matches_any(path, _WANTED) else (*written, *within)
+
+
+def _follows(kind: str, path: Path, context: Any, findings: Findings) -> bool:
+    """Return whether an error only follows from one that is already reported."""
+    if not kind.startswith("IP"):
+        return findings.damaged(path)
+    without: Path = context.get("without", ())
+    return findings.gone(path) or any(findings.damaged((*path, key)) for key in without)
+
+
+def _matches(path: Path, pattern: Path) -> bool:
+    return len(path) == len(pattern) and all(p in (_ANY, step) for p, step in zip(pattern, path, strict=True))
+
+
+def _matches_any(path: Path, patterns: Iterable[Path]) -> bool:
+    return any(_matches(path, pattern) for pattern in patterns)
 
 
 def _existing(data: Any, path: Path) -> Path:
@@ -182,8 +205,8 @@ def _words(kind: str, path: Path, error: Any, findings: Findings, *, at_key: boo
         return _bad_choice(value, path, context, findings)
     if kind in ("greater_than_equal", "less_than_equal"):
         return "IP014", f"{value} is out of range for '{name}'", "write a number of bytes from 576 to 9216"
-    if kind in ("too_short", "too_long"):
-        return _bad_length(path, context)
+    if kind == "too_short":
+        return "IP014", f"'{_list_name(path)}' is empty", "write at least one entry, or remove the key"
     wanted = {
         "string_type": "text",
         "int_type": "a number",
@@ -259,23 +282,10 @@ def _bad_choice(value: Any, path: Path, context: Any, findings: Findings) -> tup
     )
 
 
-def _bad_length(path: Path, context: Any) -> tuple[str, str, str]:
-    name = _list_name(path)
-    if name == "between":
-        return (
-            "IP018",
-            f"a pair has two ends, 'between' has {context['actual_length']}",
-            "use 'mesh' or 'hub' for more",
-        )
-    return "IP014", f"'{name}' is empty", "write at least one entry, or remove the key"
-
-
 def _keys(path: Path) -> list[str]:
     """Return the keys of the mapping at ``path``; none where names are free."""
     for pattern, model in _MODELS:
-        if len(pattern) == len(path) and all(
-            p in (_ANY, step) for p, step in zip(pattern, path, strict=True)
-        ):
+        if _matches(path, pattern):
             return [field.alias or name for name, field in model.model_fields.items()]
     return []
 
@@ -288,6 +298,8 @@ def _remove(data: Any, paths: Iterable[Path], source: Source) -> None:
         container = _at(data, path[:-1])
         if len(path) == 1 and last in _STAND_INS:
             data[last] = _STAND_INS[str(last)]
+        elif _matches_any(path, _WANTED):
+            _let_stand_in(data, path)
         elif isinstance(container, dict):
             container.pop(last, None)
         elif isinstance(container, list) and isinstance(last, int):
@@ -298,6 +310,15 @@ def _remove(data: Any, paths: Iterable[Path], source: Source) -> None:
             kept = [i for i in range(len(whole)) if i not in gone]
             whole[:] = [whole[i] for i in kept]
             source.renumber(path, kept)
+
+
+def _let_stand_in(data: Any, path: Path) -> None:
+    """Put ``WRONG`` in the place of a wanted value, also where the file has the short form of its mapping."""
+    mapping = _at(data, path[:-1])
+    if isinstance(mapping, dict):
+        mapping[path[-1]] = WRONG
+    elif isinstance(outer := _at(data, path[:-2]), dict):
+        outer[path[-2]] = {path[-1]: WRONG}
 
 
 def _at(data: Any, path: Path) -> Any:

@@ -24,6 +24,7 @@ from ipsecctl.topology._scalars import (
     KeyRef,
     Name,
     NetworkRef,
+    OrWrong,
     PortRange,
     Prefix,
     ProtocolNumber,
@@ -106,14 +107,17 @@ class CredentialDoc(_Doc):
         given = [name for name, value in certificate.items() if value]
         if self.psk is not None and given:
             hint = f"remove 'psk' or '{given[0]}'"
-            refuse("IP018", "a credential is a PSK or a certificate, not both", hint, at="psk")
+            refuse("IP018", "a credential is a PSK or a certificate, not both", hint, at=("psk",))
         if self.psk is None and not given:
             hint = "give 'psk', or 'certificate', 'key' and 'ca'"
-            refuse("IP018", "a credential without 'psk' or 'certificate'", hint)
-        missing = [f"'{name}'" for name, value in certificate.items() if not value]
+            without = ("psk", *certificate)
+            refuse("IP018", "a credential without 'psk' or 'certificate'", hint, without=without)
+        missing = [name for name, value in certificate.items() if not value]
         if self.psk is None and missing and given != ["ca"]:
             hint = "give 'certificate', 'key' and 'ca'; for an end that is not managed 'ca' is enough"
-            refuse("IP018", f"a certificate credential without {' and '.join(missing)}", hint)
+            lacking = " and ".join(f"'{name}'" for name in missing)
+            summary = f"a certificate credential without {lacking}"
+            refuse("IP018", summary, hint, without=tuple(missing))
         return self
 
 
@@ -180,7 +184,7 @@ class GatewayDoc(_Doc):
     name: Name = Field(
         default="", description="Its name, unique in the file; default the site's name.", examples=["gw-a"]
     )
-    address: Address = Field(
+    address: Annotated[Address, OrWrong(None)] = Field(
         description="The address on its WAN interface: an IPv4 or IPv6 address, a DNS name, or `dynamic`.",
         examples=["198.51.100.10", "gw.example.org", "dynamic"],
     )
@@ -218,7 +222,7 @@ class GatewayDoc(_Doc):
         if self.public_address is not None and said and not self.behind_nat:
             hint = "remove 'behind_nat: false', or put the address into 'address'"
             summary = "'public_address' is that of a NAT device in front, but 'behind_nat' says false"
-            refuse("IP018", summary, hint, at="behind_nat")
+            refuse("IP018", summary, hint, at=("behind_nat",))
         return self
 
 
@@ -261,16 +265,20 @@ class SiteDoc(_Doc):
                 "IP018",
                 "'gateway' and 'gateways' exclude each other",
                 "put all of them into 'gateways'",
-                at="gateways",
+                at=("gateways",),
             )
         for key, gateway in self.gateways.items():
             if gateway.name not in ("", key):
                 hint = "remove 'name': the key is the name"
-                refuse("IP018", f"the gateway {key!r} is called {gateway.name!r} inside", hint, at="gateways")
+                summary = f"the gateway {key!r} is called {gateway.name!r} inside"
+                refuse("IP018", summary, hint, at=("gateways", key, "name"))
         return self
 
 
 _NETWORKS = {"type": "string", "pattern": "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)?$"}
+
+
+_NetworkRefs = Annotated[list[NetworkRef], Short(_one_to_list, _NETWORKS), Field(min_length=1), OrWrong([])]
 
 
 class FlowDoc(_Doc):
@@ -281,12 +289,12 @@ class FlowDoc(_Doc):
     """
 
     name: Name = Field(default="", description="Its name; default `FROM-TO`.", examples=["pacs"])
-    from_: Annotated[list[NetworkRef], Short(_one_to_list, _NETWORKS), Field(min_length=1)] = Field(
+    from_: _NetworkRefs = Field(
         alias="from",
         description="The networks that call: NETWORK or SITE.NETWORK, or a list.",
         examples=["lan", "clinic-a.lan"],
     )
-    to: Annotated[list[NetworkRef], Short(_one_to_list, _NETWORKS), Field(min_length=1)] = Field(
+    to: _NetworkRefs = Field(
         description="The networks that are called: NETWORK or SITE.NETWORK, or a list.",
         examples=["servers", ["dc.servers", "dc.imaging"]],
     )
@@ -303,7 +311,8 @@ class FlowDoc(_Doc):
     def _ports(self) -> Self:
         if self.port is not None and self.protocol not in (6, 17):
             hint = "add 'protocol: tcp' or 'protocol: udp'"
-            refuse("IP153", "a port means nothing without protocol tcp or udp", hint, at="port")
+            summary = "a port means nothing without protocol tcp or udp"
+            refuse("IP153", summary, hint, at=("port",), without=("protocol",))
         return self
 
 
@@ -314,8 +323,11 @@ class TunnelDoc(_Doc):
     """
 
     description: Text = Field(default="", description="Free text.")
-    between: Annotated[list[GatewayRef], Field(min_length=2, max_length=2)] = Field(
-        default=[], description="A pair: the two ends.", examples=[["clinic-a", "dc/gw-1"]]
+    between: list[GatewayRef] = Field(
+        default=[],
+        description="A pair: the two ends.",
+        examples=[["clinic-a", "dc/gw-1"]],
+        json_schema_extra={"minItems": 2, "maxItems": 2},
     )
     hub: Annotated[list[GatewayRef], Short(_one_to_list, {"type": "string"}), Field(min_length=1)] = Field(
         default=[],
@@ -348,25 +360,6 @@ class TunnelDoc(_Doc):
     flows: Annotated[list[FlowDoc], Field(min_length=1)] = Field(
         default=[], description="What may pass; default everything between the networks of both ends."
     )
-
-    @model_validator(mode="after")
-    def _one_shape(self) -> Self:
-        shapes = [name for name in ("between", "hub", "mesh") if getattr(self, name)]
-        if self.spokes and "hub" not in shapes:
-            shapes.insert(0, "spokes")
-        if len(shapes) > 1:
-            hint = "keep one of them; make another tunnel of the rest"
-            refuse("IP018", f"'{shapes[0]}' and '{shapes[1]}' exclude each other", hint, at=shapes[1])
-        if not shapes:
-            refuse("IP018", "a tunnel without ends", "give 'between', 'hub' and 'spokes', or 'mesh'")
-        if shapes == ["spokes"]:
-            refuse("IP018", "'spokes' without 'hub'", "add 'hub: SITE'", at="spokes")
-        if shapes == ["hub"] and not self.spokes:
-            refuse("IP018", "'hub' without 'spokes'", "add 'spokes: [SITE, ...]'", at="hub")
-        if self.initiator and shapes != ["between"]:
-            hint = "remove it: a spoke calls its hub unless only the hub can call"
-            refuse("IP018", "'initiator' is for a pair ('between') only", hint, at="initiator")
-        return self
 
 
 class DefaultsDoc(_Doc):

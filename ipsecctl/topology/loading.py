@@ -30,13 +30,16 @@ __all__ = ["Loaded", "load_bytes", "load_text"]
 class Loaded:
     """What came of a topology file.
 
-    ``topology`` is ``None`` exactly when a diagnostic is an error. ``diagnostics`` holds every finding, worst
-    first. ``source`` finds the line and column of whatever the topology says ``where`` of.
+    ``topology`` is ``None`` exactly when a diagnostic is an error. ``known`` is what is known of it even
+    then: the tunnels whose credentials are right, so that these can be looked at, too; nothing else in it can
+    be relied on. ``diagnostics`` holds every finding, worst first. ``source`` finds the line and column of
+    whatever the topology says ``where`` of.
     """
 
     topology: Topology | None
     diagnostics: tuple[Diagnostic, ...]
     source: Source
+    known: Topology | None = None
 
 
 def load_text(text: str, file: str) -> Loaded:
@@ -65,12 +68,12 @@ def _load(text: str, file: str) -> Loaded:
     findings = Findings(reading.source)
     for problem in reading.problems:
         findings.at(problem.code, problem.line, problem.column, problem.summary, problem.hint)
-    topology = None
+    known = None
     if reading.readable:
         document = validate(reading, findings)
         if document is not None:
-            topology = _build(document, file, findings)
-    return Loaded(None if findings.has_errors else topology, findings.sorted(), reading.source)
+            known = _build(document, file, findings)
+    return Loaded(None if findings.has_errors else known, findings.sorted(), reading.source, known)
 
 
 def load_bytes(data: bytes, file: str) -> Loaded:
@@ -91,8 +94,8 @@ def load_bytes(data: bytes, file: str) -> Loaded:
         return Loaded(None, findings.sorted(), source)
 
 
-def _build(document: Document, file: str, findings: Findings) -> Topology | None:
-    """Work out what the document means and check it; ``None`` when it has errors."""
+def _build(document: Document, file: str, findings: Findings) -> Topology:
+    """Work out what the document means and check it; with errors only what is known of it all the same."""
     profiles = Profiles(document.profiles, findings)
     sites = make_sites(document, findings)
     credentials = Credentials(document, findings)
@@ -110,13 +113,14 @@ def _build(document: Document, file: str, findings: Findings) -> Topology | None
         report_unused_sites(groups, sites, findings)
         profiles.report_unused()
         credentials.report_unused()
-        return Topology(
-            name=document.name,
-            file=file,
-            sites=tuple(sites.by_name[name] for name in sorted(sites.by_name)),
-            tunnels=tuple(draft.finished() for draft in sorted(drafts, key=lambda d: d.name)),
-        )
-    return None
+    else:
+        drafts = [draft for draft in drafts if draft.has_credentials and not draft.guessed]
+    return Topology(
+        name=document.name,
+        file=file,
+        sites=tuple(sites.by_name[name] for name in sorted(sites.by_name)),
+        tunnels=tuple(draft.finished() for draft in sorted(drafts, key=lambda d: d.name)),
+    )
 
 
 def _profile_names(document: Document) -> Iterator[tuple[str, Path]]:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.crypto import Profile
+from ipsecctl.crypto import NO_OPTIONS, Profile, SaOptions
 
 __all__ = [
     "AddressKind",
@@ -25,6 +25,7 @@ __all__ = [
     "Flow",
     "FlowEnd",
     "Gateway",
+    "Mode",
     "Network",
     "Path",
     "SecretKind",
@@ -46,6 +47,14 @@ class DataPath(StrEnum):
 
     KERNEL = "kernel"
     LIBIPSEC = "libipsec"
+    AUTO = "auto"
+
+
+class Mode(StrEnum):
+    """How packets find their way into a tunnel: by IPsec policies, by routes to an interface, or as fits."""
+
+    POLICY = "policy"
+    ROUTE = "route"
     AUTO = "auto"
 
 
@@ -139,7 +148,8 @@ class Gateway:
 
     ``address`` is the WAN address on its own interface (``IPAddress``), a DNS name (``str``), or ``None``
     when dynamic. ``public_address`` is set when a NAT device in front of it forwards UDP 500 and 4500 to it.
-    ``mtu`` is the WAN link's, in bytes of IP packet.
+    ``mtu`` is the WAN link's, in bytes of IP packet. ``inside`` are its own addresses in its site's networks,
+    at most one of each family: the source of its own packets into tunnels.
     """
 
     name: str
@@ -152,6 +162,7 @@ class Gateway:
     data_path: DataPath
     identity: str
     managed: bool
+    inside: tuple[IPAddress, ...] = ()
     where: Path = field(default_factory=_where, compare=False, repr=False)
 
     @property
@@ -208,11 +219,19 @@ class Flow:
 
 @dataclass(frozen=True, order=True, slots=True)
 class End:
-    """One end of a tunnel with what holds there after all defaults."""
+    """One end of a tunnel with what holds there after all defaults.
+
+    ``addresses`` are those of the tunnel's interface, host bits and all. ``routes`` are the prefixes that are
+    led into the tunnel here, ``None`` for the far end's networks of the flows.
+    """
 
     gateway: Gateway
     profile: Profile
     credential: Credential
+    mode: Mode = Mode.POLICY
+    addresses: tuple[IPNetwork, ...] = ()
+    routes: tuple[IPNetwork, ...] | None = None
+    options: SaOptions = NO_OPTIONS
 
     @property
     def site(self) -> str:
@@ -225,7 +244,9 @@ class Tunnel:
 
     ``name`` is unique in the topology, ``group`` is the name under which it was declared. ``initiator`` is
     ``left`` or ``right``: the end that calls (the one that cannot be called, or the left one: spoke before
-    hub).
+    hub). ``if_id`` joins policies and SAs with the tunnel's interface (32 bits, never 0); it is a matter of
+    each end alone, and both ends have the same. ``any_selectors`` offers 0.0.0.0/0 and ::/0 instead of the
+    networks.
     """
 
     name: str
@@ -235,12 +256,19 @@ class Tunnel:
     flows: tuple[Flow, ...]
     child_per: ChildPer
     initiator: str
+    if_id: int = 0
+    any_selectors: bool = False
     where: Path = field(default_factory=_where, compare=False, repr=False)
 
     @property
     def behind_nat(self) -> bool:
-        """Whether ESP must travel in UDP port 4500 (RFC 3948)."""
+        """Whether a NAT is in the way, so that ESP must travel in UDP port 4500 (RFC 3948)."""
         return self.left.gateway.behind_nat or self.right.gateway.behind_nat
+
+    @property
+    def in_udp(self) -> bool:
+        """Whether ESP travels in UDP port 4500: a NAT is in the way, or it is wanted all the same."""
+        return self.behind_nat or bool(self.left.options.force_udp or self.right.options.force_udp)
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -107,3 +107,8 @@ def _plain(value: dict[str, Any], schema: dict[str, Any]) -> str:
     limits = f" {value['minimum']} to {value['maximum']}" if "maximum" in value else ""
     default = f", default `{json.dumps(value['default'])}`" if "default" in value else ""
     return f"{words.get(kind, kind)}{limits}{default}"
+
+
+if __name__ == "__main__":
+    # "make docs" runs this module.
+    print(reference(), end="")

@@ -101,3 +101,21 @@ def test_an_unknown_profile_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -
     status, _, err = run(capsys, "crypto", "profiles", "cnsa2")
     assert status == 2
     assert "cnsa-2" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--link-mtu", "big", "'big' is no number of bytes: write one such as 1500"),
+        ("--link-mtu", "1500.5", "'1500.5' is no number of bytes: write one such as 1500"),
+        ("--outer", "ipv5", "'ipv5' is no version of IP: write ipv4 or ipv6"),
+    ],
+)
+def test_overhead_refuses_in_plain_words(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
+) -> None:
+    good = {"--link-mtu": "1500", "--esp": "aes256gcm16"} | {option: value}
+    status, out, err = run(capsys, "overhead", *(word for pair in good.items() for word in pair))
+    assert (status, out) == (2, "")
+    assert said in err
+    assert "Input should" not in err

@@ -10,7 +10,9 @@ from ipsecctl.crypto import (
     KEYWORDS,
     Kind,
     ProposalError,
+    Protocol,
     Status,
+    examine_proposal,
     in_common,
     negotiate,
     parse_esp_proposal,
@@ -173,3 +175,25 @@ def test_ike_and_esp_have_nothing_in_common() -> None:
     assert not in_common(
         [parse_ike_proposal("aes256-sha256-x25519")], [parse_esp_proposal("aes256-sha256-x25519")]
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "codes", "named"),
+    [
+        ("aes256-md5-sha256-modp1024-x22519", ["IP201"], ["aes256", "md5", "sha256", "modp1024"]),
+        ("aes256gcm16-sha256-x22519-prfsha1", ["IP201", "IP202"], ["aes256gcm16", "sha256", "prfsha1"]),
+        ("aes-256-gcm16-prfsha384-x22519", ["IP201", "IP201"], ["prfsha384"]),
+        ("aes256-sha-256-modp1024", ["IP201"], ["aes256", "modp1024"]),
+        ("aes256gcm16-sha256", ["IP202", "IP202"], ["aes256gcm16", "sha256", "prfsha256"]),
+        ("", ["IP203"], []),
+        ("aes256gcm16-prfsha384-x25519", [], ["aes256gcm16", "prfsha384", "x25519"]),
+    ],
+)
+def test_everything_that_is_wrong_is_found_and_what_is_right_is_named(
+    text: str, codes: list[str], named: list[str]
+) -> None:
+    examined = examine_proposal(text, Protocol.IKE)
+    assert [error.code for error in examined.errors] == codes
+    assert set(named) <= {a.keyword for a in examined.algorithms}
+    assert not {"sha1", "aes128"} & {a.keyword for a in examined.algorithms}
+    assert (examined.proposal is None) == bool(codes)

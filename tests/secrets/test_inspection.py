@@ -65,7 +65,7 @@ class TestPsk:
         [
             ("clinics2024", "IP310", Severity.ERROR),
             ("Zq7VtK2mX9wB4n", "IP311", Severity.WARNING),
-            ("0x00112233", "IP303", Severity.ERROR),
+            ("0xkT2vWq8ZrB5nYx0LmE7cJd4hGs9aUf3p", "IP303", Severity.ERROR),
             ("two\nlines", "IP303", Severity.ERROR),
             (" kT2vWq8ZrB5nYx0LmE7cJd4hGs9aUf3p", "IP313", Severity.WARNING),
         ],

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from ipsecctl.cli import app
-from ipsecctl.cli._load import load_topology
-from ipsecctl.errors import IpsecctlError, TopologyRefused
+from ipsecctl.cli import app, main
+from ipsecctl.cli._load import errors_as_json, load_topology
+from ipsecctl.errors import CannotTell, IpsecctlError, TopologyRefused
 from ipsecctl.resources import resource_dir
-from ipsecctl.topology import json_schema
+from ipsecctl.secrets import inspect
+from ipsecctl.topology import json_schema, load_bytes
 from ipsecctl.topology.reference import reference
 
 
@@ -91,3 +94,57 @@ def test_other_commands_refuse_a_wrong_topology_with_all_its_findings() -> None:
     with pytest.raises(TopologyRefused) as refused:
         load_topology(Path("wrong.yaml"))
     assert [d.line for d in refused.value.diagnostics] == [2, 3]
+
+
+def test_a_refusal_is_json_on_request_and_still_ends_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("wrong.yaml").write_text("ipsecctl: 1\nname: x y\nsites: []\n")
+    with pytest.raises(TopologyRefused):
+        load_topology(Path("wrong.yaml"), json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "ipsecctl/diagnostics/1"
+    assert [found["line"] for found in document["diagnostics"]] == [2, 3]
+    with pytest.raises(IpsecctlError):
+        load_topology(Path("nowhere.yaml"), json=True)
+    (found,) = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert (found["code"], found["file"]) == ("IP000", "nowhere.yaml")
+
+
+def test_an_error_after_loading_is_json_with_its_own_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CannotTell), errors_as_json(Path("t.yaml"), wanted=True):
+        raise CannotTell("no answer", "try again")
+    (found,) = json.loads(capsys.readouterr().out)["diagnostics"]
+    assert (found["summary"], found["hint"]) == ("no answer", "try again")
+    with pytest.raises(CannotTell), errors_as_json(Path("t.yaml"), wanted=False):
+        raise CannotTell("no answer")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("command", ["validate", "status", "secret generate"])
+def test_json_of_a_wrong_topology_through_the_whole_command_line(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("wrong.yaml").write_text("ipsecctl: 1\nname: x y\nsites: []\n")
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "wrong.yaml", "--json"])
+    assert ended.value.code == 1
+    assert json.loads(capsys.readouterr().out)["schema"] == "ipsecctl/diagnostics/1"
+
+
+def test_the_certificates_of_an_example_are_made_by_its_lab(tmp_path: Path) -> None:
+    example = resource_dir("topologies") / "mesh-dual-stack.yaml"
+    mine = tmp_path / "mine.yaml"
+    mine.write_bytes(example.read_bytes())
+    hints = []
+    for file in (example, mine):
+        loaded = load_bytes(file.read_bytes(), str(file))
+        assert loaded.topology is not None
+        found = inspect(loaded.topology, tmp_path, loaded.source.locate)
+        hints.append({d.hint for d in found if d.code in ("IP301", "IP320")})
+    assert hints[0] == {"its lab makes it: 'ipsecctl lab up mesh-dual-stack'"}
+    assert any("have your CA issue it" in hint for hint in hints[1])
+    assert not any("lab" in hint for hint in hints[1])
+
+
+def test_make_docs_writes_the_reference() -> None:
+    command = [sys.executable, "-m", "ipsecctl.topology.reference"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == reference()

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+import typer
 
 from ipsecctl.cli import app
 from ipsecctl.errors import Severity
 
 HERE = Path(__file__).parent
+IPSECCTL = typer.main.get_command(app)  # made once: that takes as long as to check a small topology
 CASES = sorted(path.parent for path in HERE.glob("*/topology.yaml"))
 
 
@@ -38,16 +39,22 @@ def case(
     return folder
 
 
-def validate(folder: Path, *options: str) -> tuple[int, str]:
-    secrets = () if (folder / "setup.yaml").exists() else ("--no-secrets",)
-    result = CliRunner().invoke(app, ["validate", "topology.yaml", *secrets, *options])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout
+@pytest.fixture
+def validate(case: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str]]:
+    """Return what calls ``ipsecctl validate``: its exit status, and what it printed."""
+    secrets = () if (case / "setup.yaml").exists() else ("--no-secrets",)
+
+    def call(*options: str) -> tuple[object, str]:
+        with pytest.raises(SystemExit) as ended:
+            IPSECCTL.main(["validate", "topology.yaml", *secrets, *options], prog_name="ipsecctl")
+        return ended.value.code, capsys.readouterr().out
+
+    return call
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda folder: folder.name, indirect=True)
-def test_findings_are_exactly_those_expected(case: Path) -> None:
-    status, printed = validate(case)
+def test_findings_are_exactly_those_expected(case: Path, validate: Callable[..., tuple[object, str]]) -> None:
+    status, printed = validate()
     seen = f"{printed}exit status {status}\n"
     if os.environ.get("IPSECCTL_UPDATE"):
         (case / "expected.txt").write_text(seen, encoding="utf-8")
@@ -55,8 +62,8 @@ def test_findings_are_exactly_those_expected(case: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda folder: folder.name, indirect=True)
-def test_json_says_the_same(case: Path) -> None:
-    status, printed = validate(case, "--json")
+def test_json_says_the_same(case: Path, validate: Callable[..., tuple[object, str]]) -> None:
+    status, printed = validate("--json")
     document = json.loads(printed)
     assert document["schema"] == "ipsecctl/diagnostics/1"
     lines = []
