@@ -44,6 +44,7 @@ COMMANDS = (
     _Command("crypto", "Design", "Show algorithms and profiles."),
     _Command("overhead", "Design", "Say what ESP costs on a link: inner MTU and MSS."),
     _Command("render", "Deploy", "Write the files of each gateway."),
+    _Command("facts", "Deploy", "Show what a gateway is and can do, and what it lacks."),
     _Command("plan", "Deploy", "Show what would change on each gateway."),
     _Command("apply", "Deploy", "Make the gateways what the topology says, and wait for the tunnels."),
     _Command("status", "Operate", "Show every declared tunnel as both of its ends see it."),

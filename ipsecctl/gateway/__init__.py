@@ -1,9 +1,25 @@
 """Reach a gateway: its charon, its files, its commands; see what is on it."""
 
+from ipsecctl.gateway.ask import capabilities
+from ipsecctl.gateway.capabilities import (
+    Answer,
+    Capabilities,
+    Charon,
+    Clock,
+    Firewall,
+    Frr,
+    Has,
+    Interface,
+    Kernel,
+)
+from ipsecctl.gateway.capability_document import facts_json
+from ipsecctl.gateway.capability_notes import notes
 from ipsecctl.gateway.container import Container
 from ipsecctl.gateway.files import NewFile, write_files
 from ipsecctl.gateway.handle import Completed, Handle
+from ipsecctl.gateway.lacks import Feature, Lack, Needs, lacks, needs_of
 from ipsecctl.gateway.local import LocalHost
+from ipsecctl.gateway.lock import locked
 from ipsecctl.gateway.names import (
     NFT_TABLE,
     RECORD_PATH,
@@ -12,7 +28,17 @@ from ipsecctl.gateway.names import (
     VICI_SOCKETS,
     container_name,
 )
-from ipsecctl.gateway.observe import Facts, FileSeen, LiveView, Observed, list_connections, look, observe
+from ipsecctl.gateway.observe import (
+    Facts,
+    FileSeen,
+    Guard,
+    LiveView,
+    Observed,
+    list_connections,
+    look,
+    look_at_guard,
+    observe,
+)
 from ipsecctl.gateway.reach import reach
 from ipsecctl.gateway.record import Record, Seen, StartUp, canonical
 
@@ -22,22 +48,42 @@ __all__ = [
     "ROUTE_PROTOCOL",
     "STATE_DIR",
     "VICI_SOCKETS",
+    "Answer",
+    "Capabilities",
+    "Charon",
+    "Clock",
     "Completed",
     "Container",
     "Facts",
+    "Feature",
     "FileSeen",
+    "Firewall",
+    "Frr",
+    "Guard",
     "Handle",
+    "Has",
+    "Interface",
+    "Kernel",
+    "Lack",
     "LiveView",
     "LocalHost",
+    "Needs",
     "NewFile",
     "Observed",
     "Record",
     "Seen",
     "StartUp",
     "canonical",
+    "capabilities",
     "container_name",
+    "facts_json",
+    "lacks",
     "list_connections",
+    "locked",
     "look",
+    "look_at_guard",
+    "needs_of",
+    "notes",
     "observe",
     "reach",
     "write_files",

@@ -1,0 +1,144 @@
+"""``ipsecctl facts`` on a docker that plays a recorded gateway."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from ipsecctl.cli import main
+
+RECORDED = Path(__file__).parents[1] / "gateway" / "recorded"
+TOPOLOGY = """
+ipsecctl: 1
+name: pair
+defaults: {control: lab, credential: {psk: "env:IPSECCTL_TEST_PSK"}, profile: PROFILE}
+sites:
+  alpha: {networks: {lan: 10.1.0.0/24}, gateway: 192.0.2.1}
+  beta: {networks: {lan: 10.2.0.0/24}, gateway: 192.0.2.2}
+  partner: {managed: false, networks: {lan: 10.3.0.0/24}, gateway: 192.0.2.3}
+tunnels:
+  t: {between: [alpha, beta]}
+  u: {between: [alpha, partner]}
+"""
+# Answers the shell with a recording, and VICI with a recording of charon.
+DOCKER = """#!PYTHON
+import json, struct, sys
+if "socat" not in sys.argv:
+    sys.stdout.write(open(ANSWER).read())
+    sys.exit()
+from ipsecctl.vici import encode_message
+answers = json.load(open(CHARON))
+def read(count):
+    data = sys.stdin.buffer.read(count)
+    return data if len(data) == count else sys.exit()
+while True:
+    packet = read(struct.unpack("!I", read(4))[0])
+    body = b"\\x01" + encode_message(answers[packet[2 : 2 + packet[1]].decode()])
+    sys.stdout.buffer.write(struct.pack("!I", len(body)) + body)
+    sys.stdout.buffer.flush()
+"""
+GONE = "#!PYTHON\nimport sys; sys.stderr.write('Error: No such container: c\\n'); sys.exit(1)\n"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Return a function that runs ``facts`` where docker is as told."""
+    monkeypatch.setenv("IPSECCTL_TEST_PSK", "kV3xv8mZ0Wq2c4Jt7nRb1yLs5dHf9aGe6uPi")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    charon = tmp_path / "charon.json"
+    shutil.copy(RECORDED / "charon-6.1.0.json", charon)
+
+    def call(*arguments, docker=DOCKER, recorded="debian-13-kernel", profile="modern", plugins=()):
+        told = json.loads(charon.read_text())
+        told["stats"]["plugins"] += plugins
+        charon.write_text(json.dumps(told))
+        file = tmp_path / "pair.yaml"
+        file.write_text(TOPOLOGY.replace("PROFILE", profile))
+        fake = tmp_path / "bin" / "docker"
+        text = docker.replace("PYTHON", sys.executable).replace("CHARON", repr(str(charon)))
+        fake.write_text(text.replace("ANSWER", repr(str(RECORDED / f"{recorded}.txt"))))
+        fake.chmod(0o700)
+        with pytest.raises(SystemExit) as ended:
+            main(["facts", *(str(file) if word == "FILE" else word for word in arguments)])
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return call
+
+
+def test_a_gateway_that_has_what_is_needed(run):
+    code, out, _ = run("alpha", "FILE")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "alpha: kernel: an SA can be added"
+    assert any(line.startswith("note: source NAT in ip nat post") for line in lines[:8]), (
+        "what matters is first"
+    )
+    assert [line for line in lines if line and ":" not in line and line[0] != " "] == [
+        "charon", "kernel", "firewall", "network", "system",
+    ]  # fmt: skip
+    assert "  hardware offload   not known: ethtool is not installed" in lines
+    assert "lacks" not in out
+
+
+def test_json(run):
+    code, out, _ = run("alpha", "FILE", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert (document["schema"], document["gateway"], document["reached"]) == (
+        "ipsecctl/facts/1",
+        "alpha",
+        True,
+    )
+    assert document["lacks"] == []
+    assert document["charon"]["version_numbers"] == [6, 1, 0]
+
+
+def test_what_is_lacking_comes_first_and_is_exit_status_1(run):
+    code, out, _ = run("alpha", "FILE", recorded="lab-libipsec")
+    assert code == 1
+    lines = out.splitlines()
+    assert lines[0].startswith("alpha: none: the kernel has no ESP")
+    assert lines[1].startswith("lacks: it has no ESP in the kernel")
+    assert "CONFIG_INET_ESP" in lines[2]
+    assert run("alpha", "FILE", recorded="lab-libipsec", plugins=["kernel-libipsec"])[0] == 0
+
+
+def test_a_gateway_that_is_gone(run):
+    code, out, err = run("alpha", "FILE", docker=GONE)
+    assert (code, out) == (3, "")
+    assert "container ipsecctl-pair-alpha does not exist" in err
+    code, out, _ = run("alpha", "FILE", "--json", "--lab", "other", docker=GONE)
+    document = json.loads(out)
+    assert code == 3
+    assert document["reached"] is False and "ipsecctl-other-alpha" in document["error"]["summary"]
+
+
+def test_all_side_by_side(run):
+    code, out, _ = run("--all", "FILE")
+    assert code == 0
+    heading = out.splitlines()[0].split()
+    assert heading == ["alpha", "beta"]
+    assert "beta: note: source NAT" in out
+    code, out, _ = run("--all", "FILE", "--json", docker=GONE)
+    document = json.loads(out)
+    assert code == 3
+    assert document["schema"] == "ipsecctl/facts-all/1"
+    assert [g["gateway"] for g in document["gateways"]] == ["alpha", "beta"]
+
+
+def test_wrong_names_and_wrong_usage(run):
+    code, _, err = run("alhpa", "FILE")
+    assert code == 1 and "Did you mean 'alpha'?" in err
+    code, _, err = run("partner", "FILE")
+    assert code == 1 and "managed: false" in err
+    code, out, _ = run("alhpa", "FILE", "--json")
+    assert code == 1 and "Did you mean" in json.loads(out)["diagnostics"][0]["hint"]
+    assert run("alpha")[0] == 2
+    code, _, err = run("--all", "alpha", "FILE")
+    assert code == 2 and "no gateway" in err
