@@ -1,7 +1,8 @@
 """Make the gateways what the topology says, side by side, and wait for the tunnels.
 
 A gateway that fails is reported and does not stop the others. Tunnels are initiated only when every gateway
-is loaded, so that no call meets a far end that does not know it yet.
+is loaded, so that no call meets a far end that does not know it yet. All gateways are locked from the first
+step to the last: of two applies that meet on one, the second does nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ipsecctl.deploy.carry import carry_out
+from ipsecctl.deploy.locks import lock_all
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
 from ipsecctl.deploy.tunnels import TunnelResult, bring_up, callers
 from ipsecctl.deploy.watch import Watch, watch
@@ -22,6 +24,8 @@ from ipsecctl.health import declare, parse_list_sas
 from ipsecctl.plan import Disruption
 
 __all__ = ["Applied", "GatewayResult", "Reporter", "apply"]
+
+_WRITE_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,18 @@ class Reporter:
 async def apply(prepared: Prepared, report: Reporter, *, wait_s: float = 30.0) -> Applied:
     """Carry out prepared plans and bring the tunnels up, waiting for these at most ``wait_s`` seconds.
 
-    Errors of single gateways are in the result. Raises ``ApplyFailed`` when a plan has conflicts: then
-    nothing at all is done.
+    Errors of single gateways are in the result. Raises ``ApplyFailed`` when a plan has conflicts, when
+    another apply is at work on one of the gateways, or has been since the plan was made: then nothing at all
+    is done.
     """
     conflicts = [conflict for plan in prepared.plans for conflict in plan.conflicts]
     if conflicts:
         raise ApplyFailed("; ".join(c.summary for c in conflicts), conflicts[0].hint)
+    async with lock_all(prepared) as ready:
+        return await _apply(ready, report, wait_s)
+
+
+async def _apply(prepared: Prepared, report: Reporter, wait_s: float) -> Applied:
     started = time.monotonic()
     renew = await _before(prepared)
     records: dict[str, Record] = {}
@@ -80,7 +90,12 @@ async def apply(prepared: Prepared, report: Reporter, *, wait_s: float = 30.0) -
     left = _left(prepared, gateways)
     renew = {tunnel: ids for tunnel, ids in renew.items() if tunnel not in left}
     tunnels, gone = await _tunnels(prepared, gateways, renew, left, wait_s, report)
-    await _strike_out(prepared, records, gone | {t.name for t in tunnels if t.renewed and t.name in renew})
+    renewed = gone | {t.name for t in tunnels if t.renewed and t.name in renew}
+    not_written = await _strike_out(prepared, records, renewed)
+    gateways = tuple(replace(g, error=g.error or not_written.get(g.name)) for g in gateways)
+    for gateway in gateways:
+        if gateway.name in not_written:
+            report.gateway(gateway)
     return Applied(gateways, tunnels, time.monotonic() - started)
 
 
@@ -164,18 +179,35 @@ async def _carry_out(
     return GatewayResult(name, changes, time.monotonic() - started, error, plan.restart_for)
 
 
-async def _strike_out(prepared: Prepared, records: Mapping[str, Record], renewed: set[str]) -> None:
-    """Take from the records the tunnels whose SAs were made anew."""
+async def _strike_out(
+    prepared: Prepared, records: Mapping[str, Record], renewed: set[str]
+) -> dict[str, IpsecctlError]:
+    """Take from the records the tunnels whose SAs were made anew.
+
+    A gateway that was not changed has none of them in its record: one that stands there is a change. Returns
+    the gateways where that cannot be written, so that nobody is surprised by the next apply.
+    """
+    failed: dict[str, IpsecctlError] = {}
 
     async def one(name: str, record: Record) -> None:
-        with suppress(IpsecctlError):  # then the next apply renews once more than it must
-            await write_files(prepared.handles[name], [NewFile(RECORD_PATH, record.to_json(), 0o600)])
+        for _ in range(_WRITE_TRIES):
+            try:
+                await write_files(prepared.handles[name], [NewFile(RECORD_PATH, record.to_json(), 0o600)])
+            except IpsecctlError as error:
+                failed[name] = ApplyFailed(
+                    f"{name}: done, but its record cannot be written: {error.summary}",
+                    "The next apply makes SAs that are new already anew once more.",
+                )
+            else:
+                failed.pop(name, None)
+                return
 
     async with asyncio.TaskGroup() as group:
         for name, record in records.items():
             if renewed & {*record.renew}:
                 rest = tuple(tunnel for tunnel in record.renew if tunnel not in renewed)
                 group.create_task(one(name, replace(record, renew=rest)))
+    return failed
 
 
 async def _tunnels(

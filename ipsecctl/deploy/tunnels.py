@@ -211,7 +211,8 @@ def _missing(tunnel: Declared, end: EndView) -> list[str]:
 
 def _mark_stale(entry: _Pending, health: TunnelHealth, end: EndView, now: float) -> None:
     """Let the calling end's IKE_SAs go when the far end has stayed out of step with them."""
-    if health.verdict is not Verdict.DEGRADED or not health.unsteady:
+    carrying = any(child.carries for end in health.ends for sa in end.sas for child in sa.children)
+    if not health.unsteady or not carrying:
         entry.out_of_step_since = None
     elif entry.out_of_step_since is None:
         entry.out_of_step_since = now

@@ -31,7 +31,7 @@ def holding_routes(
     does the holding.
 
     A prefix that contains, or might contain, the outer address of a peer is left out: IKE must still reach
-    it. So is a default route, which would compete with the real one.
+    it.
     """
     if data_path is not DataPath.LIBIPSEC:
         return ()
@@ -43,7 +43,7 @@ def holding_routes(
     return tuple(
         Route(prefix, tunnel)
         for prefix, tunnel in sorted(tunnels.items())
-        if prefix.prefixlen and (all_known or _is_private(prefix)) and not _holds_any(prefix, outer)
+        if (all_known or _is_private(prefix)) and not _holds_any(prefix, outer)
     )
 
 

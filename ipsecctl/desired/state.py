@@ -8,22 +8,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.topology import DataPath, SecretRef
+from ipsecctl.crypto import NO_OPTIONS, SaOptions
+from ipsecctl.desired.means import Version
+from ipsecctl.topology import DataPath, Mode, SecretRef
 
 __all__ = [
+    "HOLDING_METRIC",
+    "INTO_METRIC",
     "Action",
     "AuthMethod",
     "Authentication",
+    "Boot",
     "CertificateFile",
     "Child",
     "Connection",
     "Daemon",
     "FirewallRule",
     "GatewayState",
+    "Interface",
     "PrivateKey",
     "Route",
+    "RouteKind",
     "SharedKey",
     "TrafficSelector",
 ]
@@ -71,7 +78,10 @@ class TrafficSelector:
 
 @dataclass(frozen=True, order=True, slots=True)
 class Child:
-    """A child configuration (``connections.<conn>.children.<child>`` of swanctl.conf); times in seconds."""
+    """A child configuration (``connections.<conn>.children.<child>`` of swanctl.conf); times in seconds.
+
+    ``if_id`` is both ``if_id_in`` and ``if_id_out``, 0 for none: policies without an interface.
+    """
 
     name: str
     local_ts: tuple[TrafficSelector, ...]
@@ -83,6 +93,8 @@ class Child:
     start_action: Action
     close_action: Action
     dpd_action: Action
+    if_id: int = 0
+    options: SaOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -109,7 +121,8 @@ class Connection:
     and ``mss_ipv6`` the TCP MSS that follows, ``nat_t`` whether ESP travels in UDP 4500.
 
     ``mobike`` is on only where an address can change: it moves IKE to port 4500 and offers the peer every
-    other address of the gateway. ``keyingtries`` 0 is "for ever".
+    other address of the gateway. ``keyingtries`` 0 is "for ever". ``mode`` is never ``auto``. ``force_udp``
+    wants ESP in UDP where no NAT is.
     """
 
     name: str
@@ -131,6 +144,8 @@ class Connection:
     mss_ipv6: int
     mobike: bool = True
     keyingtries: int = 1
+    mode: Mode = Mode.POLICY
+    force_udp: bool = False
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -165,6 +180,7 @@ class FirewallRule:
 
     Packets between any of ``local`` and any of ``remote`` never leave or enter in clear, and TCP SYNs between
     them carry an MSS of at most ``mss`` bytes. Where rules overlap, all of them hold: the smallest MSS wins.
+    ``interface`` is the only way that they may take, "" in policy mode: any way through IPsec.
     """
 
     tunnel: str
@@ -172,14 +188,53 @@ class FirewallRule:
     local: tuple[IPNetwork, ...]
     remote: tuple[IPNetwork, ...]
     mss: int
+    interface: str = ""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Interface:
+    """An xfrm interface: the way into one tunnel in route mode; ``mtu`` in bytes.
+
+    ``name`` has at most 15 characters. ``addresses`` have their host bits.
+    """
+
+    name: str
+    if_id: int
+    mtu: int
+    addresses: tuple[IPNetwork, ...]
+    tunnel: str
+
+
+class RouteKind(StrEnum):
+    """What a route is for."""
+
+    HOLDING = "holding"
+    """Unreachable: traffic does not follow the default route when no tunnel carries it."""
+    INTO = "into"
+    """Leads into a tunnel's interface."""
+
+
+HOLDING_METRIC = 4_278_198_272
+"""The metric of routes that hold: any other route is better (that of the kernel's documentation of VRFs)."""
+
+INTO_METRIC = 50
+"""The metric of the route into the first tunnel that leads to a prefix; each further one has one more."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Route:
-    """A route that keeps ``prefix`` from following the default route when no tunnel carries it."""
+    """A route of the main table.
+
+    ``interface`` and ``source`` (the gateway's own address for its own packets, ``None`` for the kernel's
+    choice) are for ``INTO`` only.
+    """
 
     prefix: IPNetwork
     tunnel: str
+    kind: RouteKind = RouteKind.HOLDING
+    interface: str = ""
+    metric: int = HOLDING_METRIC
+    source: IPAddress | None = None
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -206,11 +261,33 @@ class Daemon:
 
 
 @dataclass(frozen=True, order=True, slots=True)
+class Boot:
+    """When a gateway's systemd brings firewall, settings and routes into force, by names of units.
+
+    ``after``: our files must be readable; our settings win over the general ones; and ``flushed_by``, the
+    units that empty the whole ruleset, must have done so. ``before``: no interface is configured, and no
+    tunnel set up, without the firewall (network-pre.target is what every manager of interfaces waits for;
+    strongSwan's daemon has had several names). ``wanted_by``: the target of every start-up, rescue included.
+    """
+
+    after: tuple[str, ...] = ("local-fs.target", "systemd-sysctl.service", "nftables.service")
+    before: tuple[str, ...] = (
+        "network-pre.target",
+        "strongswan.service",
+        "strongswan-starter.service",
+        "strongswan-swanctl.service",
+    )
+    flushed_by: tuple[str, ...] = ("nftables.service",)
+    wanted_by: tuple[str, ...] = ("sysinit.target",)
+
+
+@dataclass(frozen=True, order=True, slots=True)
 class GatewayState:
     """All that one gateway must be. Tuples are sorted by name.
 
     ``inner_mtu`` is the smallest of its tunnels' (bytes), 0 when it has none. ``data_path`` is never
-    ``auto``.
+    ``auto``. ``version`` is that of its charon, ``None`` where it is not known: then nothing that was asked
+    for is left out.
     """
 
     name: str
@@ -224,3 +301,6 @@ class GatewayState:
     routes: tuple[Route, ...]
     inner_mtu: int
     daemon: Daemon = Daemon()
+    boot: Boot = Boot()
+    interfaces: tuple[Interface, ...] = ()
+    version: Version | None = None

@@ -49,6 +49,22 @@ class Container:
         return completed
 
     @asynccontextmanager
+    async def hold(self, argv: Sequence[str], *, timeout_s: float = 10.0) -> AsyncIterator[str]:
+        """Run a command in the container for as long as the context lasts; see ``Handle.hold``."""
+        async with AsyncExitStack() as stack:
+            try:
+                child = await stack.enter_async_context(process.child(self._exec(*argv)))
+                line, stderr = await process.first_line(child, timeout_s=timeout_s)
+            except TimeoutError:
+                raise self._late(argv[0], timeout_s) from None
+            except OSError as exc:
+                raise self._no_docker(exc) from exc
+            if not line:
+                said = stderr.decode("utf-8", "replace").strip() or f"'{argv[0]}' said nothing"
+                raise self._gone(stderr) or GatewayUnreachable(self.name, said)
+            yield line
+
+    @asynccontextmanager
     async def vici(self, *, timeout_s: float = 10.0) -> AsyncIterator[Client]:
         """Connect to the container's charon; see ``Handle.vici``."""
         async with AsyncExitStack() as stack:
@@ -77,6 +93,11 @@ class Container:
     def _exec(self, *argv: str) -> list[str]:
         return ["docker", "exec", "-i", self.container, *argv]
 
+    @property
+    def _lab(self) -> str:
+        """The lab that the container is of, by its name (see ``container_name``)."""
+        return self.container.removeprefix("ipsecctl-").removesuffix(f"-{self.name}")
+
     def _why(self, stderr: bytes) -> GatewayUnreachable:
         """Return what the end of socat or docker means."""
         if gone := self._gone(stderr):
@@ -96,7 +117,7 @@ class Container:
         """Return what docker itself says against reaching the container, if it does."""
         said = stderr.decode("utf-8", "replace")
         for sign, state, hint in (
-            ("No such container", "does not exist", "Bring the lab up: ipsecctl lab up"),
+            ("No such container", "does not exist", f"Bring the lab up: ipsecctl lab up {self._lab}"),
             ("is not running", "is not running", f"Start it: docker start {self.container}"),
             ("is paused", "is paused", f"Go on with it: docker unpause {self.container}"),
         ):

@@ -40,6 +40,14 @@ class Handle(Protocol):
         A command that takes longer than ``timeout_s`` seconds is killed and counts as ``GatewayUnreachable``.
         """
 
+    def hold(self, argv: Sequence[str], *, timeout_s: float = 10.0) -> AbstractAsyncContextManager[str]:
+        """Run a command there for as long as the context lasts; entering returns its first line.
+
+        Its standard input stays open meanwhile, and ends when the context is left, or we are no more,
+        however that came: a command that waits for it outlives neither. Entering raises
+        ``GatewayUnreachable`` when there is no line within ``timeout_s`` seconds.
+        """
+
     def vici(self, *, timeout_s: float = 10.0) -> AbstractAsyncContextManager[Client]:
         """Connect to its charon.
 

@@ -35,6 +35,24 @@ class LocalHost:
             raise GatewayUnreachable(self.name, f"cannot run '{argv[0]}': {exc.strerror}") from exc
 
     @asynccontextmanager
+    async def hold(self, argv: Sequence[str], *, timeout_s: float = 10.0) -> AsyncIterator[str]:
+        """Run a command here for as long as the context lasts; see ``Handle.hold``."""
+        async with AsyncExitStack() as stack:
+            try:
+                child = await stack.enter_async_context(process.child(argv))
+                line, stderr = await process.first_line(child, timeout_s=timeout_s)
+            except TimeoutError:
+                raise GatewayUnreachable(
+                    self.name, f"'{argv[0]}' said nothing within {timeout_s:g} s"
+                ) from None
+            except OSError as exc:
+                raise GatewayUnreachable(self.name, f"cannot run '{argv[0]}': {exc.strerror}") from exc
+            if not line:
+                said = stderr.decode("utf-8", "replace").strip() or f"'{argv[0]}' said nothing"
+                raise GatewayUnreachable(self.name, said)
+            yield line
+
+    @asynccontextmanager
     async def vici(self, *, timeout_s: float = 10.0) -> AsyncIterator[Client]:
         """Connect to this host's charon; see ``Handle.vici``."""
         async with AsyncExitStack() as stack:

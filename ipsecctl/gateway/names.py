@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["NFT_TABLE", "RECORD_PATH", "ROUTE_PROTOCOL", "STATE_DIR", "VICI_SOCKETS", "container_name"]
+__all__ = [
+    "LOCK_PATH",
+    "NFT_TABLE",
+    "RECORD_PATH",
+    "ROUTE_PROTOCOL",
+    "STATE_DIR",
+    "VICI_SOCKETS",
+    "container_name",
+]
 
 VICI_SOCKETS = ("/run/charon.vici", "/var/run/charon.vici", "/run/strongswan/charon.vici")
 """Where distributions let charon put its socket, in the order in which they are tried."""
@@ -10,6 +18,9 @@ VICI_SOCKETS = ("/run/charon.vici", "/var/run/charon.vici", "/run/strongswan/cha
 STATE_DIR = "/var/lib/ipsecctl"
 RECORD_PATH = f"{STATE_DIR}/applied.json"
 """What was applied to this gateway; see ``ipsecctl.gateway.record``."""
+
+LOCK_PATH = "/run/ipsecctl.lock"
+"""Locked while an apply is at work; where nothing outlives a reboot."""
 
 NFT_TABLE = ("inet", "ipsecctl")
 """Family and name of the nftables table that is ours."""

@@ -7,9 +7,11 @@ import base64
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from ipaddress import ip_network
 from typing import Any
 
+from ipsecctl.desired import FIREWALL_FILE, GUARD_UNIT, SYSCTL_FILE
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciError, ViciRefused
 from ipsecctl.gateway.handle import Completed, Handle
 from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL, VICI_SOCKETS
@@ -17,7 +19,18 @@ from ipsecctl.gateway.record import Record
 from ipsecctl.topology import DataPath
 from ipsecctl.vici import Client, Message
 
-__all__ = ["Facts", "FileSeen", "LiveView", "Observed", "list_connections", "look", "observe", "parse_facts"]
+__all__ = [
+    "Facts",
+    "FileSeen",
+    "Guard",
+    "LiveView",
+    "Observed",
+    "list_connections",
+    "look",
+    "look_at_guard",
+    "observe",
+    "parse_facts",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +48,9 @@ class Facts:
     ``files`` has those where ours could be, by path. ``firewall`` is the SHA-256 of our table as nft lists
     it, "" when it is not there. ``sysctls`` has the running value of each setting in our file, ``routes`` the
     lines of the routes that lead nowhere. ``charon`` tells one start of charon from the next: inode and
-    time of its VICI socket, "" when there is none.
+    time of its VICI socket, "" when there is none. ``unit`` is what systemd says of our unit (``systemctl
+    is-enabled`` and ``is-active``), ``None`` where no systemd runs. ``record_sha256`` is the record's as it
+    lies there, that of nothing without one.
     """
 
     files: Mapping[str, FileSeen] = field(default_factory=dict)
@@ -44,6 +59,8 @@ class Facts:
     sysctls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     routes: frozenset[str] = frozenset()
     charon: str = ""
+    unit: tuple[str, str] | None = None
+    record_sha256: str = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +82,30 @@ class Observed:
     facts: Facts = field(default_factory=Facts)
 
 
+class Guard(StrEnum):
+    """Whether our firewall table is in force on a gateway, as it was when it was last applied."""
+
+    LOADED = "loaded"
+    ALTERED = "altered"
+    MISSING = "missing"
+    UNKNOWN = "not known"
+
+
 @dataclass(frozen=True, slots=True)
 class LiveView:
     """What lives on a gateway at one moment.
 
     ``sas`` are charon's IKE_SAs as ``list-sas`` sends them, in its order; ``connections`` the names of those
-    that are loaded.
+    that are loaded. ``forwarding`` says whether the kernel forwards packets of each family that our settings
+    name, ``None`` where that is not known.
     """
 
     gateway: str
     version: str
     sas: tuple[Message, ...]
     connections: frozenset[str] = frozenset()
+    guard: Guard = Guard.UNKNOWN
+    forwarding: bool | None = None
 
 
 async def observe(handle: Handle, *, timeout_s: float = 20.0) -> Observed:
@@ -97,8 +126,21 @@ async def observe(handle: Handle, *, timeout_s: float = 20.0) -> Observed:
 async def look(handle: Handle, *, timeout_s: float = 4.0) -> LiveView:
     """Return what lives on a gateway; it never waits for an IKE_SA that is busy.
 
-    Raises ``GatewayUnreachable`` when there is no answer within ``timeout_s`` seconds in all.
+    Raises ``GatewayUnreachable`` when there is no answer of charon's within ``timeout_s`` seconds in all. The
+    firewall and what is forwarded are looked at side by side with it, and are "not known" when that fails.
     """
+    try:
+        async with asyncio.TaskGroup() as group:
+            guard = group.create_task(look_at_guard(handle, timeout_s=timeout_s))
+            charon = group.create_task(_live(handle, timeout_s))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    version, sas, connections = charon.result()
+    return LiveView(handle.name, version, sas, connections, *guard.result())
+
+
+async def _live(handle: Handle, timeout_s: float) -> tuple[str, tuple[Message, ...], frozenset[str]]:
+    """Return charon's version, its IKE_SAs, and the names of its connections."""
     try:
         # The limit of a single answer is the shorter one: it knows better what did not come.
         async with asyncio.timeout(timeout_s), handle.vici(timeout_s=0.9 * timeout_s) as client:
@@ -110,7 +152,57 @@ async def look(handle: Handle, *, timeout_s: float = 4.0) -> LiveView:
     except (ViciError, ViciRefused) as exc:
         raise GatewayUnreachable(handle.name, exc.summary, exc.hint) from exc
     names = frozenset(name for message in connections for name in message)
-    return LiveView(handle.name, version.get("version", ""), tuple(sas), names)
+    return version.get("version", ""), tuple(sas), names
+
+
+# "absent" is said only when nft works and has no such table.
+_GUARD = r"""
+LC_ALL=C; export LC_ALL
+[ ! -r "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
+if table=$(nft -s list table "$2" "$3" 2>/dev/null); then
+    printf 'firewall %s\n' "$(printf '%s' "$table" | sha256sum | cut -d' ' -f1)"
+elif nft list tables >/dev/null 2>&1; then
+    echo absent
+fi
+printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward)"
+if grep -q '^net\.ipv6\.conf\.all\.forwarding *= *1' "$4" 2>/dev/null; then
+    printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv6/conf/all/forwarding)"
+fi
+exit 0
+"""
+
+
+async def look_at_guard(handle: Handle, *, timeout_s: float = 4.0) -> tuple[Guard, bool | None]:
+    """Return what became of the firewall that was applied, and whether packets are forwarded.
+
+    It needs no charon. What cannot be seen, also of a gateway that cannot be reached, is not known.
+    """
+    argv = ("sh", "-c", _GUARD, "guard", RECORD_PATH, *NFT_TABLE, SYSCTL_FILE)
+    try:
+        async with asyncio.timeout(timeout_s):
+            completed = await handle.run(argv, timeout_s=0.9 * timeout_s)
+        return parse_guard(completed.stdout.decode("utf-8", "replace").splitlines())
+    except (GatewayUnreachable, TimeoutError, ValueError):
+        return Guard.UNKNOWN, None
+
+
+def parse_guard(lines: Iterable[str]) -> tuple[Guard, bool | None]:
+    """Return what the script's answer means. Raises ``ValueError`` when the record in it is not ours."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        kind, _, rest = line.partition(" ")
+        found.setdefault(kind, []).append(rest)
+    values = found.get("forwarding", [])
+    forwarding = all(value == "1" for value in values) if values and all(values) else None
+    record = Record.from_json(base64.b64decode(found["record"][0])) if "record" in found else None
+    if record is None or FIREWALL_FILE not in record.files:
+        return Guard.UNKNOWN, forwarding
+    if "absent" in found:
+        return Guard.MISSING, forwarding
+    if "firewall" not in found:
+        return Guard.UNKNOWN, forwarding
+    as_applied = found["firewall"][0] == record.seen.firewall
+    return Guard.LOADED if as_applied else Guard.ALTERED, forwarding
 
 
 async def _charon(handle: Handle, timeout_s: float) -> dict[str, Any]:
@@ -154,7 +246,7 @@ LC_ALL=C; export LC_ALL
 [ "$(id -u)" = 0 ] || { echo "root's rights are needed" >&2; exit 1; }
 [ ! -f "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
 ours() {
-    find /etc/swanctl /etc/strongswan.d /etc/ipsecctl /etc/sysctl.d -type f \
+    find /etc/swanctl /etc/strongswan.d /etc/ipsecctl /etc/sysctl.d /etc/systemd/system -type f \
         \( -name 'ipsecctl*' -o -name '*-ipsecctl.conf' -o -path '/etc/ipsecctl/*' \) "$@" 2>/dev/null
 }
 ours -printf 'mode %m %p\n'
@@ -173,7 +265,11 @@ done
 for family in -4 -6; do
     ip $family route show table all proto "$4" 2>/dev/null | sed -n 's/^unreachable \([^ ]*\).*/route \1/p'
 done
-shift 4
+if [ -d /run/systemd/system ]; then
+    enabled=$(systemctl is-enabled "$5" 2>/dev/null) active=$(systemctl is-active "$5" 2>/dev/null)
+    printf 'unit %s %s\n' "${enabled:-unknown}" "${active:-unknown}"
+fi
+shift 5
 for socket; do
     [ ! -S "$socket" ] || { stat -c 'charon %i-%Y' "$socket"; break; }
 done
@@ -182,7 +278,7 @@ exit 0
 
 
 async def _facts(handle: Handle, timeout_s: float) -> Facts:
-    argv = ("sh", "-c", _FACTS, "observe", RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, *VICI_SOCKETS)
+    argv = ("sh", "-c", _FACTS, "observe", RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, GUARD_UNIT, *VICI_SOCKETS)
     completed: Completed = await handle.run(argv, timeout_s=timeout_s)
     if completed.status != 0:
         raise ApplyFailed(f"{handle.name}: its files cannot be read: {completed.error}")
@@ -210,14 +306,17 @@ def parse_facts(lines: Iterable[str]) -> Facts:
     sysctls: dict[str, set[str]] = {}
     for key, value in _pairs(found.get("sysctl", []), " "):
         sysctls.setdefault(key, set()).add(value)
-    record = found.get("record")
+    record = base64.b64decode(found.get("record", [""])[0])
+    enabled, _, active = found.get("unit", [""])[0].partition(" ")
     return Facts(
         files=files,
-        record=Record.from_json(base64.b64decode(record[0])) if record else None,
+        record=Record.from_json(record) if "record" in found else None,
         firewall=found.get("firewall", [""])[0],
         sysctls={key: tuple(sorted(values)) for key, values in sysctls.items()},
         routes=frozenset(str(ip_network(prefix)) for prefix in found.get("route", [])),
         charon=found.get("charon", [""])[0],
+        unit=(enabled, active) if enabled else None,
+        record_sha256=hashlib.sha256(record).hexdigest(),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from ipsecctl.gateway.handle import Completed
 
-__all__ = ["child", "run"]
+__all__ = ["child", "first_line", "run"]
 
 _PIPE = asyncio.subprocess.PIPE
 _GRACE_S = 0.5
@@ -31,6 +31,18 @@ async def child(argv: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process
         yield process
     finally:
         await _although_cancelled(_end(process))
+
+
+async def first_line(process: asyncio.subprocess.Process, *, timeout_s: float) -> tuple[str, bytes]:
+    """Return the first line a child writes, or "" and what it complained about when it ends without one.
+
+    Raises ``TimeoutError`` after ``timeout_s`` seconds.
+    """
+    if process.stdout is None or process.stderr is None:
+        raise RuntimeError("a child has pipes")
+    async with asyncio.timeout(timeout_s):
+        line = await process.stdout.readline()
+        return line.decode("utf-8", "replace").strip(), b"" if line else await process.stderr.read()
 
 
 async def _although_cancelled(work: Coroutine[Any, Any, None]) -> None:

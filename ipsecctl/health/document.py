@@ -86,6 +86,8 @@ def _end(end: EndView) -> dict[str, Any]:
         "state": str(end.state),
         "error": end.error,
         "loaded": end.loaded if end.state is EndState.SEEN else None,
+        "guard": str(end.guard),
+        "forwarding": end.forwarding,
         "ike_sas": [_ike(sa) for sa in end.sas],
     }
 

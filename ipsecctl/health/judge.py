@@ -1,7 +1,9 @@
 """Verdicts: declared tunnels against what both of their ends show.
 
 A tunnel is up when each of its children has a CHILD_SA in state INSTALLED at both ends whose SPIs match
-crosswise: the inbound SPI of one end is the outbound SPI of the other, so what one seals the other opens.
+crosswise: the inbound SPI of one end is the outbound SPI of the other, so what one seals the other opens. It
+is down when not one of them has: then nothing passes. In between it is degraded, and so is one that carries
+all its traffic and is not as declared, or could leak.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from ipsecctl.errors import GatewayUnreachable
-from ipsecctl.gateway import LiveView
+from ipsecctl.gateway import Guard, LiveView
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
-from ipsecctl.health.traffic import departures
+from ipsecctl.health.traffic import departures, ike_departures
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
 from ipsecctl.topology import Gateway
 
@@ -65,7 +67,15 @@ def _end(
         return EndView(gateway.name, gateway.site, EndState.NOT_MANAGED)
     if isinstance(view, LiveView):
         loaded = tunnel in view.connections
-        return EndView(gateway.name, gateway.site, EndState.SEEN, sas.get(tunnel, ()), loaded)
+        return EndView(
+            gateway.name,
+            gateway.site,
+            EndState.SEEN,
+            sas.get(tunnel, ()),
+            loaded,
+            guard=view.guard,
+            forwarding=view.forwarding,
+        )
     down = view is not None and view.charon_down
     state = EndState.CHARON_DOWN if down else EndState.UNREACHABLE
     return EndView(gateway.name, gateway.site, state, error=view.cause if view else "it was not looked at")
@@ -82,9 +92,9 @@ def _judge(tunnel: Declared, ends: tuple[EndView, EndView], now: datetime) -> Tu
     ]
     seen = [end for end in ends if end.state is EndState.SEEN]
     if dead:
-        return health(Verdict.DOWN, dead + lost)
+        return health(Verdict.DOWN, dead + lost + _unguarded(seen))
     if lost:
-        return health(Verdict.UNKNOWN, lost + [_one_sided(end, tunnel) for end in seen])
+        return health(Verdict.UNKNOWN, lost + [_one_sided(end, tunnel) for end in seen] + _unguarded(seen))
     if len(seen) == 1:
         return _judge_alone(tunnel, seen[0], health)
     return _judge_both(tunnel, seen[0], seen[1], health)
@@ -103,6 +113,21 @@ def _one_sided(end: EndView, tunnel: Declared) -> str:
     if len(missing) < len(tunnel.children):
         return f"{end.gateway} has no CHILD_SA for {', '.join(missing)}"
     return f"{end.gateway} has no CHILD_SA for it"
+
+
+def _unguarded(ends: Iterable[EndView]) -> list[str]:
+    """Return which gateways could let traffic out in clear, or let none through, and how to mend it."""
+    causes = []
+    for end in ends:
+        if end.guard is Guard.MISSING:
+            what = "the no-leak firewall (nft table inet ipsecctl) is not loaded"
+            causes.append(f"{end.gateway}: {what}: apply the topology")
+        elif end.guard is Guard.ALTERED:
+            what = "the no-leak firewall (nft table inet ipsecctl) is not as it was applied"
+            causes.append(f"{end.gateway}: {what}: apply the topology")
+        if end.forwarding is False:
+            causes.append(f"{end.gateway}: the kernel does not forward packets: apply the topology")
+    return causes
 
 
 @dataclass(slots=True)
@@ -128,6 +153,7 @@ def _judge_alone(tunnel: Declared, end: EndView, health: _Health) -> TunnelHealt
         installed = _carrying(end, name)
         (found.good if installed else found.missing).append(name)
         found.blame(name, *_duplicates(end, name), *_departures(tunnel, end, name))
+    _blame_ike(found, (end,))
     _blame_unloaded(found, (end,))
     return _conclude(found, (end,), health)
 
@@ -141,8 +167,19 @@ def _judge_both(tunnel: Declared, left: EndView, right: EndView, health: _Health
         if established > 1:
             found.wrong.append(f"{end.gateway} has {established} IKE_SAs for it")
             found.unsteady = True
+    _blame_ike(found, (left, right))
     _blame_unloaded(found, (left, right))
     return _conclude(found, (left, right), health)
+
+
+def _blame_ike(found: _Findings, ends: Iterable[EndView]) -> None:
+    """Note in what the IKE_SAs are not as declared; both ends negotiated the same, so one is enough."""
+    for end in ends:
+        declared = found.tunnel.ike.get(end.gateway, ())
+        causes = (cause for sa in end.sas if sa.established for cause in ike_departures(declared, sa))
+        if wrong := [f"the IKE_SA at {end.gateway}: {cause}" for cause in dict.fromkeys(causes)]:
+            found.wrong += wrong
+            return
 
 
 def _blame_unloaded(found: _Findings, ends: Iterable[EndView]) -> None:
@@ -221,14 +258,18 @@ def _carrying(end: EndView, name: str) -> list[ChildSa]:
 
 
 def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> TunnelHealth:
-    if not found.good and not found.wrong:
-        return health(Verdict.DOWN, _why_nothing(ends), unsteady=any(_under_way(end) for end in ends))
+    unguarded = _unguarded(ends)
+    if len(found.missing) == len(found.tunnel.children):
+        nothing = dict.fromkeys([*found.wrong, *_why_nothing(ends), *unguarded])
+        unsteady = found.unsteady or any(_under_way(end) for end in ends)
+        return health(Verdict.DOWN, nothing, unsteady=unsteady)
     missing = [f"{name}: no CHILD_SA at either end" for name in found.missing]
     if len(ends) == 1:
         missing = [f"{name}: no CHILD_SA at {ends[0].gateway}" for name in found.missing]
-    if found.wrong or missing:
-        return health(Verdict.DEGRADED, found.wrong + missing, unsteady=found.unsteady)
-    return health(Verdict.UP, ())
+    causes = [*found.wrong, *missing, *unguarded]
+    if not found.good:
+        return health(Verdict.DOWN, causes, unsteady=found.unsteady)
+    return health(Verdict.DEGRADED if causes else Verdict.UP, causes, unsteady=found.unsteady)
 
 
 def _under_way(end: EndView) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 
 __all__ = ["ChildSa", "IkeSa", "parse_list_sas"]
 
-_ALGORITHMS = ("encr-alg", "encr-keysize", "integ-alg", "dh-group")
+_ADDITIONAL = tuple(f"ake{n}" for n in range(1, 8))
+_ALGORITHMS = ("encr-alg", "encr-keysize", "integ-alg", "prf-alg", "dh-group", *_ADDITIONAL, "esn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class ChildSa:
 
     SPIs are 8 hexadecimal digits. ``age_s``, ``rekey_in_s`` and ``life_in_s`` are in seconds, ``None`` where
     charon does not say; ``encapsulated`` is ESP in UDP. ``suite`` is like ``AES_GCM_16-256/ECP_384``,
-    ``algorithms`` the same as charon's fields.
+    ``algorithms`` the same as charon's fields (``list_child_ipsec`` in its vici_query.c).
     """
 
     name: str
@@ -79,6 +80,7 @@ class IkeSa:
     age_s: int | None
     rekey_in_s: int | None
     children: tuple[ChildSa, ...]
+    algorithms: tuple[tuple[str, str], ...] = ()
 
     @property
     def established(self) -> bool:
@@ -114,6 +116,7 @@ def _ike(name: str, sa: Mapping[str, Any]) -> IkeSa:
         age_s=_int(sa, "established"),
         rekey_in_s=_int(sa, "rekey-time"),
         children=tuple(sorted(children, key=lambda child: child.unique_id)),
+        algorithms=_algorithms(sa),
     )
 
 
@@ -135,15 +138,20 @@ def _child(key: str, sa: Mapping[str, Any]) -> ChildSa:
         age_s=_int(sa, "install-time"),
         rekey_in_s=_int(sa, "rekey-time"),
         life_in_s=_int(sa, "life-time"),
-        algorithms=tuple((key, _text(sa, key)) for key in _ALGORITHMS if _text(sa, key)),
+        algorithms=_algorithms(sa),
     )
 
 
+def _algorithms(sa: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, _text(sa, key)) for key in _ALGORITHMS if _text(sa, key))
+
+
 def _suite(sa: Mapping[str, Any]) -> str:
-    """Return the negotiated algorithms in charon's words: cipher, integrity, PRF, key exchanges."""
+    """Return the negotiated algorithms in charon's words: cipher, integrity, PRF, key exchanges, ESN."""
     encryption = "-".join(filter(None, (_text(sa, "encr-alg"), _text(sa, "encr-keysize"))))
-    exchanges = (_text(sa, key) for key in ("dh-group", *(f"ake{n}" for n in range(1, 8))))
-    parts = (encryption, _text(sa, "integ-alg"), _text(sa, "prf-alg"), *exchanges)
+    exchanges = (_text(sa, key) for key in ("dh-group", *_ADDITIONAL))
+    esn = "ESN" if _text(sa, "esn") else ""
+    parts = (encryption, _text(sa, "integ-alg"), _text(sa, "prf-alg"), *exchanges, esn)
     return "/".join(filter(None, parts))
 
 

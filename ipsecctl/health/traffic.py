@@ -7,22 +7,23 @@ prefixes. Where one is not understood nothing is said: a tunnel is never called 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from netaddr import AddrFormatError, IPNetwork, IPSet
 
-from ipsecctl.crypto import ALGORITHMS, KEYWORDS, Kind, Proposal
-from ipsecctl.health.sa import ChildSa
+from ipsecctl.crypto import ALGORITHMS, KEYWORDS, Algorithm, Kind, Proposal
+from ipsecctl.health.sa import ChildSa, IkeSa
 
-__all__ = ["Traffic", "departures"]
+__all__ = ["Traffic", "departures", "ike_departures"]
 
 _SELECTOR = re.compile(r"([0-9a-fA-F:.]+(?:/\d+)?)(?:\[([a-z0-9-]+)(?:/(\d+)(?:-(\d+))?)?\])?")
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58}
 _EXCHANGE = re.compile(r"(MODP|ECP|CURVE|ML_KEM)_(\d+)")
 _STEMS = {"MODP": "modp", "ECP": "ecp", "CURVE": "x", "ML_KEM": "mlkem"}
 _ALL_PORTS = (0, 65535)
+_NONE = KEYWORDS["none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,19 @@ def departures(declared: Traffic, sa: ChildSa) -> list[str]:
     ):
         if got and not _same(wanted, got):
             found.append(f"its {side} selectors are {' '.join(got)}, declared are {' '.join(wanted)}")
-    if declared.proposals and not any(_allows(proposal, sa) for proposal in declared.proposals):
-        allowed = ", ".join(str(proposal) for proposal in declared.proposals)
-        found.append(f"it uses {sa.suite}, declared is {allowed}")
-    return found
+    return found + _suite_departs(declared.proposals, sa)
+
+
+def ike_departures(declared: tuple[Proposal, ...], sa: IkeSa) -> list[str]:
+    """Return in what an IKE_SA is not as declared, as far as charon's words are understood."""
+    return _suite_departs(declared, sa)
+
+
+def _suite_departs(declared: tuple[Proposal, ...], sa: ChildSa | IkeSa) -> list[str]:
+    said = dict(sa.algorithms)
+    if not declared or any(_allows(proposal, said) for proposal in declared):
+        return []
+    return [f"it uses {sa.suite}, declared is {', '.join(map(str, declared))}"]
 
 
 # -------------------------------------------------------------------------------------------------- selectors
@@ -99,17 +109,45 @@ def _addresses(selectors: Iterable[_Selector], protocol: int | None, port: int) 
 # ------------------------------------------------------------------------------------------------- algorithms
 
 
-def _allows(proposal: Proposal, sa: ChildSa) -> bool:
-    said = dict(sa.algorithms)
+def _allows(proposal: Proposal, said: Mapping[str, str]) -> bool:
+    """Whether a proposal allows what charon says of an SA, by its names of the fields."""
     bits = said.get("encr-keysize", "")
     encryption = [a for a in proposal.encryption if not a.key_bits or bits in ("", str(a.key_bits))]
     return (
-        _among(said.get("encr-alg", ""), Kind.ENCRYPTION, {_short(a.iana_name) for a in encryption})
-        and _among(
-            said.get("integ-alg", ""), Kind.INTEGRITY, {_short(a.iana_name) for a in proposal.integrity}
-        )
-        and _exchange_among(said.get("dh-group", ""), {a.keyword for a in proposal.key_exchange})
+        _among(said.get("encr-alg", ""), Kind.ENCRYPTION, encryption)
+        and _among(said.get("integ-alg", ""), Kind.INTEGRITY, proposal.integrity)
+        and _among(said.get("prf-alg", ""), Kind.PRF, proposal.prf)
+        and _same_exchanges(proposal, said)
+        and _same_numbers(proposal, said)
     )
+
+
+def _same_exchanges(proposal: Proposal, said: Mapping[str, str]) -> bool:
+    """Whether the key exchanges are allowed, the additional ones of RFC 9370 included.
+
+    A CHILD_SA made together with its IKE_SA has none of its own, and so no additional ones.
+    """
+    first = said.get("dh-group", "")
+    if not _exchange_among(first, proposal.key_exchange):
+        return False
+    additional = dict(proposal.additional)
+    return not first or all(
+        _exchange_among(said[key], additional.get(n, ()))
+        if (key := f"ake{n}") in said
+        else _optional(additional.get(n, ()))
+        for n in range(1, 8)
+    )
+
+
+def _optional(choices: tuple[Algorithm, ...]) -> bool:
+    return not choices or _NONE in choices
+
+
+def _same_numbers(proposal: Proposal, said: Mapping[str, str]) -> bool:
+    """Whether extended sequence numbers are in use or not as a proposal for ESP has it."""
+    if not proposal.sequence_numbers or "encr-alg" not in said:
+        return True
+    return ("esn" if said.get("esn") else "noesn") in {a.keyword for a in proposal.sequence_numbers}
 
 
 def _short(iana_name: str) -> str:
@@ -119,17 +157,16 @@ def _short(iana_name: str) -> str:
 
 _KNOWN = {
     kind: frozenset(_short(a.iana_name) for a in ALGORITHMS if a.kind is kind and not a.private)
-    for kind in (Kind.ENCRYPTION, Kind.INTEGRITY)
+    for kind in (Kind.ENCRYPTION, Kind.INTEGRITY, Kind.PRF)
 }
 
 
-def _among(said: str, kind: Kind, allowed: set[str]) -> bool:
-    return said not in _KNOWN[kind] or said in allowed
+def _among(said: str, kind: Kind, allowed: Iterable[Algorithm]) -> bool:
+    return said not in _KNOWN[kind] or said in {_short(a.iana_name) for a in allowed}
 
 
-def _exchange_among(said: str, allowed: set[str]) -> bool:
-    """Whether a key exchange is allowed; a CHILD_SA made together with its IKE_SA has none."""
+def _exchange_among(said: str, allowed: Iterable[Algorithm]) -> bool:
     match = _EXCHANGE.fullmatch(said)
     # What charon calls CURVE_25519 is "x25519", ML_KEM_768 "mlkem768".
     keyword = f"{_STEMS[match[1]]}{match[2]}" if match else ""
-    return keyword not in KEYWORDS or keyword in allowed
+    return keyword not in KEYWORDS or keyword in {a.keyword for a in allowed}

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
-from ipsecctl.crypto import parse_esp_proposal
+from ipsecctl.crypto import Proposal, parse_esp_proposal, parse_ike_proposal
 from ipsecctl.desired import Child, GatewayState
+from ipsecctl.gateway import Guard
 from ipsecctl.health.sa import IkeSa
 from ipsecctl.health.traffic import Traffic
 from ipsecctl.topology import Gateway, Topology
@@ -41,7 +42,8 @@ class EndState(StrEnum):
 class Declared:
     """A tunnel that the topology declares: its two gateways and the names of its children.
 
-    ``traffic`` says what each child must carry, by gateway and child; what is not in it is not judged.
+    ``traffic`` says what each child must carry, by gateway and child, ``ike`` which IKE proposals each
+    gateway has; what is not in them is not judged.
     """
 
     name: str
@@ -49,11 +51,15 @@ class Declared:
     right: Gateway
     children: tuple[str, ...]
     traffic: Mapping[tuple[str, str], Traffic] = field(default_factory=dict)
+    ike: Mapping[str, tuple[Proposal, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EndView:
-    """One end of a tunnel: ``error`` says why it is not seen, ``loaded`` if charon has the connection."""
+    """One end of a tunnel: ``error`` says why it is not seen, ``loaded`` if charon has the connection.
+
+    ``guard`` and ``forwarding`` are the gateway's, as in ``LiveView``.
+    """
 
     gateway: str
     site: str
@@ -61,6 +67,8 @@ class EndView:
     sas: tuple[IkeSa, ...] = ()
     loaded: bool = False
     error: str = ""
+    guard: Guard = Guard.UNKNOWN
+    forwarding: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +103,14 @@ def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declare
         for connection in state.connections
     }
     traffic: dict[str, dict[tuple[str, str], Traffic]] = {name: {} for name in children}
+    ike: dict[str, dict[str, tuple[Proposal, ...]]] = {name: {} for name in children}
     for state in states:
         for connection in state.connections:
+            ike[connection.name][state.name] = tuple(map(parse_ike_proposal, connection.ike_proposals))
             for child in connection.children:
                 traffic[connection.name][state.name, child.name] = _traffic(child)
     tunnels: Sequence[Declared] = [
-        Declared(t.name, t.left.gateway, t.right.gateway, children[t.name], traffic[t.name])
+        Declared(t.name, t.left.gateway, t.right.gateway, children[t.name], traffic[t.name], ike[t.name])
         for t in topology.tunnels
         if t.name in children
     ]

@@ -27,6 +27,7 @@ class Part(StrEnum):
     FIREWALL = "firewall"
     SYSCTL = "sysctl"
     ROUTE = "route"
+    UNIT = "unit"
     CERTIFICATE = "certificate"
     KEY = "key"
     SHARED = "shared"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ipsecctl.desired import GUARD_UNIT, GUARD_UNIT_FILE
 from ipsecctl.gateway import NFT_TABLE, NewFile, Observed, Record
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Part, fields
 from ipsecctl.plan.connections import differing, disruption, flatten
@@ -29,6 +30,9 @@ _BY_HAND = "altered on the gateway by hand since the last apply"
 _NOT_RENEWED = "its SAs were not made anew after an earlier change"
 _KEPT = "charon keeps it in memory until it restarts"
 _THERE = "a table of that name is there already"
+_NOT_ENABLED = "it is not enabled: the firewall would not be loaded after a reboot"
+_NOT_ACTIVE = "it is not active: the firewall would not come back after nftables.service was restarted"
+_FAILED = "it failed: the firewall, a route or a setting could not be brought into force"
 _FILE_BY_HAND = "its file was altered by hand, and charon does not tell what it has loaded from it"
 
 
@@ -67,6 +71,7 @@ class _Comparison:
         yield from self._firewall()
         yield from self._sysctls()
         yield from self._routes()
+        yield from self._unit()
         yield from self._certificates()
         yield from self._keys()
         yield from self._shared()
@@ -129,8 +134,8 @@ class _Comparison:
             reason = _DECLARED if recorded is None else "it was applied and is no longer there"
             return self._change(Part.FILE, path, Kind.CREATE, reason, after=fields(size))
         right = seen.sha256 == _sha256(file) and seen.mode == file.mode
-        # Written, but perhaps not taken up: charon reads strongswan.conf only when it is told to.
-        if right and not (recorded == "" and path == STRONGSWAN_FILE):
+        # Written, but perhaps not taken up: charon and systemd read theirs only when they are told to.
+        if right and not (recorded == "" and path in (STRONGSWAN_FILE, GUARD_UNIT_FILE)):
             return None
         as_recorded = recorded == self.record.digest("file", file_entry(seen.sha256, seen.mode))
         before, after = _file_fields(seen.sha256, seen.mode), _file_fields(_sha256(file), file.mode)
@@ -202,6 +207,23 @@ class _Comparison:
         if self.facts.record is not None:
             for prefix in self.facts.routes - prefixes:
                 yield self._change(Part.ROUTE, prefix, Kind.REMOVE, _NO_LONGER)
+
+    def _unit(self) -> Iterator[Change]:
+        """Compare what systemd, where it runs, is to know of the boot."""
+        if self.facts.unit is None:
+            return
+        enabled, active = self.facts.unit
+        if GUARD_UNIT_FILE not in self.wanted.files:
+            if GUARD_UNIT_FILE in self.record.files and enabled == "enabled":
+                yield self._change(Part.UNIT, GUARD_UNIT, Kind.REMOVE, _NO_LONGER)
+        elif enabled != "enabled":
+            declared = self.record.files.get(GUARD_UNIT_FILE) is None
+            yield self._change(Part.UNIT, GUARD_UNIT, Kind.CREATE, _DECLARED if declared else _NOT_ENABLED)
+        elif active != "active":
+            reason = _FAILED if active == "failed" else _NOT_ACTIVE
+            yield self._change(Part.UNIT, GUARD_UNIT, Kind.CHANGE, reason)
+        elif changed := self._file_reason(GUARD_UNIT_FILE):
+            yield self._change(Part.UNIT, GUARD_UNIT, Kind.CHANGE, changed)
 
     # -------------------------------------------------------------------------------------------- credentials
 

@@ -2,6 +2,10 @@
 
 from ipsecctl.render.files import (
     FIREWALL_FILE,
+    GUARD_FILE,
+    GUARD_UNIT_FILE,
+    INTERFACES_FILE,
+    NETWORKD_FILE,
     ROUTES_FILE,
     STRONGSWAN_FILE,
     SWANCTL_FILE,
@@ -14,6 +18,10 @@ from ipsecctl.render.messages import Message, Messages, render_messages
 
 __all__ = [
     "FIREWALL_FILE",
+    "GUARD_FILE",
+    "GUARD_UNIT_FILE",
+    "INTERFACES_FILE",
+    "NETWORKD_FILE",
     "ROUTES_FILE",
     "STRONGSWAN_FILE",
     "SWANCTL_FILE",

@@ -10,7 +10,16 @@ from typing import SupportsBytes
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from ipsecctl.desired import GatewayState
+from ipsecctl.desired import (
+    FIREWALL_FILE,
+    GUARD_FILE,
+    GUARD_UNIT_FILE,
+    INTERFACES_FILE,
+    NETWORKD_FILE,
+    ROUTES_FILE,
+    SYSCTL_FILE,
+    GatewayState,
+)
 from ipsecctl.render.guards import guard_sets
 from ipsecctl.render.quoting import FILTERS
 from ipsecctl.resources import resource_dir
@@ -18,6 +27,10 @@ from ipsecctl.topology import DataPath, SecretRef
 
 __all__ = [
     "FIREWALL_FILE",
+    "GUARD_FILE",
+    "GUARD_UNIT_FILE",
+    "INTERFACES_FILE",
+    "NETWORKD_FILE",
     "ROUTES_FILE",
     "STRONGSWAN_FILE",
     "SWANCTL_FILE",
@@ -33,14 +46,14 @@ __all__ = [
 SWANCTL_FILE = "/etc/swanctl/conf.d/ipsecctl.conf"
 SWANCTL_SECRETS_FILE = "/etc/swanctl/conf.d/ipsecctl-secrets.conf"
 STRONGSWAN_FILE = "/etc/strongswan.d/ipsecctl.conf"
-FIREWALL_FILE = "/etc/ipsecctl/firewall.nft"
-ROUTES_FILE = "/etc/ipsecctl/routes"
-SYSCTL_FILE = "/etc/sysctl.d/60-ipsecctl.conf"
 
 _PUBLIC = 0o644
 _OWNER_ONLY = 0o600
+_PROGRAM = 0o755
 _TEMPLATES = (
     (FIREWALL_FILE, "firewall.nft.j2", _PUBLIC),
+    (GUARD_FILE, "guard.sh.j2", _PROGRAM),
+    (GUARD_UNIT_FILE, "guard.service.j2", _PUBLIC),
     (ROUTES_FILE, "routes.j2", _PUBLIC),
     (STRONGSWAN_FILE, "strongswan.conf.j2", _PUBLIC),
     (SWANCTL_SECRETS_FILE, "swanctl-secrets.conf.j2", _OWNER_ONLY),

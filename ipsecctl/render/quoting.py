@@ -37,11 +37,13 @@ __all__ = [
     "section",
     "selector",
     "selectors",
+    "units",
     "yes_no",
 ]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _LIST_ITEM = re.compile(r"[A-Za-z0-9%:_][A-Za-z0-9%._:/\[\]-]*")
+_UNIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9@_.-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -155,6 +157,15 @@ def yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
+def units(values: Iterable[str]) -> str:
+    """Return names of systemd's units, separated by blanks. Raises ``CannotQuote`` for other words."""
+    names = list(values)
+    for name in names:
+        if not _UNIT.fullmatch(name):
+            _refuse(name, "a unit's name may hold letters, digits and @ _ . - only")
+    return " ".join(names)
+
+
 def file_name(value: str) -> str:
     """Return the last part of a path below /etc/swanctl. Raises ``CannotQuote`` as ``listed`` does."""
     return listed([value.rpartition("/")[2]])
@@ -179,6 +190,7 @@ FILTERS: Mapping[str, Callable[..., str]] = MappingProxyType(
         "secret": secret,
         "section": section,
         "selectors": selectors,
+        "units": units,
         "yes_no": yes_no,
     }
 )

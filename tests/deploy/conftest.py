@@ -48,6 +48,11 @@ class Pair:
     def on(self, gateway, *argv, stdin=None, check=True):
         return docker("exec", "-i", self.container(gateway), *argv, stdin=stdin, check=check)
 
+    def prepare(self, gateway):
+        """Do what the lab room does for a node that was started: addresses, settings that can be written."""
+        script = _PREPARE.format(n="ab".index(gateway) + 1)
+        docker("exec", "--privileged", self.container(gateway), "sh", "-ec", script)
+
     def charon(self, gateway, action):
         return self.on(gateway, "/usr/lib/ipsecctl-lab/charon", action)
 
@@ -81,7 +86,7 @@ def pair(tmp_path_factory):
     made.psk("t")
     try:
         docker("network", "create", "--label", "org.ipsecctl=lab", network)
-        for n, gateway in enumerate("ab", 1):
+        for gateway in "ab":
             docker(
                 *("run", "--detach", "--name", made.container(gateway), "--network", network),
                 *("--label", "org.ipsecctl=lab", "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW"),
@@ -90,8 +95,7 @@ def pair(tmp_path_factory):
             )
             where = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
             made.addresses[gateway] = docker("inspect", "--format", where, made.container(gateway))
-            script = _PREPARE.format(n=n)
-            docker("exec", "--privileged", made.container(gateway), "sh", "-ec", script)
+            made.prepare(gateway)
             made.charon(gateway, "start")
         yield made
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,7 +12,6 @@ from netaddr import IPAddress
 
 import ipsecctl.deploy.apply as applying
 import ipsecctl.deploy.carry as carrying
-from ipsecctl.deploy.activate import _SCRIPT
 from ipsecctl.errors import ApplyFailed, ViciRefused
 from ipsecctl.gateway import RECORD_PATH, Facts, Observed, Record, Seen
 from ipsecctl.plan import Change, Disruption, GatewayPlan, Kind, Part, Wanted, plan_gateway
@@ -157,16 +155,18 @@ def test_what_was_renewed_is_struck_out(monkeypatch):
     assert written == [("u",)]
 
 
-def test_a_gateway_that_becomes_a_router_keeps_listening_to_routers(tmp_path):
-    conf = tmp_path / "net/ipv6/conf"
-    for interface, value in {"all": "1", "default": "1", "eth0": "1", "eth1": "0", "eth2": "2"}.items():
-        (conf / interface).mkdir(parents=True)
-        (conf / interface / "accept_ra").write_text(f"{value}\n")
-        (conf / interface / "forwarding").write_text("0\n")
-    file = tmp_path / "sysctl.conf"
-    file.write_text("# x\nnet.ipv6.conf.all.forwarding = 1\n")
-    argv = ("sh", "-c", _SCRIPT, "activate", "none", "no table", file, "none", "213", tmp_path, "sysctl")
-    assert subprocess.run(argv, check=False, timeout=10, capture_output=True).returncode == 0
-    found = {place.parent.name: place.read_text().strip() for place in conf.glob("*/accept_ra")}
-    assert found == {"all": "1", "default": "1", "eth0": "2", "eth1": "0", "eth2": "2"}
-    assert (conf / "all/forwarding").read_text() == "1\n"
+def test_a_record_that_cannot_be_written_is_tried_again_and_then_said(monkeypatch):
+    tries = []
+
+    async def write(handle, files, removed=()):
+        tries.append(handle)
+        if handle == "never" or tries.count(handle) == 1:
+            raise ApplyFailed("disk full")
+
+    monkeypatch.setattr(applying, "write_files", write)
+    prepared = SimpleNamespace(handles={"a": "at last", "b": "never"})
+    records = {name: Record(b"k", renew=("t",)) for name in "ab"}
+    failed = asyncio.run(applying._strike_out(prepared, records, {"t"}))
+    assert sorted(tries) == ["at last"] * 2 + ["never"] * 2
+    assert list(failed) == ["b"]
+    assert "record cannot be written: disk full" in failed["b"].summary

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import hashlib
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 
-from ipsecctl.gateway import FileSeen, Record
-from ipsecctl.gateway.observe import parse_facts
+from ipsecctl.desired import FIREWALL_FILE
+from ipsecctl.errors import GatewayUnreachable
+from ipsecctl.gateway import Completed, FileSeen, Guard, Record, Seen, look
+from ipsecctl.gateway.observe import parse_facts, parse_guard
 
 
 def test_nothing_there():
     facts = parse_facts([])
     assert (facts.files, facts.record, facts.firewall, facts.routes) == ({}, None, "", frozenset())
+    assert (facts.unit, facts.record_sha256) == (None, hashlib.sha256(b"").hexdigest())
 
 
 def test_all_of_it():
@@ -50,3 +57,84 @@ def test_all_of_it():
 def test_a_damaged_record_is_an_error():
     with pytest.raises(ValueError, match="not a record"):
         parse_facts([f"record {base64.b64encode(b'half a rec').decode()}"])
+
+
+def test_what_systemd_says_of_the_unit_and_which_record_it_was():
+    record = Record.fresh().to_json()
+    lines = ["unit not-found inactive", f"record {base64.b64encode(record).decode()}"]
+    facts = parse_facts(lines)
+    assert facts.unit == ("not-found", "inactive")
+    assert facts.record_sha256 == hashlib.sha256(record).hexdigest()
+
+
+def recorded(**more):
+    record = Record(b"k" * 32, seen=Seen(firewall="aa"), **{"files": {FIREWALL_FILE: "x"}, **more})
+    return f"record {base64.b64encode(record.to_json()).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "guard"),
+    [
+        ([], Guard.UNKNOWN),
+        (["firewall aa"], Guard.UNKNOWN),
+        (["absent"], Guard.UNKNOWN),
+        ([recorded()], Guard.UNKNOWN),
+        ([recorded(), "firewall aa"], Guard.LOADED),
+        ([recorded(), "firewall bb"], Guard.ALTERED),
+        ([recorded(), "absent"], Guard.MISSING),
+        ([recorded(files={}), "absent"], Guard.UNKNOWN),
+    ],
+)
+def test_what_became_of_the_firewall(lines, guard):
+    assert parse_guard(lines) == (guard, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "forwarding"),
+    [(["1"], True), (["0"], False), (["1", "1"], True), (["1", "0"], False), ([""], None), (["1", ""], None)],
+)
+def test_forwarding_is_said_only_where_it_is_known(values, forwarding):
+    assert parse_guard([f"forwarding {value}" for value in values]) == (Guard.UNKNOWN, forwarding)
+
+
+class Seer:
+    """A gateway whose charon answers, and whose shell does as told."""
+
+    name = "a"
+
+    def __init__(self, shell):
+        self.shell = shell
+
+    async def run(self, argv, stdin=b"", *, timeout_s=10.0):
+        return await self.shell()
+
+    @asynccontextmanager
+    async def vici(self, *, timeout_s):
+        async def command(name, message=None):
+            return {"version": "6.1.0"}
+
+        async def stream(name, event, message=None):
+            return [{"t": {}}] if name == "list-conns" else []
+
+        yield SimpleNamespace(command=command, stream=stream)
+
+
+def test_looking_sees_the_firewall_and_what_its_shell_does_is_not_charons_fault():
+    async def good():
+        return Completed(0, f"{recorded()}\nabsent\nforwarding 1\n".encode(), b"")
+
+    async def refuses():
+        raise GatewayUnreachable("a", "no shell")
+
+    async def hangs():
+        await asyncio.sleep(30)
+
+    async def damaged():
+        return Completed(0, b"record e30=\nforwarding 1\n", b"")
+
+    seen = asyncio.run(look(Seer(good)))
+    assert (seen.version, seen.connections) == ("6.1.0", {"t"})
+    assert (seen.guard, seen.forwarding) == (Guard.MISSING, True)
+    for shell in (refuses, hangs, damaged):
+        seen = asyncio.run(look(Seer(shell), timeout_s=0.1))
+        assert (seen.version, seen.guard, seen.forwarding) == ("6.1.0", Guard.UNKNOWN, None)

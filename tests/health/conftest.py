@@ -70,8 +70,8 @@ def ike(*children, name="t", state="ESTABLISHED", unique_id="1", initiator="yes"
     }
 
 
-def view(name, *sas, loaded=("t",)):
-    return LiveView(name, "6.1.0", tuple(sas), frozenset(loaded))
+def view(name, *sas, loaded=("t",), **more):
+    return LiveView(name, "6.1.0", tuple(sas), frozenset(loaded), **more)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipsecctl.errors import GatewayUnreachable
+from ipsecctl.gateway import Guard
 from ipsecctl.health import (
     Verdict,
     exit_status,
@@ -59,7 +60,7 @@ def test_the_old_one_after_a_rekey_does_not_count(made):
     assert one(made.tunnel, a=left, b=right).verdict is Verdict.UP
 
 
-DEGRADED = {
+NO_PAIR = {
     "one end only": (
         lambda m: m.ike(m.child()),
         lambda m: None,
@@ -80,6 +81,8 @@ DEGRADED = {
         lambda m: m.ike(m.child(spi_out="33333333", flipped=True)),
         "different CHILD_SAs",
     ),
+}
+DEGRADED = {
     "duplicates": (
         lambda m: m.ike(m.child(), m.child(spi_in="3", spi_out="4", unique_id="2")),
         lambda m: m.ike(m.child(flipped=True), m.child(spi_in="3", spi_out="4", unique_id="2", flipped=True)),
@@ -98,13 +101,77 @@ DEGRADED = {
 }
 
 
-@pytest.mark.parametrize(("left", "right", "cause"), DEGRADED.values(), ids=DEGRADED.keys())
-def test_degraded(made, left, right, cause):
+def judged(made, left, right):
     left, right = left(made), right(made)
     views = {"a": made.view("a", *filter(None, [left])), "b": made.view("b", *filter(None, [right]))}
-    health = one(made.tunnel, **views)
+    return one(made.tunnel, **views)
+
+
+@pytest.mark.parametrize(("left", "right", "cause"), DEGRADED.values(), ids=DEGRADED.keys())
+def test_degraded(made, left, right, cause):
+    health = judged(made, left, right)
     assert health.verdict is Verdict.DEGRADED
     assert cause in health.causes[0]
+
+
+@pytest.mark.parametrize(("left", "right", "cause"), NO_PAIR.values(), ids=NO_PAIR.keys())
+def test_without_a_pair_that_matches_nothing_passes(made, left, right, cause):
+    health = judged(made, left, right)
+    assert (health.verdict, health.unsteady) == (Verdict.DOWN, True)
+    assert cause in health.causes[0]
+
+
+def test_of_two_children_one_without_a_pair_is_degraded(made):
+    left = made.view("a", made.ike(made.child("t-one"), made.child("t-two", "5", "6", unique_id="2")))
+    right = made.view("b", made.ike(made.child("t-one", flipped=True)))
+    health = one(made.two, a=left, b=right)
+    assert (health.verdict, health.unsteady) == (Verdict.DEGRADED, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "cause"),
+    [
+        (
+            {"guard": Guard.MISSING},
+            "b: the no-leak firewall (nft table inet ipsecctl) is not loaded: apply the topology",
+        ),
+        (
+            {"guard": Guard.ALTERED},
+            "b: the no-leak firewall (nft table inet ipsecctl) is not as it was applied: apply the topology",
+        ),
+        ({"forwarding": False}, "b: the kernel does not forward packets: apply the topology"),
+        ({"guard": Guard.UNKNOWN, "forwarding": None}, None),
+        ({"guard": Guard.LOADED, "forwarding": True}, None),
+    ],
+)
+def test_a_tunnel_that_could_leak_is_not_up(made, more, cause):
+    left = made.view("a", made.ike(made.child()))
+    sas = made.ike(made.child(flipped=True), initiator="no")
+    views = {"a": left, "b": made.view("b", sas, **more)}
+    health = one(made.tunnel, **views)
+    assert health.verdict is (Verdict.DEGRADED if cause else Verdict.UP)
+    assert health.causes == ((cause,) if cause else ())
+    assert not health.unsteady
+    shown = status_json([health], views, NOW)["tunnels"][0]["ends"][1]
+    assert (shown["guard"], shown["forwarding"]) == (
+        more.get("guard", Guard.UNKNOWN),
+        more.get("forwarding"),
+    )
+    # One that is down says so first, and that it could leak as well.
+    down = one(made.tunnel, a=made.view("a"), b=made.view("b", **more))
+    assert down.verdict is Verdict.DOWN
+    assert down.causes[1:] == ((cause,) if cause else ())
+
+
+def test_an_end_that_is_not_seen_says_nothing_of_its_guard(made):
+    up = made.view("a", made.ike(made.child()), guard=Guard.MISSING)
+    lost = one(made.tunnel, a=up, b=LOST)
+    assert (lost.verdict, lost.ends[1].guard, lost.ends[1].forwarding) == (
+        Verdict.UNKNOWN,
+        Guard.UNKNOWN,
+        None,
+    )
+    assert one(made.partner, a=up).verdict is Verdict.DEGRADED
 
 
 def test_two_ike_sas_for_one_tunnel_are_degraded(made):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ipsecctl.crypto import parse_esp_proposal
+from ipsecctl.crypto import parse_esp_proposal, parse_ike_proposal
 from ipsecctl.health import Verdict, judge
 from ipsecctl.health.traffic import Traffic
 
@@ -67,6 +67,18 @@ def test_narrowed_selectors(made, local, said):
         ("aes256-sha256", {"encr-alg": "AES_CBC", "integ-alg": "HMAC_SHA1_96"}, False),
         ("chacha20poly1305", {"encr-alg": "CHACHA20_POLY1305", "encr-keysize": "256"}, True),
         ("aes256gcm16-mlkem768", {"dh-group": "ML_KEM_768"}, True),
+        # A CHILD_SA made together with its IKE_SA has no key exchange of its own.
+        ("aes256gcm16-x25519-ke1_mlkem768", {}, True),
+        ("aes256gcm16-x25519-ke1_mlkem768", {"dh-group": "CURVE_25519", "ake1": "ML_KEM_768"}, True),
+        ("aes256gcm16-x25519-ke1_mlkem768", {"dh-group": "CURVE_25519"}, False),
+        ("aes256gcm16-x25519-ke1_mlkem768", {"dh-group": "CURVE_25519", "ake1": "ML_KEM_512"}, False),
+        ("aes256gcm16-x25519-ke1_mlkem768", {"dh-group": "CURVE_25519", "ake1": "NEW_THING"}, True),
+        ("aes256gcm16-x25519-ke1_mlkem768-ke1_none", {"dh-group": "CURVE_25519"}, True),
+        ("aes256gcm16-x25519", {"dh-group": "CURVE_25519", "ake1": "ML_KEM_768"}, False),
+        ("aes256gcm16-x25519", {"esn": "1"}, False),
+        ("aes256gcm16-x25519-esn", {"esn": "1"}, True),
+        ("aes256gcm16-x25519-esn", {}, False),
+        ("aes256gcm16-x25519-esn-noesn", {}, True),
     ],
 )
 def test_algorithms(made, proposal, said, good):
@@ -91,3 +103,22 @@ def test_of_two_ends_one_says_what_both_negotiated(made):
     (health,) = judge([replace(made.tunnel, traffic=traffic)], views, NOW)
     assert health.verdict is Verdict.DEGRADED
     assert health.causes == ("at a it uses AES_GCM_16-256, declared is aes128gcm16",)
+
+
+@pytest.mark.parametrize(
+    ("proposal", "said", "good"),
+    [
+        ("aes256gcm16-prfsha384-x25519-ke1_mlkem768", {}, True),
+        ("aes256gcm16-prfsha384-x25519-ke1_mlkem768", {"ake1": None}, False),
+        ("aes256gcm16-prfsha384-x25519-ke1_mlkem1024", {}, False),
+        ("aes256gcm16-prfsha384-x25519", {}, False),
+        ("aes256gcm16-prfsha256-x25519-ke1_mlkem768", {}, False),
+        ("aes256gcm16-prfsha256-x25519-ke1_mlkem768", {"state": "CONNECTING"}, True),
+    ],
+)
+def test_the_ike_sa(made, proposal, said, good):
+    tunnel = replace(made.partner, ike={"a": (parse_ike_proposal(proposal),)})
+    view = made.view("a", made.ike(made.child(), **said))
+    (health,) = judge([tunnel], {"a": view}, NOW)
+    assert health.verdict is (Verdict.UP if good else Verdict.DEGRADED)
+    assert good or health.causes[0].startswith("the IKE_SA at a: it uses AES_GCM_16-256/PRF_HMAC_SHA2_384")

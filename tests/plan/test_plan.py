@@ -13,6 +13,7 @@ from ipsecctl.plan import Disruption, Kind, Part, Wanted, file_entry, plan_gatew
 from ipsecctl.plan.wanted import certificate_digest, route_prefixes, sysctls
 from ipsecctl.render import (
     FIREWALL_FILE,
+    GUARD_UNIT_FILE,
     ROUTES_FILE,
     STRONGSWAN_FILE,
     SWANCTL_FILE,
@@ -123,7 +124,7 @@ def only(plan_):
 def test_a_bare_gateway_gets_everything():
     made = plan(observed=NOTHING)
     assert {change.kind for change in made.changes} == {Kind.CREATE}
-    assert {change.part for change in made.changes} == set(Part) - {Part.SYSCTL}
+    assert {change.part for change in made.changes} == set(Part) - {Part.SYSCTL, Part.UNIT}
     assert not made.disturbed
     assert not made.conflicts
     assert [c.address for c in made.changes] == sorted(c.address for c in made.changes)
@@ -188,7 +189,7 @@ def test_a_gateway_of_another_topology_is_taken_over_only_when_asked():
 def test_what_is_no_longer_wanted_goes_and_says_what_stops():
     made = plan(BARE)
     assert {change.kind for change in made.changes} == {Kind.REMOVE}
-    assert {change.part for change in made.changes} == set(Part) - {Part.SYSCTL}
+    assert {change.part for change in made.changes} == set(Part) - {Part.SYSCTL, Part.UNIT}
     assert made.disturbed == {"t": Disruption.IKE_RESTART}
 
 
@@ -267,6 +268,48 @@ def test_firewall_sysctl_and_route_drift():
     extra = observed.facts.routes | {"10.9.0.0/24"}
     change = only(plan(observed=with_facts(observed, routes=extra)))
     assert (change.part, change.kind, change.name) == (Part.ROUTE, Kind.REMOVE, "10.9.0.0/24")
+
+
+GUARDED = replace(WANTED, files={**WANTED.files, GUARD_UNIT_FILE: NewFile(GUARD_UNIT_FILE, b"[Unit]", 0o644)})
+
+
+def test_where_no_systemd_runs_there_is_no_unit_to_speak_of():
+    assert plan(GUARDED, applied(GUARDED)).changes == ()
+    assert not plan(GUARDED, NOTHING).of(Part.UNIT)
+
+
+@pytest.mark.parametrize(
+    ("unit", "kind", "reason"),
+    [
+        (("enabled", "active"), None, ""),
+        (("disabled", "active"), Kind.CREATE, "would not be loaded after a reboot"),
+        (("not-found", "inactive"), Kind.CREATE, "would not be loaded after a reboot"),
+        (("enabled", "inactive"), Kind.CHANGE, "nftables.service"),
+        (("enabled", "failed"), Kind.CHANGE, "it failed"),
+    ],
+)
+def test_a_guard_that_would_not_be_there_after_a_reboot(unit, kind, reason):
+    made = plan(GUARDED, with_facts(applied(GUARDED), unit=unit))
+    assert [change.kind for change in made.changes] == ([kind] if kind else [])
+    assert all(change.part is Part.UNIT and reason in change.reasons[0] for change in made.changes)
+
+
+def test_a_unit_file_that_changes_is_told_to_systemd_and_one_that_goes_is_disabled():
+    observed = with_facts(applied(GUARDED), unit=("enabled", "active"))
+    other = replace(WANTED, files={**WANTED.files, GUARD_UNIT_FILE: NewFile(GUARD_UNIT_FILE, b"[X]", 0o644)})
+    assert [(c.part, c.kind) for c in plan(other, observed).changes] == [
+        (Part.FILE, Kind.CHANGE),
+        (Part.UNIT, Kind.CHANGE),
+    ]
+    assert {(c.part, c.kind) for c in plan(WANTED, observed).changes} == {
+        (Part.FILE, Kind.REMOVE),
+        (Part.UNIT, Kind.REMOVE),
+    }
+    begun = {**observed.facts.record.files, GUARD_UNIT_FILE: ""}
+    assert [(c.part, c.reasons[0]) for c in plan(GUARDED, with_record(observed, files=begun)).changes] == [
+        (Part.FILE, "an earlier apply was cut off here"),
+        (Part.UNIT, "an earlier apply was cut off here"),
+    ]
 
 
 def test_an_apply_that_was_cut_off_goes_on():

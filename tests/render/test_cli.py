@@ -59,17 +59,19 @@ def test_a_line_for_each_gateway_and_the_tree_as_it_will_lie_on_it(place, render
     outcome = render()
     assert outcome.status == 0
     assert outcome.out.splitlines() == [
-        f"{place}/out/clinic-a: 6 files, 1 tunnel, data path kernel",
-        f"{place}/out/clinic-b: 6 files, 1 tunnel, data path kernel",
-        f"{place}/out/dc: 6 files, 2 tunnels, data path libipsec",
+        f"{place}/out/clinic-a: 8 files, 1 tunnel, data path kernel",
+        f"{place}/out/clinic-b: 8 files, 1 tunnel, data path kernel",
+        f"{place}/out/dc: 8 files, 2 tunnels, data path libipsec",
     ]
     assert files_below(place / "out" / "dc") == [
         "etc/ipsecctl/firewall.nft",
+        "etc/ipsecctl/guard",
         "etc/ipsecctl/routes",
         "etc/strongswan.d/ipsecctl.conf",
         "etc/swanctl/conf.d/ipsecctl-secrets.conf",
         "etc/swanctl/conf.d/ipsecctl.conf",
         "etc/sysctl.d/60-ipsecctl.conf",
+        "etc/systemd/system/ipsecctl-guard.service",
     ]
 
 
@@ -83,6 +85,8 @@ def test_modes_do_not_depend_on_the_umask(place, render, umask):
     conf = place / "out" / "dc" / "etc" / "swanctl" / "conf.d"
     assert stat.S_IMODE((conf / "ipsecctl-secrets.conf").stat().st_mode) == 0o600
     assert stat.S_IMODE((conf / "ipsecctl.conf").stat().st_mode) == 0o644
+    guard = place / "out" / "dc" / "etc" / "ipsecctl" / "guard"
+    assert stat.S_IMODE(guard.stat().st_mode) == 0o755
 
 
 def test_a_second_run_gives_the_same_bytes_and_leaves_nothing_beside(place, render):

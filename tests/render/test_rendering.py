@@ -117,12 +117,13 @@ def test_a_tunnel_named_like_strongswans_directive_is_refused():
 def test_secrets_are_in_owner_only_files_and_nowhere_else(case):
     for state in case_states(case):
         files = render_files(state, secrets_of(state), certificates_of(state))
-        assert {file.mode for file in files} <= {0o600, 0o644}
+        assert {file.mode for file in files} <= {0o600, 0o644, 0o755}
+        assert [file.path for file in files if file.mode == 0o755] == ["/etc/ipsecctl/guard"]
         private = [file.path for file in files if file.mode == 0o600]
         assert "/etc/swanctl/conf.d/ipsecctl-secrets.conf" in private
         assert all(path.startswith("/etc/swanctl/private/") for path in private if "secrets" not in path)
         for key in secrets_of(state).values():
-            assert not any(bytes(key) in file.content for file in files if file.mode == 0o644)
+            assert not any(bytes(key) in file.content for file in files if file.mode != 0o600)
             assert not any(bytes(key).decode() in repr(file) for file in files)
         messages = render_messages(state, secrets_of(state), certificates_of(state))
         assert "content of" not in repr(messages)
@@ -161,7 +162,7 @@ def test_a_gateway_without_tunnels_has_every_file_and_no_rule():
         replace(_topology("clinic-dc"), tunnels=(), sites=_topology("clinic-dc").sites[:1])
     )
     files = rendered(state)
-    assert len(files) == 6
+    assert len(files) == 8
     assert b"drop" not in files["/etc/ipsecctl/firewall.nft"]
 
 

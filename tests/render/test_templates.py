@@ -14,6 +14,8 @@ TEMPLATES = sorted(template_environment().list_templates(extensions=["j2"]))
 def test_there_is_one_template_for_each_file():
     assert TEMPLATES == [
         "firewall.nft.j2",
+        "guard.service.j2",
+        "guard.sh.j2",
         "routes.j2",
         "strongswan.conf.j2",
         "swanctl-secrets.conf.j2",

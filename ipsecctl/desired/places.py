@@ -1,0 +1,29 @@
+"""Where the files lie that keep a gateway from leaking: the same on every gateway."""
+
+from __future__ import annotations
+
+__all__ = [
+    "FIREWALL_FILE",
+    "GUARD_FILE",
+    "GUARD_UNIT",
+    "GUARD_UNIT_FILE",
+    "INTERFACES_FILE",
+    "NETWORKD_FILE",
+    "ROUTES_FILE",
+    "SYSCTL_FILE",
+]
+
+FIREWALL_FILE = "/etc/ipsecctl/firewall.nft"
+INTERFACES_FILE = "/etc/ipsecctl/interfaces"
+ROUTES_FILE = "/etc/ipsecctl/routes"
+SYSCTL_FILE = "/etc/sysctl.d/60-ipsecctl.conf"
+
+GUARD_FILE = "/etc/ipsecctl/guard"
+"""The script that brings the four above into force: at boot, by ``apply``, and by hand."""
+
+GUARD_UNIT = "ipsecctl-guard.service"
+GUARD_UNIT_FILE = f"/etc/systemd/system/{GUARD_UNIT}"
+"""systemd's unit that runs the script at boot."""
+
+NETWORKD_FILE = "/etc/systemd/network/05-ipsecctl.network"
+"""What keeps systemd-networkd from touching the tunnels' interfaces."""

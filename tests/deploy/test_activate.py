@@ -1,0 +1,108 @@
+"""What is run on a gateway for a plan; in place of nft, ip and systemctl, programs that note their use."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import pytest
+
+import ipsecctl.deploy.activate as activating
+from ipsecctl.deploy.activate import activate
+from ipsecctl.errors import ApplyFailed
+from ipsecctl.gateway import LocalHost
+from ipsecctl.plan import Change, GatewayPlan, Kind, Part
+from ipsecctl.render import FIREWALL_FILE, SYSCTL_FILE
+
+FAKE = '#!/bin/sh\necho "$(basename "$0") $*" >>"{log}"\n{does}\n'
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Return a function that makes a program, and one that returns how they were used."""
+    log = tmp_path / "log"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(activating, "GUARD_FILE", str(tmp_path / "guard"))
+    monkeypatch.setattr(activating, "GUARD_UNIT_FILE", str(tmp_path / "system" / "ipsecctl-guard.service"))
+
+    def make(name, does=":"):
+        (tmp_path / name).write_text(FAKE.format(log=log, does=does))
+        (tmp_path / name).chmod(0o755)
+
+    for name in ("guard", "ip", "systemctl"):
+        make(name)
+    make("nft", "[ $1 != -s ] || echo table")
+    return make, lambda: log.read_text().splitlines()
+
+
+def plan(*changes):
+    return GatewayPlan("gw", tuple(Change("gw", part, name, kind) for part, name, kind in changes))
+
+
+def run(made):
+    return asyncio.run(activate(LocalHost("gw"), made))
+
+
+LISTED = "nft -s list table inet ipsecctl"
+
+
+def test_nothing_to_do(programs):
+    assert run(plan((Part.FILE, FIREWALL_FILE, Kind.CREATE))) is None
+
+
+def test_files_come_into_force_by_the_script_of_the_boot(programs):
+    _, used = programs
+    made = plan(
+        (Part.FIREWALL, "inet ipsecctl", Kind.CREATE),
+        (Part.FILE, SYSCTL_FILE, Kind.CHANGE),
+        (Part.ROUTE, "10.1.0.0/24", Kind.CREATE),
+        (Part.ROUTE, "10.2.0.0/24", Kind.REMOVE),
+        (Part.UNIT, "ipsecctl-guard.service", Kind.CREATE),
+    )
+    assert run(made) == hashlib.sha256(b"table").hexdigest()
+    assert used() == [
+        "guard firewall",
+        "guard sysctl",
+        "guard routes",
+        "ip route del unreachable 10.2.0.0/24 proto 213",
+        "systemctl daemon-reload",
+        "systemctl --quiet enable ipsecctl-guard.service",
+        "systemctl start ipsecctl-guard.service",
+        LISTED,
+    ]
+
+
+def test_what_is_no_longer_wanted(programs, tmp_path):
+    make, used = programs
+    wants = tmp_path / "system" / "sysinit.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "ipsecctl-guard.service").symlink_to("../ipsecctl-guard.service")
+    (wants / "another.service").symlink_to("../another.service")
+    make("nft", "[ $1 != -s ]")
+    made = plan(
+        (Part.FIREWALL, "inet ipsecctl", Kind.REMOVE),
+        (Part.UNIT, "ipsecctl-guard.service", Kind.REMOVE),
+    )
+    assert run(made) == ""
+    assert [place.name for place in wants.iterdir()] == ["another.service"]
+    assert used() == [
+        "nft delete table inet ipsecctl",
+        "systemctl stop ipsecctl-guard.service",
+        "systemctl daemon-reload",
+        LISTED,
+    ]
+
+
+def test_the_first_failure_ends_it_in_its_own_words(programs):
+    make, used = programs
+    make("guard", "echo 'nft refuses the firewall: no' >&2; exit 1")
+    made = plan(
+        (Part.FIREWALL, "inet ipsecctl", Kind.CREATE), (Part.UNIT, "ipsecctl-guard.service", Kind.CREATE)
+    )
+    with pytest.raises(ApplyFailed, match="gw: nft refuses the firewall: no"):
+        run(made)
+    assert used() == ["guard firewall"]
+    make("guard")
+    make("systemctl", "[ $1 = daemon-reload ] || { echo masked >&2; exit 1; }")
+    with pytest.raises(ApplyFailed, match=r"gw: systemd cannot enable ipsecctl-guard\.service: masked"):
+        run(made)
