@@ -11,13 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ipsecctl.cli._outage import Victim
 from ipsecctl.cli._scene import scene_of
-from ipsecctl.cli._view import paint, wants_colour
+from ipsecctl.cli._view import console, paint, terminal_width
 from ipsecctl.errors import LabError
 from ipsecctl.lab import Lab, known
-from ipsecctl.probe import Outcome, watch_while
+from ipsecctl.probe import LeakReport, Outcome, watch_while
 
-__all__ = ["Proof", "demo", "proofs_of_apply", "proofs_of_probe", "proofs_of_status"]
+__all__ = [
+    "Proof",
+    "demo",
+    "proof_of_routes",
+    "proofs_of_apply",
+    "proofs_of_outage",
+    "proofs_of_probe",
+    "proofs_of_status",
+]
 
 _CHARON = "/usr/lib/ipsecctl-lab/charon"
 _OUTAGE_S = 1.5
@@ -138,42 +147,69 @@ def _figures(checks: list[dict[str, Any]]) -> str:
 
 
 def _without_charon(shell: _Shell, lab: Lab, where: tuple[str, ...]) -> Iterator[Proof]:
-    """charon dies at one end of the first tunnel while marked traffic goes on; then it comes back."""
+    """charon dies at one end of the first tunnel while marked traffic goes on; then it comes back.
+
+    What else than the firewall could hold the traffic back goes with it, so that the firewall alone is left.
+    """
     tunnel, file = lab.topology.tunnels[0], lab.topology.file
     victim = next(e.gateway.name for e in (tunnel.left, tunnel.right) if e.gateway.managed)
+    gateway = Victim(lab, victim)
+    routes = gateway.holding_routes()
+    dropped: list[int] = []
 
     def outage() -> None:
         shell.run("lab", "exec", lab.name, victim, "--", _CHARON, "kill")
         shell.run("status", file, *where, statuses=(0, 1, 3))
+        for command in gateway.second_layer():
+            shell.run("lab", "exec", lab.name, victim, "--", *command)
+        before = gateway.dropped()
         time.sleep(_OUTAGE_S)
+        dropped.append(gateway.dropped() - before)
         shell.run("lab", "exec", lab.name, victim, "--", _CHARON, "start")
 
     report = watch_while(tunnel, scene_of(lab), outage)
+    shell.run("apply", file, "--yes", *where, statuses=(0, 1))
+    status = shell.read("status", file, *where, "--json")
+    yield from proofs_of_outage(tunnel.name, victim, report, dropped[0])
+    if routes:
+        yield proof_of_routes(victim, routes, gateway.holding_routes())
+    yield from proofs_of_status(status, "up again, charon being back")
+
+
+def proofs_of_outage(tunnel: str, victim: str, report: LeakReport, dropped: int) -> Iterator[Proof]:
+    """Nothing left in clear, and it was the firewall that dropped what would have."""
     yield Proof(
-        f"{tunnel.name}: packets in clear while charon is dead on {victim}",
+        f"{tunnel}: packets in clear, charon on {victim} dead and its firewall alone",
         "0",
         f"{report.leaked} of {report.sent} sent, {report.wan_packets} WAN packets looked at",
         report.outcome is Outcome.HOLDS,
     )
-    shell.run("apply", file, "--yes", *where, statuses=(0, 1))
-    status = shell.read("status", file, *where, "--json")
-    yield from proofs_of_status(status, "up again, charon being back")
+    yield Proof(
+        f"{tunnel}: packets that this firewall dropped meanwhile", "1 or more", f"{dropped}", dropped > 0
+    )
+
+
+def proof_of_routes(victim: str, before: frozenset[str], after: frozenset[str]) -> Proof:
+    """The holding routes that were taken away are there again."""
+    back = len(before & after)
+    return Proof(
+        f"{victim}: holding routes that the apply put back", f"{len(before)}", f"{back}", back == len(before)
+    )
 
 
 def _print_table(rows: list[Proof], seconds: float) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for title in ("what was proven", "computed or wanted", "measured", ""):
-        table.add_column(title)
+    for title in ("what was proven", "computed or wanted", "measured"):
+        table.add_column(title, overflow="fold")
+    table.add_column("", no_wrap=True)
     for row in rows:
         verdict = Text("holds", style="green") if row.holds else Text("FAILS", style="bold red")
         table.add_row(Text(row.claim), Text(row.expected), Text(row.measured), verdict)
     print()
-    plain = None if sys.stdout.isatty() else _PLAIN_WIDTH
-    Console(width=plain, no_color=not wants_colour(sys.stdout), highlight=False).print(table)
+    console(terminal_width() or _PLAIN_WIDTH).print(table)
     held = sum(row.holds for row in rows)
     print(f"\n{held} of {len(rows)} hold, in {seconds:.0f} s.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ipsecctl.errors import IpsecctlError
+from ipsecctl.errors import CannotTell
 from ipsecctl.lab import INTERNET, Lab, Role, known, load
 from ipsecctl.lab.find import LAB_FILE
 from ipsecctl.probe import Host, Scene, WanLink
@@ -18,12 +18,12 @@ def lab_of(topology: Topology, name: str | None) -> Lab:
 
     It is looked for in this installation, beside the topology file, and in ``labs/`` beside its folder.
 
-    Raises ``IpsecctlError`` when they are in none, ``LabError`` when there is no such lab.
+    Raises ``CannotTell`` when they are in none, ``LabError`` when there is no such lab.
     """
     if name is None:
         controls = [g.control for g in topology.gateways() if g.managed and g.control.kind is ControlKind.LAB]
         if not controls:
-            raise IpsecctlError(
+            raise CannotTell(
                 f"the gateways of {topology.name} are in no lab, and this version probes in labs only",
                 "Use --lab NAME, or 'control: lab' in the topology.",
             )

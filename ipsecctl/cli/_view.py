@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ipsecctl.errors import Diagnostic, IpsecctlError, Severity
 
-__all__ = ["paint", "print_diagnostics", "print_error", "print_json", "say", "wants_colour"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "console",
+    "paint",
+    "print_diagnostics",
+    "print_error",
+    "print_json",
+    "say",
+    "terminal_width",
+    "wants_colour",
+]
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36", "bold": "1", "dim": "2"}
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
@@ -24,6 +37,29 @@ def wants_colour(stream: IO[str]) -> bool:
 def paint(text: str, colour: str, stream: IO[str]) -> str:
     """Return ``text`` in ``colour`` if ``stream`` shows colours, else as it is."""
     return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if wants_colour(stream) else text
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that standard output is, ``None`` when it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def console(width: int) -> Console:
+    """Return what prints tables to standard output, ``width`` columns wide.
+
+    Where no colours are wanted there is no bold either: not one escape sequence.
+    """
+    from rich.console import Console
+
+    colour = wants_colour(sys.stdout)
+    return Console(
+        width=width,
+        color_system="auto" if colour else None,
+        force_terminal=colour,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def say(text: str) -> None:

@@ -20,6 +20,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     rich_markup_mode=None,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -27,6 +28,7 @@ app = typer.Typer(
 
 @app.command()
 def apply(
+    ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="Topology file.", metavar="FILE")],
     lab: Annotated[
         str | None, typer.Option(help="All gateways are the containers of this lab.", metavar="NAME")
@@ -34,7 +36,9 @@ def apply(
     wait: Annotated[
         float, typer.Option(help="How long to wait for the tunnels at most.", metavar="SECONDS", min=0)
     ] = 30.0,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask; changes need it where nobody can be asked.")
+    ] = False,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="This topology replaces another one on its gateways.")
     ] = False,
@@ -42,9 +46,11 @@ def apply(
 ) -> None:
     """Make the gateways what the topology says, side by side, then bring the tunnels up.
 
-    Only what changes is touched, and only what ipsecctl made itself. On a terminal the plan is shown and
-    confirmed first. A gateway that fails does not stop the others. Exit status: 0 all done and every tunnel
-    up, 1 not so.
+    Only what changes is touched, and only what ipsecctl made itself. The plan is shown and confirmed first;
+    where there is no terminal to ask on (a pipe, cron, CI), changes need --yes, and without it nothing is
+    done. A gateway that fails does not stop the others.
+
+    Exit status: 0 all done and every tunnel up, 1 not so or not confirmed, 2 wrong usage or --yes missing.
 
     \b
     Examples:
@@ -53,16 +59,17 @@ def apply(
     """
     import asyncio
 
-    from ipsecctl.cli._load import base_dir, load_topology
+    from ipsecctl.cli._load import base_dir, errors_as_json, load_topology
     from ipsecctl.deploy import apply as service
     from ipsecctl.deploy.prepare import prepare
 
-    topology = load_topology(file)
-    prepared = asyncio.run(prepare(topology, base_dir(topology), lab=lab, take_over=take_over))
-    _confirm(prepared, yes)
-    screen = _Screen(len(topology.tunnels), quiet=json)
-    reporter = service.Reporter(screen.gateway, screen.tunnel)
-    applied = asyncio.run(service.apply(prepared, reporter, wait_s=wait))
+    topology = load_topology(file, json=json)
+    with errors_as_json(file, wanted=json):
+        prepared = asyncio.run(prepare(topology, base_dir(topology), lab=lab, take_over=take_over))
+        _confirm(prepared, ctx, yes=yes)
+        screen = _Screen(len(topology.tunnels), quiet=json)
+        reporter = service.Reporter(screen.gateway, screen.tunnel)
+        applied = asyncio.run(service.apply(prepared, reporter, wait_s=wait))
     if json:
         print_json(_document(applied))
     else:
@@ -71,16 +78,23 @@ def apply(
         raise typer.Exit(1)
 
 
-def _confirm(prepared: Prepared, yes: bool) -> None:
-    """Show the plan to whoever sits at a terminal, and have it confirmed."""
+def _confirm(prepared: Prepared, ctx: typer.Context, *, yes: bool) -> None:
+    """Show the plan to whoever can be asked, and have it confirmed; a plan without changes needs neither.
+
+    Raises ``typer.Abort`` when the answer is no, and ends with a usage error (status 2) when nobody can be
+    asked and ``--yes`` was not said: a push never goes ahead by accident.
+    """
     from ipsecctl.cli._plan import print_plan
 
-    if not any(plan.changes or plan.conflicts for plan in prepared.plans) or not sys.stdin.isatty():
+    asking = sys.stdin.isatty()
+    if not any(plan.changes or plan.conflicts for plan in prepared.plans) or (yes and not asking):
         return
     print_plan(prepared.plans, {}, sys.stderr)
-    if any(plan.conflicts for plan in prepared.plans):
+    if yes or any(plan.conflicts for plan in prepared.plans):
         return
-    if not yes and not typer.confirm("Do it?", default=False, err=True):
+    if not asking:
+        ctx.fail("nothing was done: there is no terminal to ask on. Say --yes to do what is planned above.")
+    if not typer.confirm("Do it?", default=False, err=True):
         raise typer.Abort
 
 
@@ -138,7 +152,8 @@ def _summary(applied: Applied) -> str:
         but = "once charon is restarted where it is said above, " if waiting else ""
         return f"Nothing to do: {gateways} as the topology says, {but}{tunnels}."
     text = f"{tunnels} after {applied.took_s:.1f} s."
-    return text + (f" Failed: {', '.join(failed)}; the others are done." if failed else "")
+    others = "; the others are done" if len(failed) < count else ""
+    return text + (f" Failed: {', '.join(failed)}{others}." if failed else "")
 
 
 def _document(applied: Applied) -> dict[str, Any]:

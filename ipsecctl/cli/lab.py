@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from ipsecctl.lab import LabStatus
 
 __all__ = ["app"]
 
+T = TypeVar("T")
+
+
+def _names(incomplete: str) -> list[str]:
+    """Complete the name of a lab (its path the shell completes by itself)."""
+    from ipsecctl.lab.find import known
+
+    return [name for name in known() if name.startswith(incomplete)]
+
+
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
-_NAME = typer.Argument(metavar="NAME", help="A lab (see 'ipsecctl lab list'), or the path of one's folder.")
+_HELP = "A lab (see 'ipsecctl lab list'), or the path of one's folder."
+_NAME = typer.Argument(metavar="NAME", help=_HELP, autocompletion=_names)
 _CARRIERS = {"kernel": "the kernel", "libipsec": "charon itself (kernel-libipsec)"}
 _JSON = typer.Option("--json", help="Print JSON.")
 
@@ -29,9 +40,10 @@ app = typer.Typer(
     help="""Run a topology against real strongSwan in containers.
 
     \b
-    ipsecctl lab up clinic-dc
-    ipsecctl lab exec clinic-dc dc -- swanctl --list-sas
-    ipsecctl lab down clinic-dc
+    Examples:
+      ipsecctl lab up clinic-dc
+      ipsecctl lab exec clinic-dc dc -- swanctl --list-sas
+      ipsecctl lab down clinic-dc
     """,
 )
 
@@ -44,17 +56,27 @@ class _Format(StrEnum):
 
 @app.command("list")
 def list_labs(json: Annotated[bool, _JSON] = False) -> None:
-    """List the labs that there are, and which of them are up."""
+    """List the labs that there are, and which of them are up.
+
+    Exit status 3 when Docker does not say which of them are up; they are listed all the same.
+
+    \b
+    Examples:
+      ipsecctl lab list
+      ipsecctl lab list --json
+    """
     from ipsecctl import lab as service
     from ipsecctl.cli._view import print_json, say
-    from ipsecctl.errors import IpsecctlError
+    from ipsecctl.errors import CannotTell
 
+    unknown: CannotTell | None = None
+    states: dict[str, str] = {}
     try:
-        states = {status.lab: _state(status) for status in service.complete(service.look_all())}
-        otherwise = "down"
-    except IpsecctlError as error:
+        states = {status.lab: _state(status) for status in _seen(service.look_all())}
+    except CannotTell as error:
         say(f"Which labs are up is not known: {error.summary}.")
-        states, otherwise = {}, "unknown"
+        unknown = error
+    otherwise = "unknown" if unknown else "down"
     rows = [(name, states.get(name, otherwise), service.load(name).description) for name in service.known()]
     rows += [(name, state, "") for name, state in states.items() if name not in service.known()]
     if json:
@@ -62,6 +84,8 @@ def list_labs(json: Annotated[bool, _JSON] = False) -> None:
         print_json({"schema": "ipsecctl/labs/1", "labs": labs})
     else:
         _print_table(("LAB", "STATE", "WHAT IT IS"), rows)
+    if unknown:
+        raise typer.Exit(unknown.exit_status)
 
 
 @app.command()
@@ -69,13 +93,16 @@ def up(
     name: Annotated[str, _NAME],
     recreate: Annotated[bool, typer.Option("--recreate", help="Remove what is there of it first.")] = False,
 ) -> None:
-    """Bring a lab up; when it fails or is interrupted nothing is left of it.
+    """Bring a lab up.
 
-    Missing credentials of the topology are made. A lab that is up already, and well, stays as it is.
+    When it fails or is interrupted nothing is left of it. Missing credentials of the topology are made. A lab
+    that is up already, and well, stays as it is.
 
     \b
-    ipsecctl lab up clinic-dc
-    ipsecctl lab up clinic-dc --recreate
+    Examples:
+      ipsecctl lab up clinic-dc
+      ipsecctl lab up clinic-dc --recreate
+      ipsecctl lab up ./labs/my-lab
     """
     from ipsecctl import lab as service
     from ipsecctl.cli._view import say
@@ -94,14 +121,15 @@ def up(
 
 @app.command()
 def down(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAME.help)] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help=_HELP, autocompletion=_names)] = None,
     every: Annotated[bool, typer.Option("--all", help="Every lab that there is anything of.")] = False,
 ) -> None:
     """Remove everything of a lab, whatever state it is in.
 
     \b
-    ipsecctl lab down clinic-dc
-    ipsecctl lab down --all
+    Examples:
+      ipsecctl lab down clinic-dc
+      ipsecctl lab down --all
     """
     from ipsecctl import lab as service
     from ipsecctl.cli._view import say
@@ -129,9 +157,15 @@ def run_demo(
         Path, typer.Option(metavar="DIR", help="Where rendered files and the probe's report go.")
     ] = Path("out"),
 ) -> None:
-    """Do the main job in a lab, from a topology to a table of what was proven, each row with its figure.
+    """Do the main job in a lab, from topology to proofs.
 
-    Every command is printed before its output. The lab stays up. Exit status 0 only when every row holds.
+    It ends with a table of what was proven, each row with its figure. Every command is printed before its
+    output. The lab stays up. Exit status 0 only when every row holds.
+
+    \b
+    Examples:
+      ipsecctl lab demo
+      ipsecctl lab demo mesh-dual-stack --out /tmp/demo
     """
     from ipsecctl.cli._demo import demo
     from ipsecctl.lab import load
@@ -143,20 +177,27 @@ def run_demo(
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One lab; without it, all.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One lab; without it, all.", autocompletion=_names)
+    ] = None,
     json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Show the nodes of a lab: role, addresses, charon, data path.
 
-    Exit status 1 when the lab is not up or something of it does not run.
+    Exit status 0 when all runs, 1 when the lab is not up or something of it does not run, 3 when Docker does
+    not say.
+
+    \b
+    Examples:
+      ipsecctl lab status
+      ipsecctl lab status clinic-dc --json
     """
     from ipsecctl import lab as service
+    from ipsecctl.cli._load import errors_as_json
     from ipsecctl.cli._view import print_json, say
 
-    if name is None:
-        labs = service.complete(service.look_all())
-    else:
-        labs = (service.complete(service.look(_lab_name(name))),)
+    with errors_as_json(Path(name or "labs"), wanted=json):
+        labs = _seen(service.look_all()) if name is None else (_seen(service.look(_lab_name(name))),)
     if json:
         print_json({"schema": "ipsecctl/lab-status/1", "labs": [_status_json(lab) for lab in labs]})
     else:
@@ -176,13 +217,16 @@ def status(
 def execute(
     name: Annotated[str, _NAME],
     node: Annotated[str, typer.Argument(metavar="NODE", help="A node of the lab.")],
-    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="What to run in it.")],
+    command: Annotated[list[str], typer.Argument(metavar="CMD", help="What to run in it, after --.")],
 ) -> None:
-    """Run a command in a node, with this terminal, its input and its exit status.
+    """Run a command in a node of a lab.
+
+    It has this terminal and its input, and its exit status becomes ours.
 
     \b
-    ipsecctl lab exec clinic-dc dc -- swanctl --list-sas
-    ipsecctl lab exec clinic-dc internet -- tcpdump -ni to-dc
+    Examples:
+      ipsecctl lab exec clinic-dc dc -- swanctl --list-sas
+      ipsecctl lab exec clinic-dc internet -- tcpdump -ni to-dc
     """
     import os
     import sys
@@ -203,7 +247,13 @@ def graph(
         _Format, typer.Option("--format", help="For a terminal, Graphviz or Mermaid.")
     ] = _Format.ASCII,
 ) -> None:
-    """Draw a lab: nodes, links, addresses, tunnels. It need not be up."""
+    """Draw a lab: nodes, links, addresses, tunnels. It need not be up.
+
+    \b
+    Examples:
+      ipsecctl lab graph clinic-dc
+      ipsecctl lab graph clinic-dc --format dot | dot -Tsvg -o clinic-dc.svg
+    """
     from ipsecctl.lab import GraphFormat, draw, load
 
     typer.echo(draw(load(name), GraphFormat(form.value)), nl=False)
@@ -222,6 +272,17 @@ def _lab_name(name: str) -> str:
     return check_name(
         (path.parent if path.suffix in (".yaml", ".yml") else path).name if "/" in name else name
     )
+
+
+def _seen(looking: Coroutine[Any, Any, T]) -> T:
+    """Return what a look at labs finds; raises ``CannotTell`` when Docker does not let us look."""
+    from ipsecctl.errors import CannotTell, LabError
+    from ipsecctl.lab import complete
+
+    try:
+        return complete(looking)
+    except LabError as error:
+        raise CannotTell(error.summary, error.hint) from error
 
 
 def _running_container(lab: str, node: str) -> str:

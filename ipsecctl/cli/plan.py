@@ -12,6 +12,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     rich_markup_mode=None,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -38,23 +39,26 @@ def plan(
 
     Every gateway is looked at (charon, files, firewall, routes); nothing is changed. Exit status: 0 no
     change, or changes (2 with --detailed-exitcode), 1 something of another's stands against it, 3 a gateway
-    could not be looked at.
+    could not be looked at (also with --detailed-exitcode: what it would need is not known).
 
     \b
     Examples:
       ipsecctl plan clinics.yaml
       ipsecctl plan topologies/clinic-dc.yaml --lab clinic-dc --json
+      ipsecctl plan clinics.yaml --detailed-exitcode || echo "there is something to do, or to look into"
     """
     import asyncio
 
-    from ipsecctl.cli._load import base_dir, load_topology
+    from ipsecctl.cli._load import base_dir, errors_as_json, load_topology
     from ipsecctl.cli._plan import print_plan
     from ipsecctl.cli._view import print_json
     from ipsecctl.deploy.prepare import prepare
+    from ipsecctl.errors import CannotTell
     from ipsecctl.plan import plan_json
 
-    topology = load_topology(file)
-    prepared = asyncio.run(prepare(topology, base_dir(topology), lab=lab, take_over=take_over))
+    topology = load_topology(file, json=json)
+    with errors_as_json(file, wanted=json):
+        prepared = asyncio.run(prepare(topology, base_dir(topology), lab=lab, take_over=take_over))
     if json:
         print_json(plan_json(prepared.plans, {n: e.summary for n, e in prepared.failures.items()}))
     else:
@@ -62,6 +66,6 @@ def plan(
     if any(plan.conflicts for plan in prepared.plans):
         raise typer.Exit(1)
     if prepared.failures:
-        raise typer.Exit(min(error.exit_status for error in prepared.failures.values()))
+        raise typer.Exit(CannotTell.exit_status)  # whatever kept us from looking: the answer is not known
     if detailed_exitcode and any(plan.changes for plan in prepared.plans):
         raise typer.Exit(2)

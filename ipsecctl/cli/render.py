@@ -61,22 +61,23 @@ def render(
       ipsecctl render clinics.yaml --out out
       ipsecctl render clinics.yaml --out out --gateway dc --datapath libipsec
     """
-    from ipsecctl.cli._load import base_dir, load_topology
+    from ipsecctl.cli._load import base_dir, errors_as_json, load_topology
     from ipsecctl.cli._tree import Tree
     from ipsecctl.cli._view import print_json
     from ipsecctl.desired import compile_topology
     from ipsecctl.render import render_files
     from ipsecctl.topology import DataPath
 
-    topology = load_topology(file)
+    topology = load_topology(file, json=json)
     data_paths = {known.name: DataPath(datapath.value) for known in topology.gateways()}
     states = _chosen(compile_topology(topology, data_paths), gateway or [], topology)
-    secrets, certificates = _credentials(states, base_dir(topology))
     written: dict[str, tuple[RenderedFile, ...]] = {}
-    with Tree.open(out, keep_others=bool(gateway)) as tree:
-        for state in _with_progress(states):
-            written[state.name] = render_files(state, secrets, certificates)
-            tree.add(state.name, written[state.name])
+    with errors_as_json(file, wanted=json):
+        secrets, certificates = _credentials(states, base_dir(topology))
+        with Tree.open(out, keep_others=bool(gateway)) as tree:
+            for state in _with_progress(states):
+                written[state.name] = render_files(state, secrets, certificates)
+                tree.add(state.name, written[state.name])
     if json:
         print_json(_document(out, states, written))
     else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ipsecctl.cli._view import print_json, wants_colour
+from ipsecctl.cli._view import console, print_json, terminal_width
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,12 +21,17 @@ __all__ = ["app"]
 
 app = typer.Typer(
     rich_markup_mode=None,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _COLOURS = {"down": "red", "unknown": "magenta", "degraded": "yellow", "up": "green"}
 _PLAIN_WIDTH = 200
+_GAP = 2
+_TITLES = ("tunnel", "verdict", "ends", "ESP", "left out", "left in", "age", "rekey in", "NAT-T")
+_RIGHT = frozenset(("left out", "left in", "age", "rekey in"))
+_BY_IMPORTANCE = (("ends",), ("left out", "left in"), ("rekey in",), ("ESP",), ("age",), ("NAT-T",))
 
 
 @app.command()
@@ -52,12 +58,13 @@ def status(
     """
     import asyncio
 
-    from ipsecctl.cli._load import load_topology
+    from ipsecctl.cli._load import errors_as_json, load_topology
     from ipsecctl.deploy.survey import survey
     from ipsecctl.health import exit_status, status_json
 
-    topology = load_topology(file, quiet=True)
-    seen = asyncio.run(survey(topology, lab=lab, timeout_s=timeout))
+    topology = load_topology(file, quiet=True, json=json)
+    with errors_as_json(file, wanted=json):
+        seen = asyncio.run(survey(topology, lab=lab, timeout_s=timeout))
     if json:
         print_json(status_json(seen.tunnels, seen.views, seen.time))
     else:
@@ -66,34 +73,88 @@ def status(
 
 
 def _print_survey(seen: Survey) -> None:
-    from rich.console import Console
-
     from ipsecctl.health import headline
 
-    plain = None if sys.stdout.isatty() else _PLAIN_WIDTH
-    console = Console(width=plain, no_color=not wants_colour(sys.stdout), highlight=False, markup=False)
-    console.print(headline(seen.tunnels))
+    width = terminal_width()
+    columns = _columns(seen.tunnels)
+    shown = columns if width is None else _fitting(columns, width)
+    out = console(width or max(_PLAIN_WIDTH, _width(columns)))
+    out.print(headline(seen.tunnels))
     if seen.tunnels:
-        console.print(_table(seen.tunnels))
+        out.print(_table(seen.tunnels, shown, out.width))
+    if left_out := ", ".join(column.title for column in columns if column not in shown):
+        out.print(f"no room for: {left_out} (a wider terminal has it, and --json)")
     for tunnel in seen.tunnels:
         for cause in tunnel.causes:
-            console.print(f"{tunnel.name}: {cause}", soft_wrap=True)
+            out.print(f"{tunnel.name}: {cause}", soft_wrap=True)
 
 
-def _table(tunnels: tuple[TunnelHealth, ...]) -> Table:
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column: its cells from top to bottom, and with ``narrowest`` how many characters it needs."""
+
+    title: str
+    cells: tuple[str, ...]
+    narrowest: int
+    right: bool = False
+
+    @property
+    def widest(self) -> int:
+        return max(map(len, (self.title, *self.cells)))
+
+
+def _columns(tunnels: tuple[TunnelHealth, ...]) -> tuple[_Column, ...]:
+    """Return all columns, from left to right."""
+    pairs = tuple(" - ".join(end.gateway for end in tunnel.ends) for tunnel in tunnels)
+    rows = [(tunnel.name, str(tunnel.verdict), _ends(tunnel), *_traffic(tunnel)) for tunnel in tunnels]
+    columns = zip(*rows, strict=True) if rows else ((),) * len(_TITLES)
+    return tuple(
+        _Column(
+            title,
+            cells,
+            max(map(len, (title, *(pairs if title == "ends" else cells)))),
+            title in _RIGHT,
+        )
+        for title, cells in zip(_TITLES, columns, strict=True)
+    )
+
+
+def _fitting(columns: tuple[_Column, ...], width: int) -> tuple[_Column, ...]:
+    """Return the columns that fit into ``width``, by their importance; name and verdict always do."""
+    kept = set(_TITLES[:2])
+    for titles in _BY_IMPORTANCE:
+        more = kept | set(titles)
+        if _width((c for c in columns if c.title in more), narrow=True) <= width:
+            kept = more
+    return tuple(column for column in columns if column.title in kept)
+
+
+def _width(columns: Iterable[_Column], *, narrow: bool = False) -> int:
+    widths = [column.narrowest if narrow else column.widest for column in columns]
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _table(tunnels: tuple[TunnelHealth, ...], columns: tuple[_Column, ...], width: int) -> Table:
+    """Lay the columns out: what they need, and the rest of ``width`` to the notes beside the ends."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for title in ("tunnel", "verdict", "ends", "ESP"):
-        table.add_column(title)
-    for title in ("left out", "left in", "age", "rekey in"):
-        table.add_column(title, justify="right")
-    table.add_column("NAT-T")
-    for tunnel in tunnels:
-        verdict = str(tunnel.verdict)
-        table.add_row(tunnel.name, Text(verdict, style=_COLOURS[verdict]), _ends(tunnel), *_traffic(tunnel))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    spare = width - _width(columns, narrow=True)
+    for column in columns:
+        size = column.narrowest
+        if column.title == "ends":
+            size = min(column.widest, size + max(0, spare))
+        elif column.title == "tunnel" and spare < 0:
+            size = max(1, size + spare)  # a name wider than the terminal goes on in the next line
+        table.add_column(
+            column.title, width=size, justify="right" if column.right else "left", overflow="fold"
+        )
+    for number, tunnel in enumerate(tunnels):
+        cells = [Text(column.cells[number]) for column in columns]
+        cells[1].stylize(_COLOURS[str(tunnel.verdict)])
+        table.add_row(*cells)
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,9 @@ def _meaning(failed: Completed) -> LabError:
         hint = "Use sudo, or add yourself to the group: sudo usermod -aG docker $USER, and log in again."
         return LabError("Docker Engine does not talk to you", hint)
     if "Cannot connect to the Docker daemon" in said or "error during connect" in said:
+        if place := os.environ.get("DOCKER_HOST"):
+            hint = "The environment variable DOCKER_HOST says where: is it right, and does Docker run there?"
+            return LabError(f"Docker does not answer at {place}", hint)
         return LabError("Docker Engine is not running", _setup("It starts one"))
     if "is not a docker command" in said or "unknown shorthand flag" in said or "unknown flag" in said:
         return LabError("Docker has no Compose v2 here", _setup("It installs what is missing"))

@@ -20,6 +20,7 @@ __all__ = ["LAB_FILE", "check_name", "known", "load"]
 LAB_FILE = "lab.yaml"
 # What Compose allows as a project's name.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_TOPOLOGY = re.compile(r"^ipsecctl:", re.MULTILINE)
 
 
 def known() -> tuple[str, ...]:
@@ -38,11 +39,16 @@ def load(name: str) -> Lab:
     """Read and wire a lab: one of the installation by its name, or one anywhere by the path of its folder or
     file.
 
-    Raises ``LabError`` when there is none, ``TopologyRefused`` with every finding about the lab file or its
-    topology.
+    Raises ``LabError`` when there is none or it is a topology, ``TopologyRefused`` with every finding about
+    the lab file or its topology.
     """
     file = _file(name)
-    spec, places, findings = parse(_read(file), str(file))
+    text = _read(file)
+    spec, places, findings = parse(text, str(file))
+    if spec is None and _TOPOLOGY.search(text):
+        raise LabError(
+            f"{file} is a topology, not a lab", "A lab's file says 'ipsecctl-lab: 1'; see docs/labs.md."
+        )
     if spec is None:
         raise TopologyRefused(findings)
     loaded = _topology(file, spec, places)

@@ -43,17 +43,18 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check of one direction of one flow in one address family.
+    """One check of one direction of one flow in one address family, or of a gateway.
 
     ``claim`` says in words what is measured, ``evidence`` what was seen, or why nothing could be. ``source``
-    and ``destination`` are the hosts, empty where there was none to send from or to.
+    and ``destination`` are the hosts, empty where there was none to send from or to. A check of a gateway has
+    no flow and no family, and ``direction`` says where it was made ("at NAME").
     """
 
     check: str
     claim: str
-    flow: str
+    flow: str | None
     direction: str
-    family: int
+    family: int | None
     outcome: Outcome
     expected: Figure
     measured: Figure
@@ -67,7 +68,7 @@ class Check:
             "claim": self.claim,
             "flow": self.flow,
             "direction": self.direction,
-            "family": f"ipv{self.family}",
+            "family": f"ipv{self.family}" if self.family else None,
             "outcome": self.outcome.value,
             "expected": self.expected,
             "measured": self.measured,
@@ -99,7 +100,7 @@ class NotApplicable:
 
 @dataclass(frozen=True, slots=True)
 class TunnelReport:
-    """Everything found about one tunnel, in the order flow, direction, check."""
+    """Everything found about one tunnel, in the order flow, direction, check; what is about gateways last."""
 
     name: str
     checks: tuple[Check, ...]

@@ -14,6 +14,7 @@ from ipsecctl.probe.charons import Charons, charons
 from ipsecctl.probe.checks import CHECKS, check_path
 from ipsecctl.probe.evidence import Evidence
 from ipsecctl.probe.expect import expected
+from ipsecctl.probe.guard import GuardSeen, guard_checks, look_at_guards
 from ipsecctl.probe.report import Check, NotApplicable, Outcome, TunnelReport
 from ipsecctl.probe.sas import CharonView, charon_view
 from ipsecctl.probe.scene import Scene
@@ -59,8 +60,9 @@ async def probe_tunnels(
         await run.send_all(plans)
         await run.search_sizes(plans)
         after = await asked.sas()
+        guards = await look_at_guards(_of(tunnels, handles))
         await running.finish()
-        return tuple(_report(plan, run.evidence(plan.tunnel, after)) for plan in plans)
+        return tuple(_report(plan, run.evidence(plan.tunnel, after), guards) for plan in plans)
 
 
 class _Run:
@@ -164,7 +166,13 @@ def _plan(tunnel: Tunnel, scene: Scene) -> _Plan:
     return _Plan(tunnel, tuple(p for p in found if kinds(p)), tuple(gaps), tuple(spared))
 
 
-def _report(plan: _Plan, evidence: Evidence) -> TunnelReport:
+def _of(tunnels: Iterable[Tunnel], handles: Mapping[str, Handle]) -> dict[str, Handle]:
+    """Return the handles of the gateways that the tunnels join."""
+    names = {end.gateway.name for tunnel in tunnels for end in (tunnel.left, tunnel.right)}
+    return {name: handle for name, handle in handles.items() if name in names}
+
+
+def _report(plan: _Plan, evidence: Evidence, guards: Mapping[str, GuardSeen]) -> TunnelReport:
     checks: list[Check] = []
     spared = list(plan.spared)
     for path in plan.paths:
@@ -186,6 +194,7 @@ def _report(plan: _Plan, evidence: Evidence) -> TunnelReport:
             )
             for name, kind in CHECKS.items()
         ]
+    checks += guard_checks(plan.tunnel, guards)
     return TunnelReport(plan.tunnel.name, tuple(checks), tuple(spared))
 
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from ipsecctl.cli._demo import proofs_of_apply, proofs_of_probe, proofs_of_status
+from ipsecctl.cli._demo import (
+    proof_of_routes,
+    proofs_of_apply,
+    proofs_of_outage,
+    proofs_of_probe,
+    proofs_of_status,
+)
+from ipsecctl.probe import LeakReport, Outcome
 
 
 def check(**more: Any) -> dict[str, Any]:
@@ -51,3 +58,30 @@ def test_a_second_apply_that_does_something_is_no_proof():
     gateways = [{"changes": 0}, {"changes": 2}]
     (row,) = proofs_of_apply({"nothing_to_do": False, "gateways": gateways})
     assert (row.measured, row.holds) == ("2 changes", False)
+
+
+def leak(outcome: Outcome, leaked: int) -> LeakReport:
+    return LeakReport("t", outcome, 200, 90, leaked, 800, 300, "as the test says")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "leaked", "dropped", "hold"),
+    [
+        (Outcome.HOLDS, 0, 57, [True, True]),
+        (Outcome.HOLDS, 0, 0, [True, False]),  # nothing came as far as the firewall: it is not proven
+        (Outcome.FAILS, 3, 57, [False, True]),
+        (Outcome.COULD_NOT_RUN, 0, 57, [False, True]),
+    ],
+)
+def test_the_firewall_is_proven_only_by_what_it_dropped_and_by_a_clean_wan(outcome, leaked, dropped, hold):
+    rows = list(proofs_of_outage("t", "gw", leak(outcome, leaked), dropped))
+    assert [row.holds for row in rows] == hold
+    assert [row.measured for row in rows] == [
+        f"{leaked} of 200 sent, 800 WAN packets looked at",
+        str(dropped),
+    ]
+
+
+@pytest.mark.parametrize(("after", "holds"), [({"a", "b", "c"}, True), ({"a", "c"}, False), (set(), False)])
+def test_every_route_that_was_there_must_be_back(after, holds):
+    assert proof_of_routes("gw", frozenset({"a", "b"}), frozenset(after)).holds is holds

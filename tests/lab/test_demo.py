@@ -30,4 +30,8 @@ def test_the_demo_proves_every_row(tmp_path: Path, docker: None) -> None:
     for line, command_line in zip(shown, commands, strict=False):
         assert line.startswith(f"$ ipsecctl {command_line} ")
     assert "FAILS" not in done.stdout
-    assert "18 of 18 hold" in done.stdout
+    assert "22 of 22 hold" in done.stdout
+    for family in ("-4", "-6"):  # the firewall is proven alone
+        assert f"-- ip {family} route flush table all type unreachable" in done.stdout
+    assert "packets that this firewall dropped" in done.stdout
+    assert "holding routes that the apply put back" in done.stdout

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ipsecctl.cli._outage import Victim
 from ipsecctl.cli._scene import scene_of
 from ipsecctl.gateway import Container
 from ipsecctl.lab import run
@@ -47,7 +48,7 @@ def test_probe_holds_for_every_tunnel(applied):
     assert [t["name"] for t in report["tunnels"]] == [t.name for t in applied.topology.tunnels]
     for tunnel in report["tunnels"]:
         assert {check["check"] for check in tunnel["checks"]} >= {
-            "arrives", "no-clear", "peers-and-spis", "encapsulation", "mtu",
+            "arrives", "no-clear", "peers-and-spis", "encapsulation", "mtu", "guard",
         }  # fmt: skip
         assert {check["outcome"] for check in tunnel["checks"]} == {"holds"}, tunnel
 
@@ -122,8 +123,11 @@ def state_of_charon(lab, name: str) -> dict[str, Any]:
 
 
 def test_a_dead_charon_is_named_within_five_seconds_and_nothing_leaks(applied):
+    """Only the firewall is left to hold the traffic: the routes behind it go with charon."""
     tunnel = applied.topology.tunnels[0]
     victim = tunnel.left.gateway.name
+    gateway = Victim(applied.lab, victim)
+    routes = gateway.holding_routes()
     verdicts: dict[str, Any] = {}
 
     def outage() -> None:
@@ -131,7 +135,11 @@ def test_a_dead_charon_is_named_within_five_seconds_and_nothing_leaks(applied):
         began = time.monotonic()
         verdicts.update(applied.json("status", applied.file, statuses=(1, 3)))
         verdicts["took_s"] = time.monotonic() - began
+        for command in gateway.second_layer():
+            assert run(applied.lab, victim, command).status == 0
+        before = gateway.dropped()
         time.sleep(1)
+        verdicts["dropped"] = gateway.dropped() - before
 
     report = watch_while(tunnel, scene_of(applied.lab), outage)
     assert verdicts["took_s"] < 5
@@ -139,9 +147,12 @@ def test_a_dead_charon_is_named_within_five_seconds_and_nothing_leaks(applied):
     assert seen["verdict"] in ("down", "unknown")
     assert any(victim in cause for cause in seen["causes"])
     assert report.sent > 20
+    assert verdicts["dropped"] > 0, "no packet came as far as the firewall"
+    assert not gateway.holding_routes()
     assert (report.leaked, report.outcome) == (0, Outcome.HOLDS), report.evidence
     applied.charon(victim, "start")
     applied.ipsecctl("apply", applied.file, "--yes")
+    assert gateway.holding_routes() == routes
     assert {t["verdict"] for t in applied.json("status", applied.file)["tunnels"]} == {"up"}
 
 

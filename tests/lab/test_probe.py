@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ipsecctl.cli._outage import Victim
 from ipsecctl.cli._scene import scene_of
 from ipsecctl.lab import Lab, down, load, run, up
 from ipsecctl.probe import Outcome, watch_while
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("probe")]
 NAME = "t-probe"
 TUNNEL = "clinics-clinic-a"
 CHARON = "/usr/lib/ipsecctl-lab/charon"
+NO_FIREWALL = "nft delete table inet ipsecctl"
 FIREWALL = "nft -f /etc/ipsecctl/firewall.nft"
 ROUTES = "ip -force -batch /etc/ipsecctl/routes"
 
@@ -103,8 +105,8 @@ def test_all_tunnels_hold_in_time(lab: Lab) -> None:
     assert time.monotonic() - began < 15  # some 4 s on an idle machine
     assert document["schema"] == "ipsecctl/probe-tunnel/1"
     assert [(t["name"], t["outcome"], len(t["checks"])) for t in document["tunnels"]] == [
-        ("clinics-clinic-a", "holds", 28),
-        ("clinics-clinic-b", "holds", 28),
+        ("clinics-clinic-a", "holds", 30),
+        ("clinics-clinic-b", "holds", 30),
     ]
     nat = next(t for t in document["tunnels"] if t["name"] == "clinics-clinic-b")
     assert {c["measured"] for c in nat["checks"] if c["check"] == "encapsulation"} == {"UDP 4500"}
@@ -116,7 +118,8 @@ def test_the_table_has_a_row_for_each_check_and_direction(lab: Lab) -> None:
     assert done.returncode == 0
     assert "clinics-clinic-a: holds" in done.stdout
     assert done.stdout.count("dc -> clinic-a IPv4") == 7
-    assert "28 hold." in done.stdout
+    assert done.stdout.count("table inet ipsecctl is loaded as it was") == 2
+    assert "30 hold." in done.stdout
 
 
 def test_mss_clamp_removed(lab: Lab) -> None:
@@ -193,30 +196,102 @@ def test_one_direction_dropped(lab: Lab) -> None:
     assert {c["outcome"] for c in checks(document, "no-clear", "dc -> clinic-a")} == {"could not run"}
 
 
-def test_a_leak_is_seen_when_charon_dies_without_the_rules(lab: Lab) -> None:
-    (tunnel,) = (t for t in lab.topology.tunnels if t.name == TUNNEL)
+def status(lab: Lab) -> tuple[int, dict[str, Any]]:
+    done = ipsecctl("status", lab.topology.file, "--json", "--lab", lab.name)
+    return done.returncode, {tunnel["name"]: tunnel for tunnel in json.loads(done.stdout)["tunnels"]}
 
-    def kill() -> None:
-        time.sleep(0.3)
+
+def apply(lab: Lab) -> None:
+    done = ipsecctl("apply", lab.topology.file, "--yes", "--lab", lab.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def guards(document: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
+    return {c["direction"]: (c["outcome"], c["measured"]) for c in checks(document, "guard")}
+
+
+def test_a_deleted_firewall_degrades_and_fails_and_apply_mends_it(lab: Lab) -> None:
+    sh(lab, "clinic-a", NO_FIREWALL)
+    try:
+        code, tunnels = status(lab)
+        probed, document = probe(lab)
+    finally:
+        apply(lab)
+    assert (code, probed) == (1, 1)
+    assert {name: tunnel["verdict"] for name, tunnel in tunnels.items()} == {
+        TUNNEL: "degraded",
+        "clinics-clinic-b": "up",
+    }
+    assert any("clinic-a" in cause and "firewall" in cause for cause in tunnels[TUNNEL]["causes"])
+    assert guards(document) == {
+        "at clinic-a": ("fails", "missing, forwards"),
+        "at dc": ("holds", "loaded, forwards"),
+    }
+    assert {c["outcome"] for c in checks(document, "arrives")} == {"holds"}, "packets alone do not show it"
+    assert status(lab)[0] == 0
+    assert {outcome for outcome, _ in guards(probe(lab)[1]).values()} == {"holds"}
+
+
+@pytest.mark.parametrize(
+    ("how", "measured"),
+    [
+        ("nft flush chain inet ipsecctl leaving", "altered, forwards"),
+        ("sysctl -qw net.ipv4.ip_forward=0", "loaded, does not forward"),
+    ],
+)
+def test_a_guard_that_was_changed_by_hand_fails(lab: Lab, how: str, measured: str) -> None:
+    sh(lab, "dc", how)
+    try:
+        code, document = probe(lab)
+    finally:
+        apply(lab)
+    assert code == 1
+    assert guards(document) == {"at clinic-a": ("holds", "loaded, forwards"), "at dc": ("fails", measured)}
+    assert status(lab)[0] == 0
+
+
+def test_the_firewall_alone_holds_what_a_dead_charon_lets_go_and_without_it_the_watch_sees_a_leak(
+    lab: Lab,
+) -> None:
+    """The rules proven without the routes behind them; and the control: with neither, there are leaks."""
+    (tunnel,) = (t for t in lab.topology.tunnels if t.name == TUNNEL)
+    victim = Victim(lab, "clinic-a")
+    routes = victim.holding_routes()
+    dropped: list[int] = []
+
+    def bare_outage() -> None:
         sh(lab, "clinic-a", f"{CHARON} kill")
+        for command in victim.second_layer():
+            assert run(lab, "clinic-a", command).status == 0
         time.sleep(0.7)
 
+    def guarded_outage() -> None:
+        time.sleep(0.3)
+        before = victim.dropped()
+        bare_outage()
+        dropped.append(victim.dropped() - before)
+
     def back_up() -> None:
-        sh(lab, "clinic-a", f"{FIREWALL}; {ROUTES}; {CHARON} start")
-        assert ipsecctl("apply", lab.topology.file, "--yes", "--lab", lab.name).returncode == 0
+        sh(lab, "clinic-a", f"{CHARON} start")
+        apply(lab)
 
     try:
-        guarded = watch_while(tunnel, scene_of(lab), kill)
+        guarded = watch_while(tunnel, scene_of(lab), guarded_outage)
+        assert not victim.holding_routes()
         back_up()
-        sh(lab, "clinic-a", "nft flush chain inet ipsecctl leaving; ip route del unreachable 10.10.0.0/24")
-        bare = watch_while(tunnel, scene_of(lab), kill)
+        assert victim.holding_routes() == routes
+        sh(lab, "clinic-a", NO_FIREWALL)
+        bare = watch_while(tunnel, scene_of(lab), bare_outage)
     finally:
         back_up()
     assert (guarded.outcome, guarded.leaked) == (Outcome.HOLDS, 0), guarded
     assert 0 < guarded.arrived < guarded.sent
+    assert dropped[0] > 0
     assert bare.outcome is Outcome.FAILS
     assert bare.leaked > 0
-    assert "in clear, the first at clinic-a:wan: 10.20.1.10 -> 10.10.0.10" in bare.evidence
+    assert "in clear, the first at clinic-a:wan: 10.20.1.10 -> 10.10." in bare.evidence
+    assert victim.holding_routes() == routes
+    assert status(lab)[0] == 0
 
 
 def test_a_dead_charon_is_no_proof_of_anything(lab: Lab) -> None:
@@ -227,6 +302,7 @@ def test_a_dead_charon_is_no_proof_of_anything(lab: Lab) -> None:
     assert {c["outcome"] for c in checks(document, "arrives")} == {"fails"}
     for name in ("no-clear", "peers-and-spis", "mtu", "mss-syn"):
         assert {c["outcome"] for c in checks(document, name)} == {"could not run"}, name
+    assert {c["outcome"] for c in checks(document, "guard")} == {"holds"}, "it needs no charon"
     assert "charon is not running" in checks(document, "peers-and-spis", "dc -> clinic-a")[0]["evidence"]
 
 

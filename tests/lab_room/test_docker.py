@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from ipsecctl.errors import LabError
 from ipsecctl.lab import docker, load
 from ipsecctl.lab.control import bring_up, take_down
 from ipsecctl.lab.firewall import no_machine_rules
+
+OURS = f"test-{os.getpid()}"
+"""No lab of this name is under way on this machine: only one process at a time may bring one up or down."""
 
 
 @pytest.fixture
@@ -65,14 +69,14 @@ def test_complaints(complaining, complaint: str, summary: str, hint: str) -> Non
 def test_without_the_image_labs_setup_is_named(complaining) -> None:
     complaining("Error response from daemon: No such image: ipsecctl-lab:latest")
     with pytest.raises(LabError, match="the lab image ipsecctl-lab:latest is missing") as caught:
-        asyncio.run(bring_up(load("clinic-dc")))
+        asyncio.run(bring_up(load("clinic-dc").called(OURS)))
     assert caught.value.hint.endswith("labs/setup")
 
 
 def test_without_docker_labs_setup_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LabError, match="there is no Docker") as caught:
-        asyncio.run(bring_up(load("clinic-dc")))
+        asyncio.run(bring_up(load("clinic-dc").called(OURS)))
     assert caught.value.hint.endswith("labs/setup")
 
 
@@ -83,6 +87,6 @@ def test_down_takes_out_the_machines_rules_when_docker_has_nothing_left(
     program.write_text(f'#!/bin/sh\n[ "$1" != run ] || cat >>{tmp_path}/rules\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    removed = asyncio.run(take_down("t"))
+    removed = asyncio.run(take_down(OURS))
     assert (removed.containers, removed.networks) == (0, 0)
-    assert (tmp_path / "rules").read_text() == no_machine_rules("t")
+    assert (tmp_path / "rules").read_text() == no_machine_rules(OURS)

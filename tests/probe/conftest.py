@@ -26,6 +26,10 @@ from ipsecctl.probe.wire import Encapsulation, Record
 from ipsecctl.topology import Gateway, Tunnel, load_text
 
 TOKEN = bytes(range(100, 116))
+ETHERNET = {
+    version: bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02", type=ethertype))
+    for version, ethertype in ((4, 0x0800), (6, 0x86DD))
+}
 SUITE = esp_suites(parse_esp_proposal("aes256gcm16"))[0]
 TOPOLOGY = """
 ipsecctl: 1
@@ -95,8 +99,9 @@ class World:
     def path(self, family: int = 4) -> Path:
         return next(path for path in self.paths(family) if path.sender == "gw-north")
 
-    def hear(self, tap: Tap, packet: Packet) -> None:
-        data = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / packet)
+    def hear(self, tap: Tap, packet: Packet | bytes) -> None:
+        inside = bytes(packet)
+        data = ETHERNET[inside[0] >> 4] + inside
         self.recordings[tap].add([Record(0, 1, data, len(data))])
 
     def on_wan(self, path: Path, packet: Packet) -> None:
@@ -119,9 +124,9 @@ class World:
     def carry(self, probe: Probe, arriving: bytes | None = None) -> None:
         """Take a probe through the tunnel as it should be."""
         self.on_wan(probe.path, self.esp(probe.path, probe.size_bytes))
-        layer = IP if probe.path.family == 4 else _ipv6()
-        packet = layer(arriving if arriving is not None else craft(probe, TOKEN))
-        if "TCP" in packet and self.clamp and probe.purpose is Purpose.MSS:
+        packet = arriving if arriving is not None else craft(probe, TOKEN)
+        if self.clamp and probe.purpose is Purpose.MSS:
+            packet = (IP if probe.path.family == 4 else _ipv6())(packet)
             packet["TCP"].options = [("MSS", self.clamp)]
         self.hear(probe.path.destination.tap, packet)
 

@@ -1,0 +1,271 @@
+"""Every command where something is wrong: a clear message, the right status, JSON for who asked for it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from ipsecctl.cli import COMMANDS, app, main
+from ipsecctl.cli import apply as apply_command
+from ipsecctl.plan import Change, Conflict, GatewayPlan, Kind, Part
+
+PAIR = """
+ipsecctl: 1
+name: pair
+defaults: {{control: {control}, credential: {{psk: "env:IPSECCTL_TEST_PSK"}}}}
+sites:
+  a: {{networks: {{lan: 10.1.0.0/24}}, gateway: 192.0.2.1}}
+  b: {{networks: {{lan: 10.2.0.0/24}}, gateway: 192.0.2.2}}
+tunnels: {{t: {{between: [a, b]}}}}
+"""
+NO_DOCKER = "unix:///nonexistent/docker.sock"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Return a function that runs a command, without a Docker, and returns status, output, complaints."""
+    monkeypatch.setenv("IPSECCTL_TEST_PSK", "kV3xv8mZ0Wq2c4Jt7nRb1yLs5dHf9aGe6uPi")
+    monkeypatch.setenv("DOCKER_HOST", NO_DOCKER)
+    (tmp_path / "pair.yaml").write_text(PAIR.format(control="lab"))
+    (tmp_path / "ssh.yaml").write_text(PAIR.format(control="ssh://root@192.0.2.1"))
+    (tmp_path / "wrong.yaml").write_text(PAIR.format(control="lab").replace("10.2.0.0/24", "10.2.0.1/24"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(line: str) -> tuple[Any, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(line.split())
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        return ended.value.code, said.out, said.err
+
+    return call
+
+
+def leaves(group: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return every command, as the words that one types."""
+    found = []
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        found.append((*path, name))
+        if hasattr(command, "list_commands"):
+            found += leaves(command, (*path, name))
+    return found
+
+
+EVERY = leaves(get_command(app))
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_help_has_examples_that_name_the_command(run, words):
+    code, out, _ = run(f"{' '.join(words)} --help")
+    assert code == 0
+    examples = out.partition("Examples:")[2]
+    assert f"ipsecctl {' '.join(words)}" in examples
+    assert "completion" not in out, "it is an option of ipsecctl itself"
+
+
+def complete(*words: str) -> list[str]:
+    asked = {"_IPSECCTL_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words)}
+    asked["COMP_CWORD"] = str(len(words) - 1)
+    command = [sys.executable, "-c", "from ipsecctl.cli import main; main([])"]
+    done = subprocess.run(command, env=asked, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("ipsecctl", "st"), ["status"]),
+        (("ipsecctl", ""), [command.name for command in COMMANDS]),
+        (("ipsecctl", "lab", "gr"), ["graph"]),
+        (("ipsecctl", "status", "--ti"), ["--timeout"]),
+        (("ipsecctl", "lab", "up", "cli"), ["clinic-dc"]),
+        (("ipsecctl", "render", "x.yaml", "--datapath", "lib"), ["libipsec"]),
+    ],
+)
+def test_completion(words, offered):
+    assert complete(*words) == offered
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_for_a_shell_can_be_shown(run, shell):
+    code, out, _ = run(f"--show-completion {shell}")
+    assert code == 0
+    assert "_IPSECCTL_COMPLETE" in out
+
+
+READING = ("status", "plan", "apply --yes", "probe tunnel --all", "render --out out")
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("nowhere.yaml", "cannot read nowhere.yaml: No such file or directory"),
+        (".", ". is a directory"),
+        ("/dev/null", "IP004: the file is empty"),
+        ("wrong.yaml", "wrong.yaml:7:"),
+    ],
+)
+def test_a_file_that_is_no_topology(run, command, file, said):
+    code, out, err = run(f"{command} {file}")
+    assert (code, out) == (1, "")
+    assert said in err
+    code, out, err = run(f"{command} {file} --json")
+    assert code == 1
+    document = json.loads(out)
+    assert document["schema"] == "ipsecctl/diagnostics/1"
+    (finding,) = document["diagnostics"]
+    assert finding["file"] == file
+    assert finding["severity"] == "error"
+    assert finding["summary"] in err
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("status pair.yaml", 3),
+        ("plan pair.yaml", 3),
+        ("plan pair.yaml --detailed-exitcode", 3),
+        ("apply pair.yaml --yes", 1),
+        ("probe tunnel pair.yaml --all --lab clinic-dc", 3),
+        ("lab list", 3),
+        ("lab status", 3),
+        ("lab status clinic-dc", 3),
+        ("lab up clinic-dc", 1),
+        ("lab down clinic-dc", 1),
+        ("lab down --all", 1),
+        ("lab exec clinic-dc dc -- true", 1),
+    ],
+)
+def test_without_docker(run, line, status):
+    code, out, err = run(line)
+    assert code == status
+    assert "Docker" in out + err or "docker" in out + err
+    command = line.partition(" -- ")[0].split()
+    if command[0] in ("status", "plan", "apply", "probe") or command[1] in ("list", "status"):
+        code, out, _ = run(f"{line} --json")
+        assert code == status
+        assert json.loads(out)["schema"].startswith("ipsecctl/")
+
+
+def test_a_docker_elsewhere_that_is_not_there_is_named(run):
+    err = run("lab up clinic-dc")[2]
+    assert f"Docker does not answer at {NO_DOCKER}" in err
+    assert "DOCKER_HOST" in err
+
+
+@pytest.mark.parametrize("line", ["plan ssh.yaml", "plan ssh.yaml --json", "status ssh.yaml"])
+def test_what_cannot_be_reached_yet_could_not_be_told(run, line):
+    code, out, _ = run(line)
+    assert code == 3
+    assert "SSH" in out
+
+
+def test_apply_says_which_gateways_failed_and_claims_no_others(run):
+    code, out, _ = run("apply ssh.yaml --yes")
+    assert code == 1
+    assert out.splitlines()[-1].endswith("Failed: a, b.")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("probe tunnel pair.yaml x", "there is no tunnel 'x' in pair.yaml. There are: t."),
+        ("probe tunnel pair.yaml", "name one tunnel, or say --all"),
+        ("probe tunnel pair.yaml t --all", "name one tunnel, or say --all"),
+        ("probe tunnel pair.yaml t --report none/r.json", "there is no directory none"),
+        ("probe tunnel pair.yaml t --report .", ". is a directory"),
+        ("render pair.yaml --out out --gateway dc", "there is no gateway 'dc'"),
+        ("render pair.yaml", "--out"),
+        ("status pair.yaml --timeout 0", "--timeout"),
+        ("plan pair.yaml --detailed", "No such option"),
+        ("lab down", "name a lab, or say --all"),
+        ("lab graph", "NAME"),
+    ],
+)
+def test_wrong_usage(run, line, said):
+    code, out, err = run(line)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+@pytest.mark.parametrize("command", ["up", "graph", "demo"])
+def test_a_lab_that_is_not_there(run, command):
+    code, _, err = run(f"lab {command} clinic-d")
+    assert code == 1
+    assert "there is no lab 'clinic-d'" in err
+    assert "Did you mean 'clinic-dc'?" in err
+
+
+def test_a_topology_is_no_lab(run):
+    code, _, err = run("lab graph ./pair.yaml")
+    assert code == 1
+    assert "pair.yaml is a topology, not a lab" in err
+
+
+def test_a_probe_of_what_is_in_no_lab_could_not_be_told(run):
+    code, out, err = run("probe tunnel ssh.yaml t --json")
+    assert code == 3
+    assert json.loads(out)["diagnostics"][0]["hint"] == "Use --lab NAME, or 'control: lab' in the topology."
+    assert "in no lab" in err
+
+
+# ------------------------------------------------------------------------------- a push needs somebody's yes
+
+
+def prepared(conflict: bool = False, changes: int = 1) -> Any:
+    change = Change("a", Part.FIREWALL, "inet ipsecctl", Kind.CREATE, reasons=("declared",))
+    conflicts = (Conflict("table inet ipsecctl is somebody else's", "move it"),) if conflict else ()
+    return SimpleNamespace(plans=(GatewayPlan("a", (change,) * changes, conflicts),))
+
+
+class Ended(Exception):
+    """The command ended with a usage error."""
+
+
+class Context:
+    def fail(self, message: str) -> None:
+        raise Ended(message)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_a_terminal_changes_need_yes(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(Ended, match=r"nothing was done: there is no terminal to ask on\. Say --yes"):
+        apply_command._confirm(prepared(), Context(), yes=False)
+    assert "firewall inet ipsecctl: declared" in capsys.readouterr().err, "the plan is shown"
+    apply_command._confirm(prepared(), Context(), yes=True)
+    apply_command._confirm(prepared(changes=0), Context(), yes=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_conflict_is_shown_and_not_asked_about(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    apply_command._confirm(prepared(conflict=True), Context(), yes=False)
+    assert "somebody else's" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("answer", "goes_on"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_on_a_terminal_one_is_asked(monkeypatch, capsys, answer, goes_on):
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    try:
+        apply_command._confirm(prepared(), Context(), yes=False)
+    except apply_command.typer.Abort:
+        went_on = False
+    else:
+        went_on = True
+    assert went_on is goes_on
+    assert "Do it?" in capsys.readouterr().err
