@@ -48,6 +48,7 @@ lint: $(VENV)/.dev ## Style, types, the import contract
 test: lint labs test-wheel ## All tests: unit, property, golden, wheel, labs
 	$(PYTEST) tests -n $(WORKERS) --dist loadgroup
 
+test-unit: export PYTHONDONTWRITEBYTECODE := # kept, the compiled tests save each worker seconds in the next run
 test-unit: $(VENV)/.dev ## What needs no Docker
 	$(PYTEST) tests -m 'not lab' -n $(WORKERS)
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from scapy.config import conf
 
 import ipsecctl
-from ipsecctl import lab
+
+# scapy reads the routes of this machine when it is imported: slow where labs run, and no test asks for them.
+conf.route_autoload = False
+conf.route6_autoload = False
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 _NO_DOCKER = """this test runs a lab, and Docker Engine, Compose v2 or the lab image is missing, or cannot be
 used. Get them: labs/setup (it says first what it installs). Tests that need none of them: make test-unit"""
@@ -25,7 +35,15 @@ def pytest_sessionstart() -> None:
         pytest.exit(f"the installed wheel is to be tested, and this is {ipsecctl.__file__}", returncode=1)
 
 
+def pytest_collection_finish() -> None:
+    """Take what is loaded by now out of garbage collection: it stays, and is large to look through."""
+    gc.collect()
+    gc.freeze()
+
+
 def _docker_is_usable() -> bool:
+    from ipsecctl import lab
+
     image = ["docker", "image", "inspect", lab.image_name()]
     for command in (["docker", "info"], ["docker", "compose", "version"], image):
         try:
