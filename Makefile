@@ -5,10 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
+KERNEL_WORKERS ?= 2
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev labs demo demo-down test test-unit test-lab test-wheel test-pythons lint format docs bench wheel clean
+.PHONY: help venv dev labs releases demo demo-down test test-unit test-lab test-kernel test-wheel test-pythons lint format docs bench wheel clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -31,6 +32,9 @@ dev: $(VENV)/.dev ## ... and with what developers need
 labs: ## Install what labs need: Docker Engine and Compose where there are none, and the lab image
 	@labs/setup
 
+releases: ## ... and the images of Debian's older strongSwans (6.0.1 of trixie, 5.9.8 of bookworm)
+	@labs/setup --releases
+
 demo: $(VENV)/.run labs ## The main job, start to proof, in a lab
 	@$(BIN)/ipsecctl lab demo
 
@@ -45,15 +49,18 @@ lint: $(VENV)/.dev ## Style, types, the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint labs test-wheel ## All tests: unit, property, golden, wheel, labs
+test: lint releases test-wheel ## All tests: unit, property, golden, wheel, labs
 	$(PYTEST) tests -n $(WORKERS) --dist loadgroup
 
 test-unit: export PYTHONDONTWRITEBYTECODE := # kept, the compiled tests save each worker seconds in the next run
 test-unit: $(VENV)/.dev ## What needs no Docker
 	$(PYTEST) tests -m 'not lab' -n $(WORKERS)
 
-test-lab: $(VENV)/.dev labs ## What runs on real strongSwan
+test-lab: $(VENV)/.dev releases ## What runs on real strongSwan
 	$(PYTEST) tests -m lab -n $(WORKERS) --dist loadgroup
+
+test-kernel: $(VENV)/.dev releases ## The labs of this selection on Debian's kernel and its ESP, in a virtual machine
+	@labs/vm/vm run $(PYTEST) tests -m kernel -n $(KERNEL_WORKERS) --dist loadgroup
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	rm -rf dist
