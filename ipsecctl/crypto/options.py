@@ -49,6 +49,8 @@ class SaOptions:
 
     def over(self, base: SaOptions) -> SaOptions:
         """Return these options, and those of ``base`` where these say nothing."""
+        if self is NO_OPTIONS:
+            return base
         said = {
             field.name: value
             for field in dataclasses.fields(self)

@@ -32,6 +32,7 @@ from ipsecctl.desired.state import (
     SharedKey,
     TrafficSelector,
 )
+from ipsecctl.desired.versions import SINCE, Knows, Unmet, knows, longest_names, unmet, version_text
 
 __all__ = [
     "FIREWALL_FILE",
@@ -43,6 +44,7 @@ __all__ = [
     "INTO_METRIC",
     "NETWORKD_FILE",
     "ROUTES_FILE",
+    "SINCE",
     "SYSCTL_FILE",
     "Action",
     "AuthMethod",
@@ -55,12 +57,18 @@ __all__ = [
     "FirewallRule",
     "GatewayState",
     "Interface",
+    "Knows",
     "Means",
     "PrivateKey",
     "Route",
     "RouteKind",
     "SharedKey",
     "TrafficSelector",
+    "Unmet",
     "Version",
     "compile_topology",
+    "knows",
+    "longest_names",
+    "unmet",
+    "version_text",
 ]

@@ -1,28 +1,41 @@
 """From what the engineer means to what each gateway must be.
 
-In this order: whose data path carries ESP; how large a packet each tunnel carries; what the two ends of each
-tunnel share (children, guarded prefixes); then, gateway by gateway, each tunnel as seen from there.
+In this order: which way packets take at each gateway (data path, mode); how large a packet each tunnel
+carries; what the two ends of each tunnel share (children, guarded prefixes); then, gateway by gateway, each
+tunnel as seen from there.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
 
-from ipsecctl.crypto import LIBIPSEC_MTU
+from netaddr import IPNetwork
+
+from ipsecctl.collecting import without_collecting
 from ipsecctl.desired.credentials import GatewayCredentials, gateway_credentials, shared_key
-from ipsecctl.desired.mtu import inner_mtus
-from ipsecctl.desired.routes import holding_routes
+from ipsecctl.desired.means import Means
+from ipsecctl.desired.mtu import compute_mtus
+from ipsecctl.desired.routes import InterfaceUse, holding_routes, routes_into
 from ipsecctl.desired.selectors import ChildPlan, GuardedPair, plan_children
-from ipsecctl.desired.state import Action, Child, Connection, Daemon, FirewallRule, GatewayState
-from ipsecctl.topology import AddressKind, DataPath, End, Gateway, Topology, Tunnel
+from ipsecctl.desired.state import (
+    Action,
+    Child,
+    Connection,
+    Daemon,
+    FirewallRule,
+    GatewayState,
+    Interface,
+)
+from ipsecctl.desired.ways import Ways
+from ipsecctl.topology import AddressKind, End, Gateway, Mode, Topology, Tunnel, interface_name
 
 __all__ = ["compile_topology"]
 
-_NO_DATA_PATHS: Mapping[str, DataPath] = MappingProxyType({})
+_NOTHING_KNOWN: Mapping[str, Means] = MappingProxyType({})
 _CALLING = (Action.TRAP, Action.START, Action.RESTART)
 """start_action, close_action and dpd_action of the end that brings the tunnel up."""
 _CALLED = (Action.NONE, Action.NONE, Action.CLEAR)
@@ -38,6 +51,7 @@ class _Shared:
     children: tuple[ChildPlan, ...]
     guarded: tuple[GuardedPair, ...]
     inner_mtu: int
+    in_udp: bool
 
     def mss(self, family: int) -> int:
         return self.inner_mtu - _IP_AND_TCP_BYTES[family]
@@ -72,48 +86,59 @@ class _View:
     there: End
     is_left: bool
     initiates: bool
+    mode: Mode
+
+    @property
+    def interface(self) -> str:
+        """The name of the tunnel's interface here, "" in policy mode."""
+        return interface_name(self.name) if self.mode is Mode.ROUTE else ""
+
+    def far(self) -> tuple[IPNetwork, ...]:
+        """Return the far end's prefixes of the flows."""
+        pairs = self.shared.guarded
+        return tuple(p for pair in pairs for p in (pair.right if self.is_left else pair.left))
 
 
+@without_collecting()
 def compile_topology(
-    topology: Topology, data_paths: Mapping[str, DataPath] = _NO_DATA_PATHS
+    topology: Topology, means: Mapping[str, Means] = _NOTHING_KNOWN
 ) -> tuple[GatewayState, ...]:
     """Compile a valid topology into the state of each managed gateway, sorted by name.
 
-    ``data_paths`` says for gateways, by name, what ``datapath: auto`` has turned out to be; where it says
-    nothing, ``auto`` is the kernel's. The result depends on values only: the order of keys in the file plays
-    no part.
+    ``means`` says for gateways, by name, what they were found to have; where it says nothing, ``datapath:
+    auto`` is the kernel's and ``mode: auto`` is ``policy``. The result depends on values only: the order of
+    keys in the file plays no part.
     """
     gateways = topology.gateways()
-    paths = {gateway.name: _data_path(gateway, data_paths) for gateway in gateways}
+    ways = Ways(gateways, means)
     outsides = {gateway.name: _Outside.of(gateway) for gateway in gateways}
-    views = _views(topology.tunnels, inner_mtus(topology.tunnels, paths))
+    mtus = compute_mtus(topology.tunnels, ways)
+    views = _views(topology.tunnels, mtus.inner, ways)
     return tuple(
-        _gateway_state(gateway, paths[gateway.name], views.get(gateway.name, []), outsides)
+        _gateway_state(
+            gateway, ways, views.get(gateway.name, []), outsides, mtus.on_routes.get(gateway.name, 0)
+        )
         for gateway in gateways
         if gateway.managed
     )
 
 
-def _data_path(gateway: Gateway, found: Mapping[str, DataPath]) -> DataPath:
-    if gateway.data_path is not DataPath.AUTO:
-        return gateway.data_path
-    path = found.get(gateway.name, DataPath.KERNEL)
-    return DataPath.KERNEL if path is DataPath.AUTO else path
-
-
-def _views(tunnels: tuple[Tunnel, ...], mtus: Mapping[str, int]) -> dict[str, list[_View]]:
+def _views(tunnels: tuple[Tunnel, ...], mtus: Mapping[str, int], ways: Ways) -> dict[str, list[_View]]:
     """Return each gateway's views of its tunnels, sorted by the tunnels' names."""
     views: dict[str, list[_View]] = defaultdict(list)
     for tunnel in sorted(tunnels, key=attrgetter("name")):
-        shared = _Shared(tunnel, *plan_children(tunnel), mtus[tunnel.name])
+        shared = _Shared(tunnel, *plan_children(tunnel), mtus[tunnel.name], ways.in_udp(tunnel))
         left, right, left_calls = tunnel.left, tunnel.right, tunnel.initiator == "left"
-        views[left.gateway.name].append(_View(tunnel.name, shared, left, right, True, left_calls))
-        views[right.gateway.name].append(_View(tunnel.name, shared, right, left, False, not left_calls))
+        modes = ways.mode(left), ways.mode(right)
+        views[left.gateway.name].append(_View(tunnel.name, shared, left, right, True, left_calls, modes[0]))
+        views[right.gateway.name].append(
+            _View(tunnel.name, shared, right, left, False, not left_calls, modes[1])
+        )
     return views
 
 
 def _gateway_state(
-    gateway: Gateway, data_path: DataPath, views: list[_View], outsides: Mapping[str, _Outside]
+    gateway: Gateway, ways: Ways, views: list[_View], outsides: Mapping[str, _Outside], route_mtu: int
 ) -> GatewayState:
     credentials = gateway_credentials(
         gateway.name,
@@ -122,7 +147,11 @@ def _gateway_state(
     )
     keys = (shared_key(view.name, view.here, view.there) for view in views)
     firewall = tuple(rule for view in views for rule in _firewall_rules(view))
-    inner_mtu = min((view.shared.inner_mtu for view in views), default=0)
+    data_path = ways.data_path(gateway.name)
+    into = routes_into(
+        InterfaceUse(view.name, view.interface, view.here, view.far()) for view in views if view.interface
+    )
+    peers = (view.there.gateway for view in views)
     return GatewayState(
         name=gateway.name,
         site=gateway.site,
@@ -132,15 +161,25 @@ def _gateway_state(
         certificates=credentials.certificate_files(),
         private_keys=credentials.private_keys(),
         firewall=firewall,
-        routes=holding_routes(data_path, (view.there.gateway for view in views), firewall),
-        inner_mtu=inner_mtu,
-        daemon=Daemon(route_mtu=_route_mtu(data_path, inner_mtu)),
+        routes=(*into, *holding_routes(data_path, peers, firewall, into)),
+        inner_mtu=min((view.shared.inner_mtu for view in views), default=0),
+        daemon=Daemon(route_mtu=route_mtu),
+        interfaces=tuple(_interface(view) for view in views if view.interface),
+        version=ways.version(gateway.name),
     )
 
 
-def _route_mtu(data_path: DataPath, inner_mtu: int) -> int:
-    """Return the MTU for routes into ``ipsec0`` where less fits than the device says, else 0."""
-    return inner_mtu if data_path is DataPath.LIBIPSEC and 0 < inner_mtu < LIBIPSEC_MTU else 0
+def _interface(view: _View) -> Interface:
+    """Return a tunnel's interface.
+
+    It bears the gateway's inside addresses, too, as hosts: a route's source must be an address that is there,
+    and at boot the routes are set before the network is.
+    """
+    inside = (IPNetwork(address) for address in view.here.gateway.inside)
+    addresses = dict.fromkeys((*view.here.addresses, *inside))
+    return Interface(
+        view.interface, view.shared.tunnel.if_id, view.shared.inner_mtu, tuple(addresses), view.name
+    )
 
 
 def _connection(view: _View, credentials: GatewayCredentials, outsides: Mapping[str, _Outside]) -> Connection:
@@ -162,12 +201,14 @@ def _connection(view: _View, credentials: GatewayCredentials, outsides: Mapping[
         dpd_delay_s=profile.dpd_delay_s,
         children=tuple(_child(view, plan) for plan in shared.children),
         initiates=view.initiates,
-        nat_t=shared.tunnel.behind_nat,
+        nat_t=shared.in_udp,
         inner_mtu=shared.inner_mtu,
         mss_ipv4=shared.mss(4),
         mss_ipv6=shared.mss(6),
         mobike=near.may_move or far.may_move,
         keyingtries=0 if view.initiates else 1,
+        mode=view.mode,
+        force_udp=bool(here.options.force_udp),
     )
 
 
@@ -186,17 +227,32 @@ def _child(view: _View, plan: ChildPlan) -> Child:
         start_action=start,
         close_action=close,
         dpd_action=dpd,
+        if_id=view.shared.tunnel.if_id if view.mode is Mode.ROUTE else 0,
+        options=view.here.options,
     )
 
 
 def _firewall_rules(view: _View) -> list[FirewallRule]:
-    return [
+    rules = [
         FirewallRule(
             tunnel=view.name,
             family=pair.family,
             local=pair.left if view.is_left else pair.right,
             remote=pair.right if view.is_left else pair.left,
             mss=view.shared.mss(pair.family),
+            interface=view.interface,
         )
         for pair in view.shared.guarded
     ]
+    return [*rules, *_rules_of_interface(view)] if view.interface else rules
+
+
+def _rules_of_interface(view: _View) -> Iterator[FirewallRule]:
+    """Yield rules for the addresses of the interface itself: what routing daemons say to each other."""
+    for family in (4, 6):
+        local, remote = (
+            tuple(sorted(IPNetwork(a.ip) for a in end.addresses if a.version == family))
+            for end in (view.here, view.there)
+        )
+        if local and remote:
+            yield FirewallRule(view.name, family, local, remote, view.shared.mss(family), view.interface)

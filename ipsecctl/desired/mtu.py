@@ -1,9 +1,21 @@
-"""How large an inner packet each tunnel carries, at both of its ends alike."""
+"""How large an inner packet each tunnel carries, at both of its ends alike.
+
+Where each tunnel has an MTU of its own, as an interface has, it carries what the weaker of its ends carries
+with the costliest suite that they may agree on. Elsewhere the tunnels of a gateway share one:
+
+- charon's own data path has one TUN device and one MTU for all;
+- the kernel, in policy mode, computes exactly what its own WAN link leaves. It does not know that the far
+  end's is smaller: that must be said on charon's routes, and charon has one MTU for all of these
+  (``kernel-netlink.mtu``).
+
+What a gateway's tunnels share the far ends share in turn, so the smallest spreads until nothing changes.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,41 +30,63 @@ from ipsecctl.crypto import (
     overhead,
     parse_esp_proposal,
 )
-from ipsecctl.topology import DataPath, End, Tunnel
+from ipsecctl.desired.ways import Ways
+from ipsecctl.topology import DataPath, Mode, Tunnel
 
-__all__ = ["inner_mtus", "outer_family"]
+__all__ = ["Mtus", "compute_mtus", "outer_family"]
+
+_AGGFRAG_HEADER_BYTES = 4
+"""In front of the inner packets of IP-TFS (RFC 9347 section 6.1)."""
 
 
-def inner_mtus(tunnels: Iterable[Tunnel], data_paths: Mapping[str, DataPath]) -> dict[str, int]:
-    """Return the inner MTU in bytes of each tunnel, by name.
+@dataclass(frozen=True, slots=True)
+class Mtus:
+    """MTUs in bytes: of each tunnel's inner packets, and on charon's routes at gateways that want one."""
 
-    A tunnel carries what the weaker of its two ends carries with the costliest suite that they may agree on.
-    charon's own data path has one TUN device and one MTU for all tunnels of a gateway, so all of them share
-    the smallest, and so do the far ends. ``data_paths`` is by gateway name and knows no ``auto``; an end
-    without one is the kernel's.
+    inner: Mapping[str, int]
+    on_routes: Mapping[str, int]
+
+
+def compute_mtus(tunnels: Iterable[Tunnel], ways: Ways) -> Mtus:
+    """Return the inner MTU of each tunnel, by name, and the MTU of charon's routes, by gateway.
+
+    A gateway that needs none on its routes is not in the latter.
 
     Raises ``ValueError`` when a WAN MTU is too small for any packet (a valid topology has none such).
     """
-    mtus: dict[str, int] = {}
-    shared: dict[str, list[str]] = defaultdict(list)  # libipsec gateway -> its tunnels
-    ends: dict[str, list[str]] = {}  # tunnel -> its libipsec gateways
+    inner: dict[str, int] = {}
+    alone: dict[tuple[str, str], int] = {}  # (gateway, tunnel) -> what the gateway itself would send
+    shared: dict[str, list[str]] = defaultdict(list)  # gateway -> tunnels with one MTU, if any has to be said
+    gateways: dict[str, list[str]] = {}  # tunnel -> such gateways at its ends
     for tunnel in tunnels:
-        mtus[tunnel.name] = _own_mtu(tunnel, data_paths)
-        ends[tunnel.name] = [
-            end.gateway.name for end in (tunnel.left, tunnel.right) if _is_libipsec(end, data_paths)
-        ]
-        for gateway in ends[tunnel.name]:
-            shared[gateway].append(tunnel.name)
-    # Smallest first: a gateway takes the MTU of the first tunnel that reaches it, and hands it on.
-    for first in sorted(mtus, key=lambda name: (mtus[name], name)):
-        waiting = [first]
-        while waiting:
-            name = waiting.pop()
-            for gateway in ends[name]:
-                neighbours = shared.pop(gateway, [])
-                mtus.update(dict.fromkeys(neighbours, mtus[first]))
-                waiting.extend(neighbours)
-    return mtus
+        link = _link(tunnel, ways)
+        inner[tunnel.name] = _mtu(tunnel, link)
+        gateways[tunnel.name] = []
+        for end in (tunnel.left, tunnel.right):
+            name = end.gateway.name
+            path = ways.data_path(name)
+            ours_to_say = end.gateway.managed or path is DataPath.LIBIPSEC
+            if ours_to_say and ways.mode(end) is Mode.POLICY:
+                alone[name, tunnel.name] = _alone(tunnel, link, end.gateway.mtu, path)
+                shared[name].append(tunnel.name)
+                gateways[tunnel.name].append(name)
+    on_routes: dict[str, int] = {}
+    waiting = deque(sorted(shared, key=lambda name: (len(shared[name]), name)))
+    queued = set(waiting)
+    while waiting:
+        gateway = waiting.popleft()
+        queued.discard(gateway)
+        smallest = min(inner[name] for name in shared[gateway])
+        if all(inner[name] == alone[gateway, name] for name in shared[gateway]):
+            continue
+        on_routes[gateway] = smallest
+        for name in shared[gateway]:
+            if inner[name] > smallest:
+                inner[name] = smallest
+                others = [other for other in gateways[name] if other != gateway and other not in queued]
+                waiting.extend(others)
+                queued.update(others)
+    return Mtus(inner, on_routes)
 
 
 def outer_family(tunnel: Tunnel) -> int:
@@ -62,16 +96,34 @@ def outer_family(tunnel: Tunnel) -> int:
     return 6 if any(isinstance(address, IPAddress) and address.version == 6 for address in addresses) else 4
 
 
-def _own_mtu(tunnel: Tunnel, data_paths: Mapping[str, DataPath]) -> int:
-    left, right = tunnel.left, tunnel.right
-    capped = _is_libipsec(left, data_paths) or _is_libipsec(right, data_paths)
-    link = _Link(
-        mtu=min(left.gateway.mtu, right.gateway.mtu),
+def _link(tunnel: Tunnel, ways: Ways) -> _Link:
+    """Return the link between a tunnel's gateways: the smaller MTU, and the cap of charon's own device."""
+    gateways = (tunnel.left.gateway, tunnel.right.gateway)
+    capped = any(ways.data_path(gateway.name) is DataPath.LIBIPSEC for gateway in gateways)
+    return _Link(
+        mtu=min(gateway.mtu for gateway in gateways),
         outer=outer_family(tunnel),
-        nat_t=tunnel.behind_nat,
+        nat_t=ways.in_udp(tunnel),
         cap=LIBIPSEC_MTU if capped else None,
     )
-    return _link_mtu(link, left.profile.esp_proposals, right.profile.esp_proposals)
+
+
+def _alone(tunnel: Tunnel, link: _Link, wan_mtu: int, data_path: DataPath) -> int:
+    """Return the largest inner packet that a gateway in policy mode lets through if nothing is said.
+
+    The kernel's is what its own link leaves; charon's TUN device takes ``LIBIPSEC_MTU`` whatever the link.
+    """
+    if data_path is DataPath.LIBIPSEC:
+        return LIBIPSEC_MTU
+    return _mtu(tunnel, link._replace(mtu=wan_mtu, cap=None))
+
+
+def _mtu(tunnel: Tunnel, link: _Link) -> int:
+    """Return the largest inner packet that a tunnel carries over a link."""
+    left, right = tunnel.left, tunnel.right
+    carried = _link_mtu(link, left.profile.esp_proposals, right.profile.esp_proposals)
+    iptfs = left.options.iptfs or right.options.iptfs
+    return carried - _AGGFRAG_HEADER_BYTES if iptfs else carried
 
 
 class _Link(NamedTuple):
@@ -101,7 +153,3 @@ def _suites(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[EspSuite, .
 
 def _proposals(texts: tuple[str, ...]) -> tuple[Proposal, ...]:
     return tuple(parse_esp_proposal(text) for text in texts)
-
-
-def _is_libipsec(end: End, data_paths: Mapping[str, DataPath]) -> bool:
-    return data_paths.get(end.gateway.name, DataPath.KERNEL) is DataPath.LIBIPSEC

@@ -18,6 +18,8 @@ __all__ = ["ChildPlan", "GuardedPair", "minimal", "plan_children"]
 DEFAULT_FLOW = "all"
 """The name of the one flow of a tunnel that declares none; its child bears the tunnel's own name."""
 
+_EVERYTHING = {4: IPNetwork("0.0.0.0/0"), 6: IPNetwork("::/0")}
+
 
 @dataclass(frozen=True, slots=True)
 class ChildPlan:
@@ -58,10 +60,15 @@ def plan_children(tunnel: Tunnel) -> tuple[tuple[ChildPlan, ...], tuple[GuardedP
 
     There is one child for each flow (IPv4 and IPv6 together), or one for each pair of subnets of each flow,
     as ``tunnel.child_per`` says. Guarded are all prefixes that the flows join, whatever the protocol.
-    Prefixes that have no partner of their family at the other end take no part.
+    Prefixes that have no partner of their family at the other end take no part. With ``any_selectors`` there
+    is one child for everything of the families that the flows have.
     """
     joined = [(flow, _joined(flow)) for flow in tunnel.flows]
-    if tunnel.child_per is ChildPer.FLOW:
+    if tunnel.any_selectors:
+        families = {pair.family for _, pairs in joined for pair in pairs}
+        everything = tuple(TrafficSelector(_EVERYTHING[family]) for family in sorted(families))
+        children = [ChildPlan(tunnel.name, everything, everything)]
+    elif tunnel.child_per is ChildPer.FLOW:
         children = [_child_of_flow(tunnel, flow, pairs) for flow, pairs in joined if pairs]
     else:
         children = [child for flow in tunnel.flows for child in _children_of_subnets(tunnel, flow)]

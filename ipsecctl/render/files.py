@@ -19,11 +19,15 @@ from ipsecctl.desired import (
     ROUTES_FILE,
     SYSCTL_FILE,
     GatewayState,
+    Knows,
+    RouteKind,
+    knows,
 )
-from ipsecctl.render.guards import guard_sets
+from ipsecctl.render.guards import guard_sets, way_sets
+from ipsecctl.render.options import child_mode, child_options
 from ipsecctl.render.quoting import FILTERS
 from ipsecctl.resources import resource_dir
-from ipsecctl.topology import DataPath, SecretRef
+from ipsecctl.topology import INTERFACE_PREFIX, DataPath, SecretRef
 
 __all__ = [
     "FIREWALL_FILE",
@@ -54,6 +58,8 @@ _TEMPLATES = (
     (FIREWALL_FILE, "firewall.nft.j2", _PUBLIC),
     (GUARD_FILE, "guard.sh.j2", _PROGRAM),
     (GUARD_UNIT_FILE, "guard.service.j2", _PUBLIC),
+    (INTERFACES_FILE, "interfaces.j2", _PUBLIC),
+    (NETWORKD_FILE, "networkd.network.j2", _PUBLIC),
     (ROUTES_FILE, "routes.j2", _PUBLIC),
     (STRONGSWAN_FILE, "strongswan.conf.j2", _PUBLIC),
     (SWANCTL_SECRETS_FILE, "swanctl-secrets.conf.j2", _OWNER_ONLY),
@@ -96,11 +102,22 @@ def render_files(
 
 def template_values(state: GatewayState, secrets: Mapping[SecretRef, SupportsBytes]) -> dict[str, object]:
     """Return what the templates lay out: the state, and what is only another form of it."""
+    sets = guard_sets(state.firewall)
+    children = [(each.name, child) for each in state.connections for child in each.children]
     return {
         "state": state,
         "libipsec": state.data_path is DataPath.LIBIPSEC,
         "ipv6": any(rule.family == 6 for rule in state.firewall),
-        "sets": guard_sets(state.firewall),
+        "raw_esp": knows(state.version, Knows.RAW_ESP),
+        "sets": sets,
+        "by_policy": [each for each in sets if not each.routed],
+        "by_route": [each for each in sets if each.routed],
+        "ways": way_sets(state.firewall),
+        "interface_prefix": INTERFACE_PREFIX,
+        "into": [route for route in state.routes if route.kind is RouteKind.INTO],
+        "holding": [route for route in state.routes if route.kind is RouteKind.HOLDING],
+        "modes": {(name, child.name): child_mode(child, state.version) for name, child in children},
+        "options": {(name, child.name): child_options(child, state.version) for name, child in children},
         "shared_keys": [(key, secrets[key.secret]) for key in state.shared_keys],
         "gives_up_after_s": round(state.daemon.gives_up_after_s),
     }

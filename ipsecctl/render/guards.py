@@ -1,9 +1,10 @@
 """Firewall rules as nftables sets: few sets, few rules, however many tunnels there are.
 
-A set holds pairs of prefixes (``ip saddr . ip daddr``), one set for each family and MSS. The kernel finds a
-pair in a set in time that does not depend on its size, but refuses pairs that overlap: so pairs that another
-contains are left out, and where two cross (a narrow source to a wide destination, and the other way round),
-the one with the narrow source loses what the other has.
+A set holds pairs of prefixes (``ip saddr . ip daddr``), one set for each family, mode and MSS. The kernel
+finds a pair in a set in time that does not depend on its size, but refuses pairs that overlap: so pairs that
+another contains are left out, and where two cross (a narrow source to a wide destination, and the other way
+round), the one with the narrow source loses what the other has. In route mode a further set of each family
+has the interface in front of each pair: the ways that packets between them may take.
 """
 
 from __future__ import annotations
@@ -13,24 +14,30 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from operator import itemgetter
 from typing import TypeAlias
 
 from netaddr import IPNetwork
 
 from ipsecctl.desired import FirewallRule
+from ipsecctl.render.quoting import bare
 
-__all__ = ["GuardSet", "guard_sets"]
+__all__ = ["GuardSet", "WaySet", "guard_sets", "way_sets"]
 
 Span: TypeAlias = tuple[int, int]
 """A range of addresses as numbers: first and last."""
 
+_Pairs: TypeAlias = dict[Span, set[Span]]
+"""Remote spans by local one."""
+
 _BITS = {4: 32, 6: 128}
+_HEADERS = {4: "ip", 6: "ip6"}
 _ADDRESS = {4: IPv4Address, 6: IPv6Address}
 
 
 @dataclass(frozen=True, slots=True)
 class GuardSet:
-    """Pairs of local and remote prefixes of one family and one MSS, as elements of an nftables set.
+    """Pairs of local and remote prefixes of one family, mode and MSS, as elements of an nftables set.
 
     ``elements`` are texts, sorted by address: ``10.20.1.0/24 . 10.10.0.0/24`` (local first).
     """
@@ -38,31 +45,79 @@ class GuardSet:
     family: int
     mss: int
     elements: tuple[str, ...]
+    routed: bool = False
 
     @property
     def name(self) -> str:
-        return f"ipv{self.family}_mss_{self.mss}"
+        return f"ipv{self.family}{'_route' if self.routed else ''}_mss_{self.mss}"
 
     @property
     def address(self) -> str:
         """The word of nftables for this family's header."""
-        return "ip" if self.family == 4 else "ip6"
+        return _HEADERS[self.family]
+
+
+@dataclass(frozen=True, slots=True)
+class WaySet:
+    """Interfaces and the pairs of prefixes that go through them, as elements of an nftables set.
+
+    ``elements`` are texts, sorted by interface and address: ``"ix-ab" . 10.20.1.0/24 . 10.10.0.0/24``.
+    """
+
+    family: int
+    elements: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"ipv{self.family}_ways"
+
+    @property
+    def address(self) -> str:
+        """The word of nftables for this family's header."""
+        return _HEADERS[self.family]
 
 
 def guard_sets(rules: Iterable[FirewallRule]) -> tuple[GuardSet, ...]:
-    """Return the sets for the firewall rules of one gateway, sorted by family and MSS."""
-    groups: dict[tuple[int, int], dict[Span, set[Span]]] = defaultdict(lambda: defaultdict(set))
+    """Return the sets for the firewall rules of one gateway, sorted by mode, family and MSS."""
+    groups: dict[tuple[bool, int, int], _Pairs] = defaultdict(_no_pairs)
     for rule in rules:
-        group = groups[rule.family, rule.mss]
-        remotes = [_span(prefix) for prefix in rule.remote]
-        for prefix in rule.local:
-            group[_span(prefix)].update(remotes)
+        _add(groups[bool(rule.interface), rule.family, rule.mss], rule)
     return tuple(
-        GuardSet(family, mss, _elements(family, groups[family, mss])) for family, mss in sorted(groups)
+        GuardSet(family, mss, _elements(family, pairs), routed)
+        for (routed, family, mss), pairs in sorted(groups.items(), key=itemgetter(0))
     )
 
 
-def _elements(family: int, remotes_of: dict[Span, set[Span]]) -> tuple[str, ...]:
+def way_sets(rules: Iterable[FirewallRule]) -> tuple[WaySet, ...]:
+    """Return the ways that packets may take in route mode, a set for each family, IPv4 first."""
+    groups: dict[int, dict[str, _Pairs]] = defaultdict(lambda: defaultdict(_no_pairs))
+    for rule in rules:
+        if rule.interface:
+            _add(groups[rule.family][rule.interface], rule)
+    return tuple(
+        WaySet(
+            family,
+            tuple(
+                f'"{bare(interface)}" . {element}'
+                for interface, pairs in sorted(groups[family].items(), key=itemgetter(0))
+                for element in _elements(family, pairs)
+            ),
+        )
+        for family in sorted(groups)
+    )
+
+
+def _no_pairs() -> _Pairs:
+    return defaultdict(set)
+
+
+def _add(pairs: _Pairs, rule: FirewallRule) -> None:
+    remotes = [_span(prefix) for prefix in rule.remote]
+    for prefix in rule.local:
+        pairs[_span(prefix)].update(remotes)
+
+
+def _elements(family: int, remotes_of: _Pairs) -> tuple[str, ...]:
     spans_of = {local: _merged(remotes) for local, remotes in remotes_of.items()}
     elements: list[str] = []
     around: list[Span] = []  # the local spans that contain the present one

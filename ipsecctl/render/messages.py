@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, SupportsBytes, TypeAlias
 
-from ipsecctl.desired import Authentication, Child, Connection, GatewayState, SharedKey
+from ipsecctl.desired import Authentication, Child, Connection, GatewayState, SharedKey, Version
+from ipsecctl.render.options import child_mode, child_options
 from ipsecctl.render.quoting import bare, checked_identity, seconds, section, selector, yes_no
 from ipsecctl.topology import SecretRef
 
@@ -55,7 +56,7 @@ def render_messages(
         keys=tuple({"type": "any", "data": bytes(secrets[key.secret])} for key in state.private_keys),
         shared={f"ike-{key.name}": _shared(key, bytes(secrets[key.secret])) for key in state.shared_keys},
         connections={
-            connection.name: {section(connection.name): _connection(connection, by_target)}
+            connection.name: {section(connection.name): _connection(connection, by_target, state.version)}
             for connection in state.connections
         },
     )
@@ -70,7 +71,7 @@ def _shared(key: SharedKey, secret: bytes) -> Message:
     }
 
 
-def _connection(connection: Connection, blobs: Mapping[str, bytes]) -> Message:
+def _connection(connection: Connection, blobs: Mapping[str, bytes], version: Version | None) -> Message:
     return {
         "version": "2",
         "local_addrs": list(connection.local_addrs),
@@ -85,9 +86,10 @@ def _connection(connection: Connection, blobs: Mapping[str, bytes]) -> Message:
         "unique": "no",
         "mobike": yes_no(connection.mobike),
         "fragmentation": "yes",
+        **({"encap": "yes"} if connection.force_udp else {}),
         "local": _authentication(connection.local, blobs),
         "remote": _authentication(connection.remote, blobs),
-        "children": {section(child.name): _child(child) for child in connection.children},
+        "children": {section(child.name): _child(child, version) for child in connection.children},
     }
 
 
@@ -100,9 +102,9 @@ def _authentication(round_: Authentication, blobs: Mapping[str, bytes]) -> Messa
     return message
 
 
-def _child(child: Child) -> Message:
+def _child(child: Child, version: Version | None) -> Message:
     return {
-        "mode": "tunnel",
+        "mode": child_mode(child, version),
         "local_ts": [selector(ts) for ts in child.local_ts],
         "remote_ts": [selector(ts) for ts in child.remote_ts],
         "esp_proposals": list(child.esp_proposals),
@@ -112,4 +114,5 @@ def _child(child: Child) -> Message:
         "start_action": str(child.start_action),
         "close_action": str(child.close_action),
         "dpd_action": str(child.dpd_action),
+        **dict(child_options(child, version)),
     }

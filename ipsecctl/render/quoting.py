@@ -16,7 +16,7 @@ from typing import NoReturn, SupportsBytes
 
 from netaddr import IPNetwork
 
-from ipsecctl.desired import TrafficSelector
+from ipsecctl.desired import Interface, Route, RouteKind, TrafficSelector
 from ipsecctl.errors import CannotQuote
 from ipsecctl.topology import RESERVED_NAME, identity_fault
 
@@ -28,10 +28,14 @@ __all__ = [
     "elements",
     "file_name",
     "identity",
+    "interface",
     "listed",
+    "mark",
     "number",
+    "option",
     "prefix",
     "quoted",
+    "route",
     "seconds",
     "secret",
     "section",
@@ -44,6 +48,7 @@ __all__ = [
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _LIST_ITEM = re.compile(r"[A-Za-z0-9%:_][A-Za-z0-9%._:/\[\]-]*")
 _UNIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9@_.-]*")
+_MARK = re.compile(r"(0x[0-9a-f]{1,8}|[0-9]{1,10})(/(0x[0-9a-f]{1,8}|[0-9]{1,10}))?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -152,6 +157,37 @@ def elements(values: Iterable[str]) -> str:
     return ",\n            ".join(values)
 
 
+def interface(value: Interface) -> str:
+    """Return a tunnel's interface as one line of the guard's file: name, if_id, MTU, addresses.
+
+    The if_id is written as ``ip -d link`` shows it.
+    """
+    addresses = (f"{address.ip}/{address.prefixlen:d}" for address in value.addresses)
+    return " ".join((bare(value.name), f"{value.if_id:#x}", f"{value.mtu:d}", *addresses))
+
+
+def route(value: Route) -> str:
+    """Return a route in the words that follow ``ip route replace``."""
+    if value.kind is RouteKind.HOLDING:
+        where = f"unreachable {prefix(value.prefix)}"
+    else:
+        where = f"{prefix(value.prefix)} dev {bare(value.interface)}"
+    source = "" if value.source is None else f" src {value.source}"
+    return f"{where} proto 213 metric {value.metric:d}{source}"
+
+
+def mark(value: str) -> str:
+    """Return a mark as ``VALUE`` or ``VALUE/MASK``. Raises ``CannotQuote`` for anything else."""
+    if not _MARK.fullmatch(value):
+        _refuse(value, "a mark is a number, or a number and a mask as 0x10/0xff")
+    return value
+
+
+def option(value: str) -> str:
+    """Return the value of an option: a word, a number or a mark. Raises ``CannotQuote`` for others."""
+    return value if _MARK.fullmatch(value) else bare(value)
+
+
 def yes_no(value: bool) -> str:
     """Return ``yes`` or ``no``."""
     return "yes" if value else "no"
@@ -182,10 +218,13 @@ FILTERS: Mapping[str, Callable[..., str]] = MappingProxyType(
         "elements": elements,
         "file_name": file_name,
         "identity": identity,
+        "interface": interface,
         "listed": listed,
         "number": number,
+        "option": option,
         "prefix": prefix,
         "quoted": quoted,
+        "route": route,
         "seconds": seconds,
         "secret": secret,
         "section": section,

@@ -28,6 +28,7 @@ from ipsecctl.topology.model import (
     Topology,
     Tunnel,
 )
+from ipsecctl.topology.naming import INTERFACE_PREFIX, derived_if_id, interface_name
 from ipsecctl.topology.spelling import RESERVED_NAME, identity_fault
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ipsecctl.topology.schema import SCHEMA_ID, json_schema
 
 __all__ = [
+    "INTERFACE_PREFIX",
     "RESERVED_NAME",
     "SCHEMA_ID",
     "AddressKind",
@@ -59,7 +61,9 @@ __all__ = [
     "Site",
     "Topology",
     "Tunnel",
+    "derived_if_id",
     "identity_fault",
+    "interface_name",
     "json_schema",
     "load_bytes",
     "load_text",

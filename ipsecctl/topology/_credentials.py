@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from ipsecctl.topology._findings import Findings, listed
@@ -63,6 +64,10 @@ class Credentials:
             )
         return None, where
 
+    def words_of(self, credential: Credential) -> Collection[str]:
+        """Return the placeholders that a credential was filled in with."""
+        return self._placeholders[credential.where]
+
     def report_unused(self) -> None:
         for name in self._document.credentials:
             if name not in self._used:
@@ -80,7 +85,8 @@ class Credentials:
             if found is None:
                 return None
             doc = found
-        if home in self._wrong or self._findings.damaged(home):
+        # A key too many takes nothing away from those that are right.
+        if home in self._wrong or any(self._findings.damaged((*home, key)) for key in _KEYS):
             return None
         if gateway.managed and doc.psk is None and not doc.certificate:
             if self._findings.first("only a CA", home):

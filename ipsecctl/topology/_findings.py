@@ -65,13 +65,18 @@ class Findings:
 
     def did_you_mean(self, word: str, known: Collection[str], otherwise: str) -> str:
         """Return the hint for an unknown name: the nearest known one, or else ``otherwise``."""
+        near = self.nearest(word, known)
+        return f"did you mean {near!r}?" if near is not None else otherwise
+
+    def nearest(self, word: str, known: Collection[str]) -> str | None:
+        """Return the known name that an unknown one is most like, ``None`` when it is like none."""
         self._comparisons -= len(known)
         folded = {name.lower(): name for name in known} if self._comparisons >= 0 else {}
         plain = word.lower()
         near = difflib.get_close_matches(plain, folded, n=1, cutoff=0.6)
         if not near and len(plain) >= 3:
             near = [name for name in folded if plain in name or (len(name) >= 3 and name in plain)]
-        return f"did you mean {folded[near[0]]!r}?" if near else otherwise
+        return folded[near[0]] if near else None
 
     def damage(self, path: Path) -> None:
         """Remember that the value at ``path`` was wrong and is left out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ipsecctl.topology._findings import Findings, listed
 from ipsecctl.topology._sites import Sites
@@ -21,7 +21,9 @@ _ICMP, _ICMPV6 = 1, 58
 def add_flows(group: Group, sites: Sites, findings: Findings) -> None:
     """Give every draft of a group its flows; report flows that name nothing, or join nothing."""
     if not group.doc.flows:
-        if not findings.damaged(("tunnels", group.name, "flows")):
+        if findings.damaged(("tunnels", group.name, "flows")):
+            _presume_everything(group, sites)
+        else:
             _add_everything(group, sites, findings)
         return
     _Flows(group, sites, findings).run()
@@ -40,6 +42,15 @@ def _add_everything(group: Group, sites: Sites, findings: Findings) -> None:
             _report_no_networks(draft, end.gateway.site, end.ref, findings)
         if not empty:
             _report_families(draft, left, right, findings)
+
+
+def _presume_everything(group: Group, sites: Sites) -> None:
+    """Let flows of which nothing is known be all that there could be."""
+    for draft in group.drafts:
+        joined = _same_families(
+            _all_of(sites, draft.left.gateway.site), _all_of(sites, draft.right.gateway.site), None
+        )
+        draft.presumed = (Flow(EVERYTHING, *joined, where=draft.where),) if joined is not None else ()
 
 
 def _report_no_networks(draft: Draft, site: str, ref: Path, findings: Findings) -> None:
@@ -115,7 +126,13 @@ class _Flows:
                 elif matched:
                     crossed.add(number)
             draft.flows = tuple(flows)
-        complete = self._group.whole and len(good) == len(flows_here)
+            draft.presumed = tuple(
+                flow
+                for number in flows_here
+                if number not in good
+                for flow in self._presumed(number, draft)
+            )
+        complete = self._group.joined and len(good) == len(flows_here)
         for number in good:
             if self._has_gaps(number):
                 complete = False
@@ -252,6 +269,31 @@ class _Flows:
                 made.append(flow)
         return made, matched
 
+    def _presumed(self, number: int, draft: Draft) -> Iterator[Flow]:
+        """Yield what a flow may mean in a tunnel that names something unknown, or nothing."""
+        doc, sites = self._group.doc.flows[number], [end.gateway.site for end in draft.ends]
+        for left_refs, right_refs in ((doc.from_, doc.to), (doc.to, doc.from_)):
+            left, right = self._meant(sites[0], left_refs), self._meant(sites[1], right_refs)
+            joined = _same_families(left, right, doc.protocol)
+            if joined is not None:
+                yield Flow(self._names[number], *joined, where=self._path(number))
+
+    def _meant(self, site: str, refs: Sequence[str]) -> list[FlowEnd]:
+        """Return what names may mean at a site: the networks they are most like, all where they are like none.
+
+        None when they are those of others.
+        """
+        known = [network.name for network in self._sites.by_name[site].networks]
+        meant = self._found(site, refs)
+        for ref in refs:
+            named_site, _, name = ref.rpartition(".")
+            elsewhere = named_site in self._sites.by_name and named_site != site
+            if elsewhere or name in (known if named_site else self._networks):
+                continue
+            near = self._findings.nearest(name, known)
+            meant += self._found(site, [near]) if near is not None else _all_of(self._sites, site)
+        return meant if refs else _all_of(self._sites, site)
+
     def _found(self, site: str, refs: Iterable[str]) -> list[FlowEnd]:
         found: dict[FlowEnd, None] = {}
         for ref in refs:
@@ -271,7 +313,7 @@ class _Flows:
                 hint += "; icmp is for IPv4, icmpv6 for IPv6"
             self._findings.error("IP152", path, summary, hint)
             return
-        if not self._group.whole:
+        if not self._group.joined:
             return
         source, target = listed(doc.from_), listed(doc.to)
         summary = f"no tunnel of {self._group.name!r} has {source} at one end and {target} at the other"

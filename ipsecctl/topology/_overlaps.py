@@ -83,8 +83,9 @@ def check_overlaps(drafts: Iterable[Draft], sites: Sites, findings: Findings) ->
     peers: dict[str, dict[str, _Peer]] = defaultdict(dict)
     for draft in drafts:
         left, right = draft.left.gateway, draft.right.gateway
-        peers[left.site].setdefault(right.site, _Peer()).add(right, (flow.right for flow in draft.flows))
-        peers[right.site].setdefault(left.site, _Peer()).add(left, (flow.left for flow in draft.flows))
+        flows = (*draft.flows, *draft.presumed)
+        peers[left.site].setdefault(right.site, _Peer()).add(right, (flow.right for flow in flows))
+        peers[right.site].setdefault(left.site, _Peer()).add(left, (flow.left for flow in flows))
     sweep = _Sweep(sites, peers, findings)
     for site in peers:
         sweep.site(site)

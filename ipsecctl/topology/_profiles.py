@@ -21,6 +21,7 @@ from ipsecctl.crypto import (
     parse_ike_proposal,
 )
 from ipsecctl.topology._findings import Findings, listed
+from ipsecctl.topology._options import sa_options
 from ipsecctl.topology.document import ProfileDoc
 from ipsecctl.topology.model import Path
 
@@ -170,6 +171,7 @@ class Profiles:
             dpd_delay_s=doc.dpd_delay or base.dpd_delay_s,
             pfs=doc.pfs if "pfs" in doc.model_fields_set or doc.esp else base.pfs,
             reason=doc.reason or base.reason,
+            options=sa_options(doc.options).over(base.options),
         )
         self._check_pfs(path, doc, profile)
         self._check_lifetimes(path, profile)

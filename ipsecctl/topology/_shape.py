@@ -12,6 +12,7 @@ from ipsecctl.topology.model import Path
 __all__ = ["check_shape"]
 
 _SHAPES: Final = ("between", "hub", "mesh")
+_PAIR_KEYS: Final = ("if_id", "addresses", "routes")
 
 
 def check_shape(name: str, doc: TunnelDoc, findings: Findings) -> tuple[bool, bool]:
@@ -22,7 +23,9 @@ def check_shape(name: str, doc: TunnelDoc, findings: Findings) -> tuple[bool, bo
     """
     path: Path = ("tunnels", name)
     lost: set[str] = {key for key in (*_SHAPES, "spokes") if findings.damaged((*path, key))}
-    said: set[str] = {key for key in (*_SHAPES, "spokes", "initiator") if key in doc.model_fields_set}
+    said: set[str] = {
+        key for key in (*_SHAPES, *_PAIR_KEYS, "spokes", "initiator") if key in doc.model_fields_set
+    }
     faults = list(_faults(doc, said, lost))
     for summary, hint, at in faults:
         findings.error("IP018", (*path, at) if at else path, summary, hint, key=True)
@@ -51,3 +54,8 @@ def _faults(doc: TunnelDoc, said: set[str], lost: set[str]) -> Iterator[tuple[st
     if "initiator" in said and shapes and shapes != ["between"]:
         hint = "remove it: a spoke calls its hub unless only the hub can call"
         yield "'initiator' is for a pair ('between') only", hint, "initiator"
+    for key in _PAIR_KEYS:
+        # A word for the routes holds for every tunnel of a group.
+        if key in said and shapes and shapes != ["between"] and not isinstance(getattr(doc, key), str):
+            hint = "remove it, or make a pair of each tunnel that needs its own"
+            yield f"'{key}' is for a pair ('between') only", hint, key

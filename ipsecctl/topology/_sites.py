@@ -12,7 +12,7 @@ from ipsecctl.topology._scalars import DYNAMIC
 from ipsecctl.topology.document import DefaultsDoc, Document, GatewayDoc, SiteDoc
 from ipsecctl.topology.model import Control, ControlKind, DataPath, Gateway, Network, Path, Site
 
-__all__ = ["Sites", "is_located", "make_sites"]
+__all__ = ["Sites", "is_located", "make_sites", "unknown_gateway"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,26 @@ def make_sites(document: Document, findings: Findings) -> Sites:
     return Sites(document.sites, sites, gateways)
 
 
+def unknown_gateway(site: Site) -> Gateway:
+    """Return what stands for a site's gateway where the file has none: it is at no address, and no one's peer.
+
+    So the site takes part in whatever is checked of sites, and in nothing that is checked of gateways.
+    """
+    return Gateway(
+        name=site.name,
+        site=site.name,
+        address=None,
+        behind_nat=False,
+        public_address=None,
+        mtu=0,
+        control=Control(ControlKind.LAB),
+        data_path=DataPath.AUTO,
+        identity=site.name,
+        managed=site.managed,
+        where=(*site.where, "gateway"),
+    )
+
+
 def is_located(gateway: Gateway, findings: Findings) -> bool:
     """Return whether nothing that says where a gateway can be reached had to be left out."""
     keys = ("address", "public_address", "behind_nat")
@@ -89,6 +109,7 @@ def _gateway(
         data_path=DataPath(doc.datapath if "datapath" in doc.model_fields_set else defaults.datapath),
         identity=doc.identity or (name if managed or known_at is None else str(known_at)),
         managed=managed,
+        inside=tuple(sorted(doc.inside)),
         where=path,
     )
 

@@ -11,100 +11,49 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ipsecctl.crypto import DEFAULT_PROFILE, PROFILES, Profile
+from ipsecctl.crypto import DEFAULT_PROFILE, NO_OPTIONS, Profile
 from ipsecctl.topology._credentials import Credentials
+from ipsecctl.topology._drafts import Draft, DraftEnd
 from ipsecctl.topology._findings import Findings, listed
+from ipsecctl.topology._modes import end_mode
+from ipsecctl.topology._options import sa_options
 from ipsecctl.topology._profiles import Profiles
 from ipsecctl.topology._shape import check_shape
-from ipsecctl.topology._sites import Sites, is_located
+from ipsecctl.topology._sites import Sites, is_located, unknown_gateway
 from ipsecctl.topology.document import Document, TunnelDoc
-from ipsecctl.topology.model import ChildPer, Credential, End, Flow, Gateway, Path, Site, Tunnel
+from ipsecctl.topology.model import ChildPer, Credential, Gateway, Path, Site
+from ipsecctl.topology.naming import derived_if_id
 from ipsecctl.topology.spelling import RESERVED_NAME
 
 __all__ = ["Draft", "DraftEnd", "Group", "expand_groups"]
 
 
 @dataclass(frozen=True, slots=True)
-class DraftEnd:
-    """One end: its gateway, what holds there, and where in the file each of these is said."""
-
-    gateway: Gateway
-    ref: Path
-    profile: Profile | None
-    profile_at: Path
-    credential: Credential | None
-    credential_at: Path
-
-
-@dataclass(slots=True)
-class Draft:
-    """A tunnel in the making; ``flows`` come last.
-
-    ``guessed`` when it is known which sites it joins, but not which of their gateways.
-    """
-
-    name: str
-    group: str
-    left: DraftEnd
-    right: DraftEnd
-    initiator: str
-    child_per: ChildPer
-    guessed: bool = False
-    flows: tuple[Flow, ...] = ()
-
-    @property
-    def where(self) -> Path:
-        return ("tunnels", self.group)
-
-    @property
-    def ends(self) -> tuple[DraftEnd, DraftEnd]:
-        return self.left, self.right
-
-    @property
-    def has_credentials(self) -> bool:
-        return all(end.credential is not None for end in self.ends)
-
-    def finished(self) -> Tunnel:
-        """Return the tunnel; its ends must have credentials, and profiles unless something is wrong."""
-        return Tunnel(
-            self.name,
-            self.group,
-            _end(self.left),
-            _end(self.right),
-            self.flows,
-            self.child_per,
-            self.initiator,
-            where=self.where,
-        )
-
-
-def _end(end: DraftEnd) -> End:
-    if end.credential is None:
-        raise AssertionError(f"{end.gateway.name}: a tunnel end without credential went unreported")
-    return End(end.gateway, end.profile or PROFILES[DEFAULT_PROFILE], end.credential)
-
-
-@dataclass(frozen=True, slots=True)
 class _Ref:
-    """A gateway named as an end: ``label`` is how expanded names call it."""
+    """A gateway named as an end: ``label`` is how expanded names call it.
+
+    ``guessed`` when only its site is known, ``labelled`` unless the label is a guess, too.
+    """
 
     gateway: Gateway
     label: str
     path: Path
     guessed: bool = False
+    labelled: bool = True
 
 
 @dataclass(slots=True)
 class Group:
     """A group and its drafts; ``sites`` are all it names.
 
-    ``whole`` is false when some of its ends were wrong, and ``all_sites`` when it is not known which sites
-    these belong to.
+    ``whole`` is false when some of its ends were wrong, ``joined`` when there are no drafts of these for that
+    reason, and ``all_sites`` when it is not known which sites they belong to.
     """
 
     name: str
     doc: TunnelDoc
     whole: bool = True
+    joined: bool = True
     all_sites: bool = True
     sites: list[str] = field(default_factory=list)
     drafts: list[Draft] = field(default_factory=list)
@@ -136,7 +85,8 @@ class _Expander:
         self._profile_cache: dict[tuple[str, str], tuple[Profile | None, Path]] = {}
 
     def group(self, name: str, doc: TunnelDoc) -> Group:
-        group = Group(name, doc, *check_shape(name, doc, self._findings))
+        whole, all_sites = check_shape(name, doc, self._findings)
+        group = Group(name, doc, whole, whole, all_sites)
         for tunnel_name, left, right in self._pairs(group):
             if not self._joinable(group, left, right):
                 continue
@@ -144,13 +94,16 @@ class _Expander:
                 hint = "strongSwan reads it as a directive: choose another"
                 summary = f"{tunnel_name!r} cannot be the name of a tunnel"
                 self._findings.error("IP015", ("tunnels", name), summary, hint, key=True)
+            named = bool(doc.between) or (left.labelled and right.labelled)
             draft = Draft(
                 name=tunnel_name,
                 group=name,
-                left=self._end(group, left, tunnel_name),
-                right=self._end(group, right, tunnel_name),
-                initiator=self._initiator(group, left.gateway, right.gateway),
+                left=self._end(group, left, tunnel_name, named=named),
+                right=self._end(group, right, tunnel_name, named=named),
+                initiator=self._initiator(group, left, right),
                 child_per=ChildPer(doc.children),
+                if_id=(doc.between and doc.if_id) or derived_if_id(self._document.name, tunnel_name),
+                any_selectors=doc.selectors == "any",
                 guessed=left.guessed or right.guessed,
             )
             other = self._names.setdefault(tunnel_name, draft)
@@ -185,7 +138,7 @@ class _Expander:
                     yield f"{group.name}-{spoke.label}{suffix}", spoke, hub
         else:
             members = self._refs(group, "mesh", doc.mesh)
-            if len(members) == 1 and group.whole:
+            if len(members) == 1 and group.joined:
                 hint = "name at least two, or make it a pair with 'between'"
                 self._findings.error(
                     "IP141", ("tunnels", group.name, "mesh"), "a mesh of one site joins nothing", hint
@@ -216,6 +169,7 @@ class _Expander:
                 if ref is None or ref.guessed:
                     group.whole = False
                 if ref is None:
+                    group.joined = False
                     continue
                 other = found.setdefault(ref.gateway.where, ref)
                 if other is not ref and not is_glob:
@@ -227,12 +181,14 @@ class _Expander:
         first = other.path[-1]
         if key == "between":
             self._report_itself(group, ref.path, ref.gateway.site)
+        elif ref.guessed or other.guessed:
+            return
         elif isinstance(first, int) and not _is_pattern(getattr(group.doc, key)[first]):
             summary = f"the gateway {ref.gateway.name!r} is named twice in '{key}'"
             self._findings.error("IP147", ref.path, summary, "remove one of them")
 
     def _report_itself(self, group: Group, path: Path, site: str) -> None:
-        group.whole = False
+        group.whole = group.joined = False
         if self._findings.first("itself", group.name, site):
             hint = "remove it from one of the two lists" if group.doc.hub else "name two different sites"
             self._findings.error("IP140", path, f"a tunnel of the site {site!r} with itself", hint)
@@ -247,7 +203,7 @@ class _Expander:
             but = " but the hub" if any(map(matches, never)) else ""
             self._findings.error("IP142", path, f"no site{but} matches {pattern!r}", hint)
         if not names:
-            group.whole = group.all_sites = False
+            group.whole = group.joined = group.all_sites = False
         return [f"{name}{slash}{gateway}" for name in names]
 
     def _ref(self, group: Group, text: str, path: Path) -> _Ref | None:
@@ -280,7 +236,7 @@ class _Expander:
                 )
                 findings.error("IP102", path, f"the site {site_name!r} has no gateway {gateway_name!r}", hint)
             if gateway is None:
-                return self._guessed(site, gateway_name, path)
+                return _guessed(site, gateway_name, path)
             return _Ref(gateway, gateway_name, path)
         if not gateways:
             damaged = any(findings.damaged((*site.where, key)) for key in ("gateway", "gateways"))
@@ -290,16 +246,13 @@ class _Expander:
                 findings.error(
                     "IP121", path, f"the site {site_name!r} has no gateway to build a tunnel with", hint
                 )
-            return None
+            several = findings.damaged((*site.where, "gateways"))
+            return _guessed(site, site_name, path, labelled=not several)
         if len(gateways) > 1:
             hint = f"name one: {' or '.join(f'{site_name}/{name}' for name in list(gateways)[:8])}"
             findings.error("IP122", path, f"the site {site_name!r} has several gateways", hint)
-            return self._guessed(site, site_name, path)
+            return _guessed(site, site_name, path)
         return _Ref(site.gateways[0], site_name, path)
-
-    def _guessed(self, site: Site, label: str, path: Path) -> _Ref | None:
-        """Return any gateway of a site in place of the one meant: what holds for the sites can be checked."""
-        return _Ref(site.gateways[0], label, path, guessed=True) if site.gateways else None
 
     def _joinable(self, group: Group, left: _Ref, right: _Ref) -> bool:
         """Report a tunnel that joins a site with itself, or two sites that nobody here manages."""
@@ -319,10 +272,38 @@ class _Expander:
             return False
         return True
 
-    def _end(self, group: Group, ref: _Ref, tunnel: str) -> DraftEnd:
+    def _end(self, group: Group, ref: _Ref, tunnel: str, *, named: bool) -> DraftEnd:
         profile, profile_at = self._profile(group, ref.gateway.site)
         credential, credential_at = self._credentials.at(group.name, group.doc, ref.gateway, tunnel)
-        return DraftEnd(ref.gateway, ref.path, profile, profile_at, credential, credential_at)
+        mode, mode_at = end_mode(self._document, group.name, ref.gateway)
+        return DraftEnd(
+            ref.gateway,
+            ref.path,
+            profile,
+            profile_at,
+            credential,
+            credential_at,
+            credential is not None and self._is_secret_known(credential, ref, named=named),
+            mode,
+            mode_at,
+            sa_options(group.doc.options).over(profile.options if profile is not None else NO_OPTIONS),
+            addresses=tuple(
+                address for key in self._keys_of(group, ref) for address in group.doc.addresses[key]
+            ),
+        )
+
+    def _is_secret_known(self, credential: Credential, ref: _Ref, *, named: bool) -> bool:
+        """Return whether nothing unknown decides which secret is meant, or what must hold for it."""
+        words = self._credentials.words_of(credential)
+        if "tunnel" in words and not named:
+            return False
+        return not ref.guessed or ("gateway" not in words and credential.is_psk)
+
+    def _keys_of(self, group: Group, ref: _Ref) -> Iterator[str]:
+        """Yield the keys of ``addresses`` that name an end."""
+        site, name = ref.gateway.site, ref.gateway.name
+        pairwise = group.doc.addresses if group.doc.between else ()
+        return (key for key in pairwise if key in (site, f"{site}/{name}"))
 
     def _profile(self, group: Group, site: str) -> tuple[Profile | None, Path]:
         """Return a site's profile in a group: the tunnel's, the site's, the default, the built-in one."""
@@ -348,8 +329,9 @@ class _Expander:
                 return None, path
         return self._profiles.get(DEFAULT_PROFILE, ("tunnels", group.name)), ("tunnels", group.name)
 
-    def _initiator(self, group: Group, left: Gateway, right: Gateway) -> str:
+    def _initiator(self, group: Group, left_ref: _Ref, right_ref: _Ref) -> str:
         """Return which end calls: ``left`` or ``right``."""
+        left, right = left_ref.gateway, right_ref.gateway
         wanted = group.doc.initiator
         caller = _caller(left, right)
         if not wanted or not group.doc.between:
@@ -357,12 +339,14 @@ class _Expander:
         path: Path = ("tunnels", group.name, "initiator")
         site, _, name = wanted.partition("/")
         sides = [s for s, g in (("left", left), ("right", right)) if g.site == site and name in ("", g.name)]
-        if not sides and (name and not group.whole):
+        if not sides and name and not group.whole:
             return caller
         if not sides:
             hint = f"write {left.site} or {right.site}"
             self._findings.error("IP146", path, f"{wanted!r} is no end of this tunnel", hint)
             return caller
+        if left_ref.guessed or right_ref.guessed:
+            return sides[0]
         callee = right if sides[0] == "left" else left
         if not is_located(left, self._findings) or not is_located(right, self._findings):
             return sides[0]
@@ -375,6 +359,12 @@ class _Expander:
                 hint,
             )
         return sides[0]
+
+
+def _guessed(site: Site, label: str, path: Path, *, labelled: bool = False) -> _Ref:
+    """Return any gateway of a site in place of the one meant: what holds for the sites can be checked."""
+    gateway = site.gateways[0] if site.gateways else unknown_gateway(site)
+    return _Ref(gateway, label, path, guessed=True, labelled=labelled)
 
 
 def _is_pattern(text: str) -> bool:

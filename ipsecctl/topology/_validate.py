@@ -1,7 +1,8 @@
 """Plain values to a ``Document``; what is wrong with them in plain words, each at its place.
 
 What is wrong is reported and left out, and the rest read again, so that the checks of meaning can still see
-it: an unknown key must not hide two networks that overlap.
+it: an unknown key must not hide two networks that overlap. A key whose name is nearly that of a missing one
+is reported and read as that one, so that what stands behind it takes part in everything.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from ipsecctl.topology._findings import Findings, listed
+from ipsecctl.topology._options import OptionsDoc
 from ipsecctl.topology._scalars import WRONG, shown
 from ipsecctl.topology._yaml import Reading, Source
 from ipsecctl.topology.document import (
@@ -31,7 +34,10 @@ from ipsecctl.topology.model import Path
 
 __all__ = ["validate"]
 
-_ROUNDS: Final = 8
+_ROUNDS: Final = 12
+_NEAR: Final = 0.6
+# From here on, and with no other key as near, a mistyped key is read as the one that is meant.
+_SURELY: Final = 0.7
 # Without these nothing could be checked; what stands in for a missing one is never seen.
 _STAND_INS: Final[dict[str, Any]] = {"ipsecctl": 1, "name": "unnamed", "sites": {}}
 _ANY: Final = "*"
@@ -48,12 +54,14 @@ _MODELS: Final[tuple[tuple[Path, type[BaseModel]], ...]] = (
     (("defaults", "credential"), CredentialDoc),
     (("credentials", _ANY), CredentialDoc),
     (("profiles", _ANY), ProfileDoc),
+    (("profiles", _ANY, "options"), OptionsDoc),
     (("sites", _ANY), SiteDoc),
     (("sites", _ANY, "credential"), CredentialDoc),
     (("sites", _ANY, "gateway"), GatewayDoc),
     (("sites", _ANY, "gateways", _ANY), GatewayDoc),
     (("tunnels", _ANY), TunnelDoc),
     (("tunnels", _ANY, "credential"), CredentialDoc),
+    (("tunnels", _ANY, "options"), OptionsDoc),
     (("tunnels", _ANY, "flows", _ANY), FlowDoc),
 )
 _LONGEST_NAME: Final = 63
@@ -76,23 +84,44 @@ def validate(reading: Reading, findings: Findings) -> Document | None:
             errors = refused.errors(include_url=False)
         mistyped = _mistyped(errors, data)
         wrong = [_translate(error, data, mistyped, findings) for error in errors]
+        read = {path: _at(data, (*path[:-1], key.written)) for path, key in mistyped.items() if key.sure}
         _remove(data, wrong, reading.source)
-        for path in (*wrong, *mistyped):
+        for path, value in read.items():
+            written = mistyped[path].written
+            wrong = [each for each in wrong if each not in (path, (*path[:-1], written))]
+            _put(data, path, value)
+            reading.source.read_as(path[:-1], written, str(path[-1]))
+        for path in (*wrong, *(path for path in mistyped if path not in read)):
             findings.damage(path)
     return None
 
 
-def _mistyped(errors: Iterable[Any], data: Any) -> set[Path]:
+@dataclass(frozen=True, slots=True)
+class _Mistyped:
+    """A key as it is written in place of one that is missing; ``sure`` when it can hardly be another."""
+
+    written: str
+    sure: bool
+
+
+def _mistyped(errors: Iterable[Any], data: Any) -> dict[Path, _Mistyped]:
     """Return the keys that are missing because they stand there under a name that is nearly theirs."""
-    found: set[Path] = set()
+    found: dict[Path, _Mistyped] = {}
     for error in errors:
         path: Path = tuple(error["loc"])
         if error["type"] == "extra_forbidden":
-            container = path[:-1]
-            near = difflib.get_close_matches(str(path[-1]), _keys(container), n=1, cutoff=0.6)
-            if near and near[0] not in (_at(data, container) or {}):
-                found.add((*container, near[0]))
+            container, written = path[:-1], str(path[-1])
+            near = _nearest(written, _keys(container))
+            if near is not None and near[0] not in (_at(data, container) or {}):
+                found.setdefault((*container, near[0]), _Mistyped(written, near[1]))
     return found
+
+
+def _nearest(written: str, known: Iterable[str]) -> tuple[str, bool] | None:
+    """Return the known key that is nearest to one as written, and whether it surely is meant."""
+    ratios = [(difflib.SequenceMatcher(None, key, written.lower()).ratio(), key) for key in known]
+    (best, key), (second, _) = sorted([(0.0, ""), (0.0, ""), *ratios], reverse=True)[:2]
+    return (key, best >= _SURELY and best > second) if best >= _NEAR else None
 
 
 def _report_nulls(data: Any, source: Source, findings: Findings) -> None:
@@ -121,7 +150,7 @@ def _nulls(value: Any, path: Path) -> Iterator[Path]:
             yield from _nulls(inner, (*path, step))
 
 
-def _translate(error: Any, data: Any, mistyped: set[Path], findings: Findings) -> Path:
+def _translate(error: Any, data: Any, mistyped: Collection[Path], findings: Findings) -> Path:
     """Report one of pydantic's errors unless it follows from an earlier one; return what must be left out."""
     path: Path = tuple(error["loc"])
     kind: str = error["type"]
@@ -319,6 +348,12 @@ def _let_stand_in(data: Any, path: Path) -> None:
         mapping[path[-1]] = WRONG
     elif isinstance(outer := _at(data, path[:-2]), dict):
         outer[path[-2]] = {path[-1]: WRONG}
+
+
+def _put(data: Any, path: Path, value: Any) -> None:
+    container = _at(data, path[:-1])
+    if isinstance(container, dict):
+        container[path[-1]] = value
 
 
 def _at(data: Any, path: Path) -> Any:

@@ -120,6 +120,18 @@ class Source:
             ).start_mark
         return (mark.line + 1, mark.column + 1) if mark is not None and path else (1, 1)
 
+    def read_as(self, path: Path, written: str, meant: str) -> None:
+        """Remember that a key of the mapping at ``path`` was read as another: that one then stands there."""
+        node = self._root
+        for depth in range(len(path)):
+            found = self._child(node, self._in_file(path, depth))
+            if found is None:
+                return
+            node = found[1]
+        if isinstance(node, yaml.MappingNode) and written in self._index(node):
+            index = self._index(node)
+            index.setdefault(meant, index[written])
+
     def renumber(self, path: Path, kept: list[int]) -> None:
         """Remember that of the list at ``path`` only these items, by their original positions, were kept."""
         before = self._renumbered.get(path)

@@ -9,26 +9,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
-from pydantic_core import core_schema
+from pydantic import Field, model_validator
 
-from ipsecctl.crypto import PROFILES
+from ipsecctl.topology._credential_doc import CredentialDoc, CredentialUse
+from ipsecctl.topology._doc import Doc, one_to_list
+from ipsecctl.topology._options import OptionsDoc
+from ipsecctl.topology._profile_doc import ProfileDoc
+from ipsecctl.topology._route_words import EndKey, HostAddress, IfId, InsideAddress, WordOrList
 from ipsecctl.topology._scalars import (
     Address,
     ControlText,
-    Duration,
-    FilePath,
     GatewayRef,
     Identity,
     Key,
-    KeyRef,
     Name,
     NetworkRef,
     OrWrong,
     PortRange,
     Prefix,
     ProtocolNumber,
-    PskRef,
     PublicAddress,
     Short,
     SpokeRef,
@@ -48,137 +47,11 @@ __all__ = [
 ]
 
 
-class _Doc(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
-
-
-class _NameOrInline:
-    """A credential is used by name, or written where it is used."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        def name_or(value: Any, inline: Any) -> Any:
-            return value if isinstance(value, str) else inline(value)
-
-        return core_schema.no_info_wrap_validator_function(name_or, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [{"type": "string", "description": "A name in credentials:"}, handler(schema)]}
-
-
-def _one_to_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
 def _one_gateway(value: Any) -> Any:
     return {"address": value} if isinstance(value, str) else value
 
 
-class CredentialDoc(_Doc):
-    """How a gateway proves who it is: a PSK, or a certificate with its key and the CA that signed it.
-
-    Paths are relative to the topology file. The placeholders `{tunnel}`, `{gateway}` and `{site}` stand for
-    the expanded tunnel's, the end's gateway's and its site's name.
-    """
-
-    psk: PskRef = Field(
-        default=None,
-        description="Where the pre-shared key lies, never the key itself: `file:PATH` (owner-only mode), "
-        "`env:NAME` or `age:PATH`. Both ends of a tunnel use the same key: take `{tunnel}` as placeholder.",
-        examples=["file:secrets/clinic-dc/{tunnel}.psk", "env:PSK_PARTNER"],
-    )
-    certificate: FilePath = Field(
-        default="", description="The gateway's certificate, PEM or DER.", examples=["pki/{gateway}.pem"]
-    )
-    key: KeyRef = Field(
-        default=None,
-        description="Where its private key lies: `file:PATH`, `env:NAME` or `age:PATH`.",
-        examples=["file:pki/{gateway}.key"],
-    )
-    ca: FilePath = Field(
-        default="",
-        description="The CA certificate by which the other end knows this one; enough for an end that "
-        "is not managed.",
-        examples=["pki/ca.pem"],
-    )
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        certificate = {"certificate": self.certificate, "key": self.key, "ca": self.ca}
-        given = [name for name, value in certificate.items() if value]
-        if self.psk is not None and given:
-            hint = f"remove 'psk' or '{given[0]}'"
-            refuse("IP018", "a credential is a PSK or a certificate, not both", hint, at=("psk",))
-        if self.psk is None and not given:
-            hint = "give 'psk', or 'certificate', 'key' and 'ca'"
-            without = ("psk", *certificate)
-            refuse("IP018", "a credential without 'psk' or 'certificate'", hint, without=without)
-        missing = [name for name, value in certificate.items() if not value]
-        if self.psk is None and missing and given != ["ca"]:
-            hint = "give 'certificate', 'key' and 'ca'; for an end that is not managed 'ca' is enough"
-            lacking = " and ".join(f"'{name}'" for name in missing)
-            summary = f"a certificate credential without {lacking}"
-            refuse("IP018", summary, hint, without=tuple(missing))
-        return self
-
-
-if TYPE_CHECKING:
-    CredentialUse: TypeAlias = CredentialDoc | str
-else:
-    CredentialUse = Annotated[CredentialDoc, _NameOrInline()]
-
-
-class ProfileDoc(_Doc):
-    """A crypto profile of one's own: what it does not say it takes from `based_on`."""
-
-    description: Text = Field(default="", description="What it is for.")
-    based_on: Name = Field(
-        default="modern",
-        description=f"A built-in profile ({', '.join(f'`{n}`' for n in PROFILES)}) or another of this file.",
-        examples=["modern"],
-    )
-    ike: Annotated[list[str], Short(_one_to_list, {"type": "string"}), Field(min_length=1)] = Field(
-        default=[],
-        description="IKE proposals in swanctl's keywords, the preferred one first.",
-        examples=[["aes256gcm16-prfsha384-ecp384"]],
-    )
-    esp: Annotated[list[str], Short(_one_to_list, {"type": "string"}), Field(min_length=1)] = Field(
-        default=[],
-        description="ESP proposals in swanctl's keywords; a key exchange in them gives PFS.",
-        examples=[["aes256gcm16-ecp384"]],
-    )
-    ike_rekey: Duration = Field(
-        default=None, description="An IKE SA is rekeyed after this time at the latest.", examples=["4h"]
-    )
-    ike_life: Duration = Field(
-        default=None,
-        description="An IKE SA that was not rekeyed ends after this time; default 110 % of `ike_rekey`.",
-        examples=["264m"],
-    )
-    esp_rekey: Duration = Field(
-        default=None, description="A CHILD_SA is rekeyed after this time at the latest.", examples=["1h"]
-    )
-    esp_life: Duration = Field(
-        default=None,
-        description="A CHILD_SA that was not rekeyed ends after this time; default 110 % of `esp_rekey`.",
-        examples=["66m"],
-    )
-    dpd_delay: Duration = Field(
-        default=None,
-        description="A silent peer is asked for a sign of life after this time.",
-        examples=["15s"],
-    )
-    pfs: bool = Field(
-        default=True,
-        description="Whether each CHILD_SA has its own key exchange; `false` removes those of `based_on`.",
-    )
-    reason: Text = Field(
-        default="",
-        description="Why there is no PFS; wanted with `pfs: false`.",
-        examples=["The partner has none."],
-    )
-
-
-class GatewayDoc(_Doc):
+class GatewayDoc(Doc):
     """An IPsec gateway of a site; just its address is the short form."""
 
     name: Name = Field(
@@ -209,6 +82,18 @@ class GatewayDoc(_Doc):
         default="auto",
         description="Who carries ESP: the kernel, charon itself, or whichever it turns out to be.",
     )
+    mode: Literal["policy", "route", "auto"] = Field(
+        default="policy",
+        description="How packets find into its tunnels where these do not say: `policy`, `route` or `auto`.",
+    )
+    inside: Annotated[list[InsideAddress], Short(one_to_list, {"type": "string"}), Field(min_length=1)] = (
+        Field(
+            default=[],
+            description="Its own address in its networks, or one for IPv4 and one for IPv6: the source of "
+            "its own packets into tunnels in route mode.",
+            examples=["10.10.0.1", ["10.10.0.1", "fd00:10::1"]],
+        )
+    )
     identity: Identity = Field(
         default="",
         description="Its IKE identity; default its name, or for a site that is not managed its address or "
@@ -231,7 +116,7 @@ OneGateway = Annotated[
 ]
 
 
-class SiteDoc(_Doc):
+class SiteDoc(Doc):
     """A place with networks and one or more gateways."""
 
     description: Text = Field(default="", description="Free text.")
@@ -241,7 +126,7 @@ class SiteDoc(_Doc):
     )
     networks: dict[
         Key,
-        Annotated[list[Prefix], Short(_one_to_list, {"type": "string"}), Field(min_length=1)],
+        Annotated[list[Prefix], Short(one_to_list, {"type": "string"}), Field(min_length=1)],
     ] = Field(
         default={},
         description="Its networks by name: a prefix, or a list of IPv4 and IPv6 prefixes.",
@@ -278,10 +163,10 @@ class SiteDoc(_Doc):
 _NETWORKS = {"type": "string", "pattern": "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)?$"}
 
 
-_NetworkRefs = Annotated[list[NetworkRef], Short(_one_to_list, _NETWORKS), Field(min_length=1), OrWrong([])]
+_NetworkRefs = Annotated[list[NetworkRef], Short(one_to_list, _NETWORKS), Field(min_length=1), OrWrong([])]
 
 
-class FlowDoc(_Doc):
+class FlowDoc(Doc):
     """What may pass the tunnels of a group; without flows everything between the networks of both ends may.
 
     A flow applies to every tunnel of the group that has `from` at one end and `to` at the other. Answers may
@@ -316,7 +201,13 @@ class FlowDoc(_Doc):
         return self
 
 
-class TunnelDoc(_Doc):
+if TYPE_CHECKING:
+    RoutesUse: TypeAlias = list[Any] | str | None
+else:
+    RoutesUse = Annotated[list[Prefix], WordOrList("networks", "none"), Field(min_length=1)]
+
+
+class TunnelDoc(Doc):
     """A group of tunnels: a pair (`between`), hub and spokes, or a full mesh.
 
     The ends are sites (SITE), or one gateway of a site that has several (SITE/GATEWAY).
@@ -329,12 +220,12 @@ class TunnelDoc(_Doc):
         examples=[["clinic-a", "dc/gw-1"]],
         json_schema_extra={"minItems": 2, "maxItems": 2},
     )
-    hub: Annotated[list[GatewayRef], Short(_one_to_list, {"type": "string"}), Field(min_length=1)] = Field(
+    hub: Annotated[list[GatewayRef], Short(one_to_list, {"type": "string"}), Field(min_length=1)] = Field(
         default=[],
         description="The hub, or a list of hubs: each spoke has a tunnel to each.",
         examples=["dc"],
     )
-    spokes: Annotated[list[SpokeRef], Short(_one_to_list, {"type": "string"}), Field(min_length=1)] = Field(
+    spokes: Annotated[list[SpokeRef], Short(one_to_list, {"type": "string"}), Field(min_length=1)] = Field(
         default=[],
         description="The spokes: sites, or patterns with `*` and `?`, which never match a hub.",
         examples=[["clinic-a", "clinic-*"]],
@@ -354,6 +245,38 @@ class TunnelDoc(_Doc):
         default="flow",
         description="One CHILD_SA for each flow, or one for each pair of subnets, as some vendors want it.",
     )
+    mode: Literal["policy", "route", "auto"] = Field(
+        default="policy",
+        description="How packets find into the tunnel at our ends: `policy` (IPsec policies take them on "
+        "their way), `route` (routes lead them to an interface of the tunnel), or `auto`: `route` where the "
+        "gateway's kernel carries ESP and has xfrm interfaces. Default what the gateway says, or `defaults`.",
+    )
+    selectors: Literal["networks", "any"] = Field(
+        default="networks",
+        description="What the SAs allow: the networks of the flows, or `any`thing (0.0.0.0/0 and ::/0), so "
+        "that routes alone decide; with `mode: route` at our ends only.",
+    )
+    if_id: IfId = Field(
+        default=0,
+        description="What joins SAs and interface in route mode, for a pair only; default made of the names "
+        "of topology and tunnel.",
+        examples=[42],
+    )
+    addresses: dict[
+        EndKey, Annotated[list[HostAddress], Short(one_to_list, {"type": "string"}), Field(min_length=1)]
+    ] = Field(
+        default={},
+        description="The addresses of the tunnel's interface by end (SITE or SITE/GATEWAY), for a pair in "
+        "route mode: in one subnet, or /32 and /128.",
+        examples=[{"clinic-a": "169.254.10.1/30", "dc": "169.254.10.2/30"}],
+    )
+    routes: RoutesUse = Field(
+        default=None,
+        description="What is led into the tunnel in route mode: the far end's `networks` of the flows "
+        "(default), `none` (a routing daemon does it), or for a pair a list of networks that covers them.",
+        examples=["networks", ["10.20.0.0/16"]],
+    )
+    options: OptionsDoc = Field(default=OptionsDoc(), description="Options of the tunnel's SAs.")
     initiator: GatewayRef = Field(
         default="", description="The site that calls, for a pair only; default the end that cannot be called."
     )
@@ -362,7 +285,7 @@ class TunnelDoc(_Doc):
     )
 
 
-class DefaultsDoc(_Doc):
+class DefaultsDoc(Doc):
     """What holds for every site, gateway and tunnel that does not say otherwise."""
 
     profile: Name = Field(
@@ -381,12 +304,16 @@ class DefaultsDoc(_Doc):
         default="auto",
         description="Who carries ESP: the kernel, charon itself, or whichever it turns out to be.",
     )
+    mode: Literal["policy", "route", "auto"] = Field(
+        default="policy",
+        description="How packets find into tunnels: by `policy`, by `route` to an interface, or `auto`.",
+    )
     mtu: Annotated[int, Field(ge=576, le=9216)] = Field(
         default=1500, description="MTU of the WAN links in bytes."
     )
 
 
-class Document(_Doc):
+class Document(Doc):
     """A topology: sites, and the tunnels between them."""
 
     ipsecctl: Literal[1] = Field(description="The version of the language: 1.")

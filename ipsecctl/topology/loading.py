@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ipsecctl.collecting import without_collecting
 from ipsecctl.crypto import DEFAULT_PROFILE
 from ipsecctl.errors import Diagnostic
 from ipsecctl.topology._checks import check_tunnels, report_unused_sites
 from ipsecctl.topology._credentials import Credentials
 from ipsecctl.topology._findings import Findings
 from ipsecctl.topology._flows import add_flows
+from ipsecctl.topology._interfaces import check_interfaces
 from ipsecctl.topology._overlaps import check_overlaps
 from ipsecctl.topology._profiles import Profiles
+from ipsecctl.topology._route_mode import check_inside, check_modes
+from ipsecctl.topology._routing import check_shadows, settle_routes
 from ipsecctl.topology._sites import make_sites
 from ipsecctl.topology._tunnels import expand_groups
 from ipsecctl.topology._twins import check_twins
@@ -31,8 +33,8 @@ class Loaded:
     """What came of a topology file.
 
     ``topology`` is ``None`` exactly when a diagnostic is an error. ``known`` is what is known of it even
-    then: the tunnels whose credentials are right, so that these can be looked at, too; nothing else in it can
-    be relied on. ``diagnostics`` holds every finding, worst first. ``source`` finds the line and column of
+    then: the tunnels with those credentials that are right, so that these can be looked at, too; nothing else in
+    it can be relied on. ``diagnostics`` holds every finding, worst first. ``source`` finds the line and column of
     whatever the topology says ``where`` of.
     """
 
@@ -44,23 +46,8 @@ class Loaded:
 
 def load_text(text: str, file: str) -> Loaded:
     """Read a topology; ``file`` is its name for findings. Never raises, whatever the text is."""
-    with _without_collecting():
+    with without_collecting():
         return _load(text, file)
-
-
-@contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Hold the garbage collector.
-
-    Nearly all that is made here stays, and looking through it again and again would take a third of the time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _load(text: str, file: str) -> Loaded:
@@ -104,22 +91,28 @@ def _build(document: Document, file: str, findings: Findings) -> Topology:
         profiles.check_name(name, path)
     for group in groups:
         add_flows(group, sites, findings)
+    settle_routes(groups, findings)
     check_tunnels(groups, findings)
+    check_inside(sites, findings)
+    check_modes(groups, findings)
     drafts = [draft for group in groups for draft in group.drafts]
     check_overlaps(drafts, sites, findings)
     check_twins(groups, findings)
+    check_interfaces(drafts, sites, findings)
+    check_shadows(drafts, findings)
     if not findings.has_errors:
         # What a wrong tunnel would have used is not unused.
         report_unused_sites(groups, sites, findings)
         profiles.report_unused()
         credentials.report_unused()
-    else:
-        drafts = [draft for draft in drafts if draft.has_credentials and not draft.guessed]
     return Topology(
         name=document.name,
         file=file,
         sites=tuple(sites.by_name[name] for name in sorted(sites.by_name)),
-        tunnels=tuple(draft.finished() for draft in sorted(drafts, key=lambda d: d.name)),
+        tunnels=tuple(
+            draft.known() if findings.has_errors else draft.finished()
+            for draft in sorted(drafts, key=lambda d: d.name)
+        ),
     )
 
 

@@ -19,6 +19,7 @@ _SECTIONS: Final = (
     ("GatewayDoc", "sites.NAME.gateway"),
     ("TunnelDoc", "tunnels.NAME"),
     ("FlowDoc", "tunnels.NAME.flows"),
+    ("OptionsDoc", "tunnels.NAME.options"),
 )
 _INTRODUCTION: Final = """\
 # Topology files

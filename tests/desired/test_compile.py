@@ -250,7 +250,7 @@ def test_firewall_rules_name_local_and_remote_as_each_gateway_sees_them(compiled
 
 class TestInnerMtu:
     def test_kernel_tunnels_carry_what_the_weaker_link_leaves(self, compiled):
-        states = compiled(CLINICS)
+        states = compiled(CLINICS.replace("{credential: clinics}", "{credential: clinics, mode: route}"))
         assert {c.name: c.inner_mtu for c in states["dc"].connections} == {
             "clinics-clinic-a": 1446,
             "clinics-clinic-b": 1430,  # 1492 and UDP
@@ -260,11 +260,20 @@ class TestInnerMtu:
         assert states["dc"].connections[0].mss_ipv4 == 1406
         assert states["dc"].daemon.route_mtu == 0
 
+    def test_the_kernels_policies_have_one_mtu_where_a_far_link_is_narrower(self, compiled):
+        states = compiled(CLINICS)
+        assert {c.inner_mtu for state in states.values() for c in state.connections} == {1430}
+        assert {name: state.daemon.route_mtu for name, state in states.items()} == {
+            "dc": 1430,
+            "clinic-a": 1430,
+            "clinic-b": 0,  # its own link leaves just that
+        }
+
     def test_libipsec_at_either_end_caps_at_1400(self, compiled):
         states = compiled(CLINICS, clinic_a="libipsec")
         assert {c.name: c.inner_mtu for c in states["dc"].connections} == {
             "clinics-clinic-a": 1400,
-            "clinics-clinic-b": 1430,
+            "clinics-clinic-b": 1400,  # the hub's policies share one
         }
 
     def test_one_mtu_holds_for_all_tunnels_of_a_libipsec_gateway_and_at_their_far_ends(self, compiled):

@@ -59,18 +59,20 @@ def test_a_line_for_each_gateway_and_the_tree_as_it_will_lie_on_it(place, render
     outcome = render()
     assert outcome.status == 0
     assert outcome.out.splitlines() == [
-        f"{place}/out/clinic-a: 8 files, 1 tunnel, data path kernel",
-        f"{place}/out/clinic-b: 8 files, 1 tunnel, data path kernel",
-        f"{place}/out/dc: 8 files, 2 tunnels, data path libipsec",
+        f"{place}/out/clinic-a: 10 files, 1 tunnel, data path kernel",
+        f"{place}/out/clinic-b: 10 files, 1 tunnel, data path kernel",
+        f"{place}/out/dc: 10 files, 2 tunnels, data path libipsec",
     ]
     assert files_below(place / "out" / "dc") == [
         "etc/ipsecctl/firewall.nft",
         "etc/ipsecctl/guard",
+        "etc/ipsecctl/interfaces",
         "etc/ipsecctl/routes",
         "etc/strongswan.d/ipsecctl.conf",
         "etc/swanctl/conf.d/ipsecctl-secrets.conf",
         "etc/swanctl/conf.d/ipsecctl.conf",
         "etc/sysctl.d/60-ipsecctl.conf",
+        "etc/systemd/network/05-ipsecctl.network",
         "etc/systemd/system/ipsecctl-guard.service",
     ]
 
@@ -118,6 +120,19 @@ def test_one_gateway_alone_leaves_the_others_as_they_are(place, render):
         "dc": True,  # its topology says so
     }
     assert render().status == 0
+
+
+def test_interfaces_need_the_kernels_esp(place, render):
+    text = (place / "net.yaml").read_text().replace(", datapath: libipsec", "")
+    (place / "net.yaml").write_text(
+        text.replace("{credential: clinics}", "{credential: clinics, mode: route}")
+    )
+    refused = render("--datapath", "libipsec")
+    assert refused.status == 2
+    assert "gateway 'clinic-a' has tunnels in mode 'route'" in " ".join(refused.err.split())
+    assert not (place / "out").exists()
+    assert render().status == 0
+    assert "ix-" in (place / "out/dc/etc/ipsecctl/interfaces").read_text()
 
 
 @pytest.mark.parametrize("foreign", ["notes.txt", "dc/etc/notes.txt", "mine/"])

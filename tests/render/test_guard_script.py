@@ -9,7 +9,7 @@ import pytest
 
 from ipsecctl.desired import GatewayState
 from ipsecctl.errors import CannotQuote
-from ipsecctl.render import GUARD_FILE, GUARD_UNIT_FILE, SYSCTL_FILE, render_files
+from ipsecctl.render import GUARD_FILE, GUARD_UNIT_FILE, INTERFACES_FILE, SYSCTL_FILE, render_files
 from ipsecctl.render.quoting import units
 from ipsecctl.topology import DataPath
 
@@ -72,6 +72,7 @@ IP = "ip -force -batch /etc/ipsecctl/routes"
     ("tasks", "used"),
     [
         ([], [NFT, IP]),
+        (["interfaces"], []),
         (["firewall"], [NFT]),
         (["routes"], [IP]),
         (["sysctl"], []),
@@ -136,6 +137,108 @@ def test_a_host_that_was_a_router_before_is_left_as_it_listens(gateway):
     ipv6_host(gateway, 1)
     assert gateway.guard().returncode == 0
     assert accept_ra(gateway) == HOST
+
+
+WANTED = "# x\nix-a 0x2a 1438 169.254.1.1/30 fd00:ff::1/64\nix-b 0x7 1400\n"
+LINK = r"7: {name}@NONE: <NOARP,UP,LOWER_UP> mtu 1300 state UNKNOWN \\    {kind} promiscuity 0 "
+SHOWN = r"""7: ix-a    inet 169.254.1.1/30 scope global ix-a\       valid_lft forever preferred_lft forever
+7: ix-a    inet 169.254.9.9/32 scope global ix-a\       valid_lft forever preferred_lft forever
+7: ix-a    inet6 fe80::1/64 scope link stable-privacy proto kernel_ll \       valid_lft forever
+"""
+
+
+def interfaces(gateway, links=None, addresses="", wanted=WANTED):
+    """Let ``ip`` show interfaces (name to kind and if_id, as ``ip -d`` has them) and addresses of ix-a."""
+    (gateway.root / INTERFACES_FILE[1:]).write_text(wanted)
+    for name, kind in (links or {}).items():
+        (gateway.root / f"link-{name}").write_text(LINK.format(name=name, kind=kind))
+    (gateway.root / "addresses-ix-a").write_text(addresses)
+    gateway.fake(
+        "ip",
+        f"""case "$*" in
+            "-d -o link show dev "*) cat {gateway.root}/link-$6 ;;
+            "-o address show dev "*) cat {gateway.root}/addresses-$5 2>/dev/null || : ;;
+        esac""",
+    )
+
+
+def done_to(gateway, *names):
+    changes = ("ip link add", "ip link set", "ip address")
+    return [line for line in gateway.used() if line.startswith(changes) and set(names) & set(line.split())]
+
+
+def test_interfaces_that_are_missing_are_made_with_their_addresses_and_mtu(gateway):
+    interfaces(gateway)
+    done = gateway.guard("interfaces")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done_to(gateway, "ix-a", "ix-b") == [
+        "ip link add ix-a type xfrm if_id 0x2a",
+        "ip link set dev ix-a mtu 1438 alias ipsecctl up",
+        "ip address add 169.254.1.1/30 dev ix-a",
+        "ip address add fd00:ff::1/64 dev ix-a",
+        "ip link add ix-b type xfrm if_id 0x7",
+        "ip link set dev ix-b mtu 1400 alias ipsecctl up",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["xfrm if_id 0x2a", "xfrm dev eth0 if_id 0x2a", "xfrm if_id 0x2a external"])
+def test_an_interface_that_is_there_is_only_adjusted(gateway, kind):
+    interfaces(gateway, {"ix-a": kind, "ix-b": "xfrm if_id 0x7"}, SHOWN)
+    done = gateway.guard("interfaces")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done_to(gateway, "ix-a", "ix-b") == [
+        "ip link set dev ix-a mtu 1438 alias ipsecctl up",
+        "ip address add fd00:ff::1/64 dev ix-a",
+        "ip address delete 169.254.9.9/32 dev ix-a",
+        "ip link set dev ix-b mtu 1400 alias ipsecctl up",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("xfrm if_id 0x2b", "ix-a is there with another if_id than 0x2a: it is somebody else's"),
+        ("xfrm if_id 0x2ab", "ix-a is there with another if_id than 0x2a: it is somebody else's"),
+        ("dummy", "ix-a is there and no xfrm interface: it is somebody else's"),
+        ("bridge if_id 0x2a", "ix-a is there and no xfrm interface: it is somebody else's"),
+    ],
+)
+def test_an_interface_of_somebody_elses_is_not_touched_and_the_others_are_made(gateway, kind, said):
+    interfaces(gateway, {"ix-a": kind})
+    done = gateway.guard("interfaces")
+    assert done.returncode == 1
+    assert done.stderr == f"an interface cannot be set: {said}\n"
+    assert done_to(gateway, "ix-a") == []
+    assert done_to(gateway, "ix-b") == [
+        "ip link add ix-b type xfrm if_id 0x7",
+        "ip link set dev ix-b mtu 1400 alias ipsecctl up",
+    ]
+
+
+def test_why_an_interface_cannot_be_made_is_said_with_its_name(gateway):
+    interfaces(gateway)
+    text = (gateway.root / "bin/ip").read_text()
+    refuses = "echo 'RTNETLINK answers: File exists' >&2; exit 2"
+    (gateway.root / "bin/ip").write_text(
+        text.replace('case "$*" in', f'case "$*" in "link add ix-a "*) {refuses} ;;')
+    )
+    done = gateway.guard("interfaces")
+    assert done.returncode == 1
+    assert done.stderr == "an interface cannot be set: ix-a, if_id 0x2a: RTNETLINK answers: File exists\n"
+    assert len(done_to(gateway, "ix-b")) == 2
+
+
+def test_interfaces_come_before_the_rest_and_their_failure_does_not_keep_it_from_being_done(gateway):
+    interfaces(gateway, {"ix-a": "dummy"})
+    done = gateway.guard()
+    assert done.returncode == 1
+    order = [line for line in gateway.used() if line.startswith(("ip link add", "nft", "ip -force"))]
+    assert order == ["ip link add ix-b type xfrm if_id 0x7", NFT, IP]
+
+
+def test_without_the_file_of_interfaces_that_is_said(gateway):
+    (gateway.root / INTERFACES_FILE[1:]).unlink()
+    assert "/etc/ipsecctl/interfaces is not there" in gateway.guard("interfaces").stderr
 
 
 def lines(section):

@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from netaddr import IPNetwork
 
 from ipsecctl.desired import FirewallRule
-from ipsecctl.render.guards import guard_sets
+from ipsecctl.render.guards import guard_sets, way_sets
 
 
-def rule(local: list[str], remote: list[str], mss: int = 1400, family: int = 4) -> FirewallRule:
-    return FirewallRule("t", family, tuple(map(IPNetwork, local)), tuple(map(IPNetwork, remote)), mss)
+def rule(
+    local: list[str], remote: list[str], mss: int = 1400, family: int = 4, interface: str = ""
+) -> FirewallRule:
+    prefixes = tuple(map(IPNetwork, local)), tuple(map(IPNetwork, remote))
+    return FirewallRule("t", family, *prefixes, mss, interface)
 
 
 def only(*rules: FirewallRule) -> list[str]:
@@ -63,6 +66,28 @@ def test_pairs_that_cross_are_taken_apart():
 @pytest.mark.parametrize(("prefix", "text"), [("0.0.0.0/0", "0.0.0.0/0"), ("10.0.0.1/32", "10.0.0.1/32")])
 def test_the_widest_and_the_narrowest_prefix_keep_their_form(prefix, text):
     assert only(rule(["192.0.2.0/24"], [prefix])) == [f"192.0.2.0/24 . {text}"]
+
+
+def test_each_mode_has_sets_of_its_own():
+    rules = [rule(["10.0.0.0/24"], ["10.1.0.0/24"]), rule(["10.0.0.0/24"], ["10.2.0.0/24"], interface="ix-b")]
+    assert [(guard.name, guard.routed, guard.elements) for guard in guard_sets(rules)] == [
+        ("ipv4_mss_1400", False, ("10.0.0.0/24 . 10.1.0.0/24",)),
+        ("ipv4_route_mss_1400", True, ("10.0.0.0/24 . 10.2.0.0/24",)),
+    ]
+
+
+def test_the_ways_name_the_interface_of_each_pair_once():
+    rules = [
+        rule(["10.0.0.0/24"], ["10.1.0.0/24"]),
+        rule(["10.0.0.0/24"], ["10.2.0.0/16"], interface="ix-b"),
+        rule(["10.0.0.0/25"], ["10.2.1.0/24"], interface="ix-b"),
+        rule(["10.0.0.0/24"], ["10.2.0.0/16"], interface="ix-a", mss=1300),
+        rule(["fd00::/64"], ["fd01::/64"], interface="ix-a", family=6),
+    ]
+    assert [(ways.name, ways.address, ways.elements) for ways in way_sets(rules)] == [
+        ("ipv4_ways", "ip", ('"ix-a" . 10.0.0.0/24 . 10.2.0.0/16', '"ix-b" . 10.0.0.0/24 . 10.2.0.0/16')),
+        ("ipv6_ways", "ip6", ('"ix-a" . fd00::/64 . fd01::/64',)),
+    ]
 
 
 prefixes = st.builds(

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipsecctl.desired import GatewayState, compile_topology
+from ipsecctl.desired import GatewayState, Means, compile_topology
 from ipsecctl.errors import CannotQuote
 from ipsecctl.render import render_files, render_messages
 from ipsecctl.secrets import Secret
@@ -21,14 +22,22 @@ GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 
 
-def states_of(text: str, file: str = "topology.yaml") -> tuple[GatewayState, ...]:
-    loaded = load_text(text, file)
+def states_of(text: str, means: Mapping[str, Means] | None = None) -> tuple[GatewayState, ...]:
+    loaded = load_text(text, "topology.yaml")
     assert loaded.topology is not None, loaded.diagnostics
-    return compile_topology(loaded.topology)
+    return compile_topology(loaded.topology, means or {})
 
 
 def case_states(case: str) -> tuple[GatewayState, ...]:
-    return states_of((GOLDEN / case / "topology.yaml").read_text(encoding="utf-8"))
+    """The states of a case; what its gateways were found to have is in its ``means.yaml``, if it has one."""
+    text = (GOLDEN / case / "topology.yaml").read_text(encoding="utf-8")
+    found = GOLDEN / case / "means.yaml"
+    listed = yaml.safe_load(found.read_text(encoding="utf-8")) if found.exists() else {}
+    return states_of(text, {name: means(**has) for name, has in listed.items()})
+
+
+def means(data_path: str, version: list[int] | None = None, xfrm_interfaces: bool | None = None) -> Means:
+    return Means(DataPath(data_path), xfrm_interfaces, None if version is None else tuple(version))
 
 
 def secrets_of(state: GatewayState) -> Mapping[SecretRef, Secret]:
@@ -162,14 +171,14 @@ def test_a_gateway_without_tunnels_has_every_file_and_no_rule():
         replace(_topology("clinic-dc"), tunnels=(), sites=_topology("clinic-dc").sites[:1])
     )
     files = rendered(state)
-    assert len(files) == 8
+    assert len(files) == 10
     assert b"drop" not in files["/etc/ipsecctl/firewall.nft"]
 
 
 def test_each_data_path_has_its_own_test_for_what_came_through_ipsec():
     topology = _topology("clinic-dc")
     kernel, libipsec = (
-        rendered(compile_topology(topology, {"clinic-a": path})[0])["/etc/ipsecctl/firewall.nft"]
+        rendered(compile_topology(topology, {"clinic-a": Means(path)})[0])["/etc/ipsecctl/firewall.nft"]
         for path in (DataPath.KERNEL, DataPath.LIBIPSEC)
     )
     assert b"rt ipsec exists return" in kernel and b"meta ipsec exists return" in kernel

@@ -16,6 +16,8 @@ def test_there_is_one_template_for_each_file():
         "firewall.nft.j2",
         "guard.service.j2",
         "guard.sh.j2",
+        "interfaces.j2",
+        "networkd.network.j2",
         "routes.j2",
         "strongswan.conf.j2",
         "swanctl-secrets.conf.j2",

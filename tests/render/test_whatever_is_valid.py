@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
+from typing import Any
 
 import yaml
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from ipsecctl.desired import compile_topology
+from ipsecctl.desired import Means, compile_topology
 from ipsecctl.render import render_files, render_messages
 from ipsecctl.topology import DataPath, load_text
 
@@ -47,6 +48,20 @@ credentials = st.sampled_from(
         {"certificate": "pki/{gateway} ä.pem", "key": "env:KEY_{gateway}", "ca": 'pki/"c a"\\.pem'},
     ]
 )
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "replay_window": st.integers(0, 4096),
+        "copy_df": st.booleans(),
+        "copy_dscp": st.sampled_from(["no", "in", "out", "yes"]),
+        "hw_offload": st.sampled_from(["no", "crypto", "packet", "auto"]),
+        "per_cpu_sas": st.booleans(),
+        "iptfs": st.booleans(),
+        "mark_in": st.integers(0, 0xFFFFFFFF) | st.just("0x10/0xFF"),
+        "mark_out": st.integers(0, 0xFFFFFFFF) | st.just("0x10/0xFF"),
+        "force_udp": st.booleans(),
+    },
+)
 LIKELY = settings(
     deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
@@ -76,7 +91,14 @@ def topologies(draw: st.DrawFn) -> dict[str, object]:
     }[shape]
     group |= draw(
         st.fixed_dictionaries(
-            {}, optional={"description": texts, "children": st.sampled_from(["flow", "subnet-pair"])}
+            {},
+            optional={
+                "description": texts,
+                "children": st.sampled_from(["flow", "subnet-pair"]),
+                "mode": st.sampled_from(["policy", "route", "auto"]),
+                "selectors": st.sampled_from(["networks", "any"]),
+                "options": options,
+            },
         )
     )
     if shape != "mesh" and draw(st.booleans()):
@@ -118,15 +140,18 @@ def clinic(address: str, **gateway: str) -> dict[str, object]:
 @example(clinic("_gw.example.org"), DataPath.KERNEL)
 @example(clinic("10.0.0.1-static.example.net"), DataPath.LIBIPSEC)
 @example(clinic("192.0.2.1", identity="ipv4net:10.0.0.0/8"), DataPath.KERNEL)
-def test_a_valid_topology_can_be_rendered(document: dict[str, object], path: DataPath) -> None:
+def test_a_valid_topology_can_be_rendered(
+    swanctl_load_all: Any, document: dict[str, object], path: DataPath
+) -> None:
     topology = load_text(yaml.safe_dump(document), "t.yaml").topology
     event(f"valid: {topology is not None}")
     if topology is None:
         return
     secrets, certificates = defaultdict(lambda: b"\0secret"), defaultdict(lambda: b"certificate")
-    for state in compile_topology(topology, {gateway.name: path for gateway in topology.gateways()}):
-        assert render_files(state, secrets, certificates)
+    for state in compile_topology(topology, {gateway.name: Means(path) for gateway in topology.gateways()}):
+        files = {file.path: file.content for file in render_files(state, secrets, certificates)}
         messages = render_messages(state, secrets, certificates)
+        assert swanctl_load_all(files)["connections"] == messages.connections
         for connection in state.connections:
             children = messages.connections[connection.name][connection.name]["children"]
             assert len(children) == len(connection.children) > 0

@@ -1,0 +1,100 @@
+"""MTUs of a whole topology: what no tunnel may exceed, and where one is shared."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipsecctl.crypto import LIBIPSEC_MTU
+from ipsecctl.desired import Means, compile_topology
+from ipsecctl.desired.mtu import compute_mtus
+from ipsecctl.desired.ways import Ways
+from ipsecctl.topology import DataPath, Mode, Topology, load_text
+
+SITES = 5
+WAN_MTUS = (1280, 1400, 1492, 1500, 9000)
+EXACT = {1280: 1226, 1400: 1346, 1492: 1438, 1500: 1446, 9000: 8946}  # AES-GCM over IPv4 without UDP
+
+gateway = st.tuples(
+    st.sampled_from(WAN_MTUS),
+    st.sampled_from(["policy", "route", "auto"]),
+    st.sampled_from(["kernel", "libipsec"]),
+)
+pairs = st.sets(
+    st.tuples(st.integers(0, SITES - 1), st.integers(0, SITES - 1)).filter(lambda p: p[0] < p[1]), min_size=1
+)
+
+
+@lru_cache(maxsize=4096)
+def topology(gateways: tuple[tuple[int, str, str], ...], joined: tuple[tuple[int, int], ...]) -> Topology:
+    text = 'ipsecctl: 1\nname: t\ndefaults: {credential: {psk: "env:X"}}\nsites:\n'
+    for n, (mtu, mode, path) in enumerate(gateways):
+        possible = "auto" if mode == "route" and path == "libipsec" else mode
+        text += (
+            f"  s{n}: {{networks: {{lan: 10.{n}.0.0/24}}, gateway: {{address: 192.0.2.{n + 1}, mtu: {mtu}, "
+            f"mode: {possible}, datapath: {path}}}}}\n"
+        )
+    text += "tunnels:\n" + "".join(f"  t{a}{b}: {{between: [s{a}, s{b}]}}\n" for a, b in joined)
+    loaded = load_text(text, "t.yaml")
+    assert loaded.topology is not None, loaded.diagnostics
+    return loaded.topology
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(gateway, min_size=SITES, max_size=SITES), pairs, st.booleans())
+def test_every_end_lets_through_exactly_what_its_tunnel_carries(gateways, joined, interfaces):
+    known = topology(tuple(gateways), tuple(sorted(joined)))
+    means = {f"s{n}": Means(xfrm_interfaces=interfaces) for n in range(SITES)}
+    found = compute_mtus(known.tunnels, Ways(known.gateways(), means))
+    for state in compile_topology(known, means):
+        wan = gateways[int(state.name[1:])][0]
+        by_policy = [c for c in state.connections if c.mode is Mode.POLICY]
+        said = state.daemon.route_mtu
+        assert said == found.on_routes.get(state.name, 0)
+        for connection in state.connections:
+            far = gateways[int(connection.peer[1:])]
+            capped = DataPath.LIBIPSEC in (state.data_path, DataPath(far[2]))
+            fits = min(EXACT[wan], EXACT[far[0]], LIBIPSEC_MTU if capped else 9216)
+            assert connection.inner_mtu <= fits
+            assert connection.inner_mtu == found.inner[connection.name]
+        for interface in state.interfaces:
+            assert interface.mtu == found.inner[interface.tunnel]
+        # In policy mode the gateway itself must come to the same size for every tunnel: it says one, or its
+        # own link leaves exactly that.
+        alone = LIBIPSEC_MTU if state.data_path is DataPath.LIBIPSEC else EXACT[wan]
+        assert {c.inner_mtu for c in by_policy} <= {said or alone}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(gateway, min_size=SITES, max_size=SITES), pairs)
+def test_no_tunnel_is_smaller_than_the_smallest_that_it_hangs_together_with(gateways, joined):
+    known = topology(tuple(gateways), tuple(sorted(joined)))
+    found = compute_mtus(known.tunnels, Ways(known.gateways(), {}))
+    limits = set(EXACT.values()) | {LIBIPSEC_MTU}
+    smallest = min(EXACT[gateways[n][0]] for pair in joined for n in pair)
+    for mtu in found.inner.values():
+        assert mtu in limits
+        assert mtu >= min(smallest, LIBIPSEC_MTU)
+    if all(mode == "route" and path == "kernel" for _, mode, path in gateways):
+        assert not found.on_routes
+        for tunnel in known.tunnels:
+            ends = (int(tunnel.left.gateway.name[1:]), int(tunnel.right.gateway.name[1:]))
+            assert found.inner[tunnel.name] == min(EXACT[gateways[n][0]] for n in ends)
+
+
+def test_the_hub_of_a_narrow_clinic_says_one_mtu_for_all_its_policies_and_the_others_follow():
+    wide, narrow = (1500, "policy", "kernel"), (1492, "policy", "kernel")
+    known = topology((wide, narrow, wide, wide, wide), ((0, 1), (0, 2), (3, 4)))
+    found = compute_mtus(known.tunnels, Ways(known.gateways(), {}))
+    assert found.inner == {"t01": 1438, "t02": 1438, "t34": 1446}
+    assert found.on_routes == {"s0": 1438, "s2": 1438}
+
+
+def test_a_hub_with_interfaces_gives_each_tunnel_its_own():
+    hub, wide, narrow = (1500, "route", "kernel"), (1500, "policy", "kernel"), (1492, "policy", "kernel")
+    known = topology((hub, narrow, wide, wide, wide), ((0, 1), (0, 2), (3, 4)))
+    found = compute_mtus(known.tunnels, Ways(known.gateways(), {}))
+    assert found.inner == {"t01": 1438, "t02": 1446, "t34": 1446}
+    assert found.on_routes == {}
