@@ -10,6 +10,7 @@ import typer
 
 from ipsecctl.cli._plan import restart_notice
 from ipsecctl.cli._view import paint, print_json, wants_colour
+from ipsecctl.patience import PATIENCE
 
 if TYPE_CHECKING:
     from ipsecctl.deploy.apply import Applied, GatewayResult
@@ -35,7 +36,7 @@ def apply(
     ] = None,
     wait: Annotated[
         float, typer.Option(help="How long to wait for the tunnels at most.", metavar="SECONDS", min=0)
-    ] = 30.0,
+    ] = 30.0 * PATIENCE,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask; changes need it where nobody can be asked.")
     ] = False,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ipsecctl.patience import PATIENCE
+
 if TYPE_CHECKING:
     from ipsecctl.deploy.facts import GatewayFacts
     from ipsecctl.topology import Gateway, Topology
@@ -35,7 +37,7 @@ def facts(
     ] = None,
     timeout: Annotated[
         float, typer.Option(help="How long to wait for a gateway.", metavar="SECONDS", min=0.1)
-    ] = 30.0,
+    ] = 30.0 * PATIENCE,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show what a gateway is and can do: charon, kernel, data path, firewall, routes, clock.

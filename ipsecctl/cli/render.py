@@ -55,6 +55,7 @@ def render(
 
     Files with secrets are readable by their owner only. DIR is replaced in one step once everything is
     written; a DIR with files that ipsecctl did not write is refused. The same topology gives the same bytes.
+    No gateway is asked what it has: 'mode: auto' is 'policy' here, and nothing is left out for an old charon.
 
     \b
     Examples:
@@ -64,13 +65,14 @@ def render(
     from ipsecctl.cli._load import base_dir, errors_as_json, load_topology
     from ipsecctl.cli._tree import Tree
     from ipsecctl.cli._view import print_json
-    from ipsecctl.desired import compile_topology
+    from ipsecctl.desired import Means, compile_topology
     from ipsecctl.render import render_files
     from ipsecctl.topology import DataPath
 
     topology = load_topology(file, json=json)
-    data_paths = {known.name: DataPath(datapath.value) for known in topology.gateways()}
-    states = _chosen(compile_topology(topology, data_paths), gateway or [], topology)
+    means = {known.name: Means(DataPath(datapath.value)) for known in topology.gateways()}
+    states = _chosen(compile_topology(topology, means), gateway or [], topology)
+    _refuse_interfaces_without_kernel(states)
     written: dict[str, tuple[RenderedFile, ...]] = {}
     with errors_as_json(file, wanted=json):
         secrets, certificates = _credentials(states, base_dir(topology))
@@ -83,6 +85,18 @@ def render(
     else:
         for state in states:
             print(_line(out, state, written[state.name]))
+
+
+def _refuse_interfaces_without_kernel(states: Iterable[GatewayState]) -> None:
+    """Refuse 'mode: route' where ESP was said to be charon's: that is wrong usage (status 2)."""
+    from ipsecctl.topology import DataPath
+
+    for state in states:
+        if state.interfaces and state.data_path is DataPath.LIBIPSEC:
+            raise typer.BadParameter(
+                f"gateway '{state.name}' has tunnels in mode 'route', which only the kernel's ESP can carry",
+                param_hint="--datapath",
+            )
 
 
 def _chosen(

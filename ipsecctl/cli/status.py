@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ipsecctl.cli._view import console, print_json, terminal_width
+from ipsecctl.patience import PATIENCE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +43,7 @@ def status(
     ] = None,
     timeout: Annotated[
         float, typer.Option(help="How long to wait for gateways, in all.", metavar="SECONDS", min=0.1)
-    ] = 4.0,
+    ] = 4.0 * PATIENCE,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show every declared tunnel, worst first, as both of its ends see it.

@@ -1,15 +1,23 @@
-"""Bring firewall, sysctls, routes and the unit of a gateway into force from the files that lie there."""
+"""Bring what lies in files into force on a gateway, and take away what is no longer wanted.
+
+``activate`` comes before charon is told of connections: interfaces, routes into them, firewall, settings.
+``retire`` comes after, the other way round: routes, interfaces, the firewall last. So while anything changes,
+the firewall holds what is declared before or after it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
-from ipsecctl.desired import GUARD_FILE, GUARD_UNIT_FILE, SYSCTL_FILE
+from ipsecctl.desired import GUARD_FILE, GUARD_UNIT_FILE, NETWORKD_FILE, SYSCTL_FILE, Interface
 from ipsecctl.errors import ApplyFailed
-from ipsecctl.gateway import NFT_TABLE, ROUTE_PROTOCOL, Handle
+from ipsecctl.gateway import NFT_TABLE, ROUTE_PROTOCOL, Handle, Link
+from ipsecctl.patience import PATIENCE
 from ipsecctl.plan import GatewayPlan, Kind, Part
 
-__all__ = ["activate"]
+__all__ = ["activate", "in_the_way", "retire"]
+
+_SET = (Kind.CREATE, Kind.CHANGE)
 
 # What lies in files is brought into force by the script that does it at boot, too: the two cannot differ.
 _SCRIPT = r"""
@@ -22,8 +30,13 @@ try() {
     said=$("$@" 2>&1) || { printf '%s: %s\n' "$what" "$(printf '%s' "$said" | head -n 1)" >&2; exit 1; }
 }
 for task in "$@"; do
+    name=${task#* }
     case $task in
-        firewall | sysctl | routes) sh "$guard" "$task" || exit 1 ;;
+        # It leaves our interfaces alone only if it has read that before they are there.
+        networkd)
+            ! systemctl is-active --quiet systemd-networkd ||
+                try 'systemd-networkd cannot read its files' networkctl reload ;;
+        interfaces | firewall | sysctl | routes) sh "$guard" "$task" || exit 1 ;;
         no-firewall) try 'nft cannot delete our table' nft delete table $table ;;
         unit)
             try 'systemd cannot read its units' systemctl daemon-reload
@@ -34,40 +47,91 @@ for task in "$@"; do
             rm -f "${unit_file%/*}"/*.wants/"$unit"
             try "systemd cannot stop $unit" systemctl stop "$unit"
             try 'systemd cannot read its units' systemctl daemon-reload ;;
-        *) try "the route to $task cannot be removed" ip route del unreachable "$task" proto "$protocol" ;;
+        # One that somebody else has removed meanwhile is gone as it should be.
+        'no-interface '*)
+            [ ! -e "/sys/class/net/$name" ] || try "$name cannot be removed" ip link delete "$name" ;;
+        'no-route '*)
+            # shellcheck disable=SC2086 # $name is words
+            said=$(ip route del $name proto "$protocol" 2>&1) || case $said in
+                *'No such process'* | *'Cannot find device'*) ;;
+                *) printf 'the route to %s cannot be removed: %s\n' "$name" "$said" >&2; exit 1 ;;
+            esac ;;
     esac
 done
 if listed=$(nft -s list table $table 2>/dev/null); then printf '%s' "$listed" | sha256sum | cut -d' ' -f1; fi
 """
 
 
-async def activate(handle: Handle, plan: GatewayPlan) -> str | None:
-    """Do what a plan says about firewall, sysctls, routes and unit, in one round trip.
+async def activate(handle: Handle, plan: GatewayPlan, first: Iterable[str] = ()) -> str | None:
+    """Do what a plan says about interfaces, routes, firewall, sysctls and unit, in one round trip.
 
-    Returns the SHA-256 of our table as nft now lists it ("" without one), ``None`` when there was nothing to
-    do. Raises ``ApplyFailed`` with what failed first.
+    ``first`` are interfaces that must go before others can be made. Returns the SHA-256 of our table as nft
+    now lists it ("" without one), ``None`` when there was nothing to do. Raises ``ApplyFailed`` with what
+    failed first.
     """
-    tasks = list(_tasks(plan))
+    return await _run(handle, [*(f"no-interface {name}" for name in first), *_to_set(plan)])
+
+
+async def retire(handle: Handle, plan: GatewayPlan) -> str | None:
+    """Take away routes, interfaces, firewall and unit that a plan removes, in one round trip; as above."""
+    return await _run(handle, list(_to_remove(plan)))
+
+
+def in_the_way(
+    plan: GatewayPlan, interfaces: Mapping[str, Interface], links: Mapping[str, Link]
+) -> tuple[str, ...]:
+    """Return which interfaces of ours must go before the declared ones can be made, sorted.
+
+    The kernel has one interface for each if_id, and that for life: one that has another's is in the way of
+    it, and one that is to have another itself is made anew.
+    """
+    changed = {change.name: interfaces[change.name] for change in plan.of(Part.INTERFACE, *_SET)}
+    wanted = {interface.if_id: name for name, interface in changed.items()}
+    return tuple(
+        sorted(
+            link.name
+            for link in links.values()
+            if link.ours
+            and (
+                (link.if_id in wanted and wanted[link.if_id] != link.name)
+                or (link.name in changed and changed[link.name].if_id != link.if_id)
+            )
+        )
+    )
+
+
+async def _run(handle: Handle, tasks: list[str]) -> str | None:
     if not tasks:
         return None
     names = (GUARD_FILE, " ".join(NFT_TABLE), ROUTE_PROTOCOL, GUARD_UNIT_FILE)
-    completed = await handle.run(("sh", "-c", _SCRIPT, "activate", *names, *tasks), timeout_s=30.0)
+    completed = await handle.run(("sh", "-c", _SCRIPT, "activate", *names, *tasks), timeout_s=30.0 * PATIENCE)
     if completed.status != 0:
         raise ApplyFailed(f"{handle.name}: {completed.error}")
     return completed.stdout.decode().strip()
 
 
-def _tasks(plan: GatewayPlan) -> Iterable[str]:
-    if plan.of(Part.FIREWALL, Kind.CREATE, Kind.CHANGE):
+def _to_set(plan: GatewayPlan) -> Iterator[str]:
+    interfaces = plan.of(Part.INTERFACE, *_SET)
+    if any(change.name == NETWORKD_FILE for change in plan.of(Part.FILE)):
+        yield "networkd"
+    if interfaces:
+        yield "interfaces"
+    if interfaces or plan.of(Part.ROUTE, *_SET):  # an interface that is made anew has lost its routes
+        yield "routes"
+    if plan.of(Part.FIREWALL, *_SET):
         yield "firewall"
-    if plan.of(Part.FIREWALL, Kind.REMOVE):
-        yield "no-firewall"
     if plan.of(Part.SYSCTL) or any(change.name == SYSCTL_FILE for change in plan.of(Part.FILE)):
         yield "sysctl"
-    if plan.of(Part.ROUTE, Kind.CREATE):
-        yield "routes"
-    yield from (change.name for change in plan.of(Part.ROUTE, Kind.REMOVE))
-    if plan.of(Part.UNIT, Kind.CREATE, Kind.CHANGE):
+    if plan.of(Part.UNIT, *_SET):
         yield "unit"
+
+
+def _to_remove(plan: GatewayPlan) -> Iterator[str]:
+    for change in plan.of(Part.ROUTE, Kind.REMOVE):
+        leads = " dev " in change.name
+        yield f"no-route {change.name if leads else f'unreachable {change.name}'}"
+    yield from (f"no-interface {change.name}" for change in plan.of(Part.INTERFACE, Kind.REMOVE))
+    if plan.of(Part.FIREWALL, Kind.REMOVE):
+        yield "no-firewall"
     if plan.of(Part.UNIT, Kind.REMOVE):
         yield "no-unit"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ipsecctl.deploy.carry import carry_out
+from ipsecctl.deploy.carry import carry_out, remember
 from ipsecctl.deploy.locks import lock_all
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
 from ipsecctl.deploy.tunnels import TunnelResult, bring_up, callers
@@ -21,6 +21,7 @@ from ipsecctl.deploy.watch import Watch, watch
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError, ViciRefused
 from ipsecctl.gateway import RECORD_PATH, NewFile, Record, write_files
 from ipsecctl.health import declare, parse_list_sas
+from ipsecctl.patience import PATIENCE
 from ipsecctl.plan import Disruption
 
 __all__ = ["Applied", "GatewayResult", "Reporter", "apply"]
@@ -68,7 +69,7 @@ class Reporter:
     tunnel: Callable[[TunnelResult], None]
 
 
-async def apply(prepared: Prepared, report: Reporter, *, wait_s: float = 30.0) -> Applied:
+async def apply(prepared: Prepared, report: Reporter, *, wait_s: float = 30.0 * PATIENCE) -> Applied:
     """Carry out prepared plans and bring the tunnels up, waiting for these at most ``wait_s`` seconds.
 
     Errors of single gateways are in the result. Raises ``ApplyFailed`` when a plan has conflicts, when
@@ -169,13 +170,15 @@ async def _carry_out(
     started = time.monotonic()
     plan = next(plan for plan in prepared.plans if plan.gateway == name)
     error = None
+    handle, wanted, observed = prepared.handles[name], prepared.wanted[name], prepared.observed[name]
     if changes:
         try:
-            records[name] = await carry_out(
-                prepared.handles[name], plan, prepared.wanted[name], prepared.observed[name]
-            )
+            records[name] = await carry_out(handle, plan, wanted, observed)
         except IpsecctlError as failed:
             error = failed
+    else:
+        with suppress(IpsecctlError):  # it is asked for again next time
+            await remember(handle, wanted, observed)
     return GatewayResult(name, changes, time.monotonic() - started, error, plan.restart_for)
 
 

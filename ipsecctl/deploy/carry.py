@@ -1,7 +1,8 @@
 """Carry a plan out on one gateway.
 
-In this order: the record of what is begun and the files; firewall, sysctls and routes; credentials;
-connections; then what is no longer wanted; last the record of what was done. Cut off anywhere, the record
+In this order: the record of what is begun and the files; interfaces, routes, firewall and sysctls;
+credentials; connections; then what is no longer wanted, the other way round; last the record of what was
+done. Cut off anywhere, the record
 names all that is ours, and the next apply goes on from there.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from ipsecctl.deploy.activate import activate
+from ipsecctl.deploy.activate import activate, in_the_way, retire
 from ipsecctl.errors import ApplyFailed, ViciRefused
 from ipsecctl.gateway import (
     RECORD_PATH,
@@ -25,11 +26,21 @@ from ipsecctl.gateway import (
     list_connections,
     write_files,
 )
-from ipsecctl.plan import Disruption, GatewayPlan, Kind, Part, Wanted, file_entry, start_up
+from ipsecctl.patience import PATIENCE
+from ipsecctl.plan import (
+    Disruption,
+    GatewayPlan,
+    Kind,
+    Part,
+    Wanted,
+    file_entry,
+    interface_text,
+    start_up,
+)
 from ipsecctl.render import STRONGSWAN_FILE
 from ipsecctl.vici import Client
 
-__all__ = ["carry_out"]
+__all__ = ["carry_out", "remember"]
 
 _SET = (Kind.CREATE, Kind.CHANGE)
 
@@ -42,6 +53,17 @@ async def carry_out(handle: Handle, plan: GatewayPlan, wanted: Wanted, observed:
     away.
     """
     return await _Carrier(handle, plan, wanted, observed).carry_out()
+
+
+async def remember(handle: Handle, wanted: Wanted, observed: Observed) -> None:
+    """Write down what was found out about a gateway on which there is nothing else to do.
+
+    So the next plan need not ask again. Raises as ``carry_out`` does.
+    """
+    record = observed.facts.record
+    if record is not None and (record.means != wanted.means or record.trials != wanted.trials):
+        known = replace(record, means=wanted.means, trials=wanted.trials)
+        await write_files(handle, [NewFile(RECORD_PATH, known.to_json(), 0o600)])
 
 
 class _Carrier:
@@ -57,11 +79,15 @@ class _Carrier:
 
     async def carry_out(self) -> Record:
         await self._write_files()
-        firewall = await activate(self.handle, self.plan)
-        async with self.handle.vici(timeout_s=30.0) as client:
+        links = self.observed.facts.ways.links
+        first = in_the_way(self.plan, self.wanted.interfaces, links)
+        firewall = await activate(self.handle, self.plan, first)
+        async with self.handle.vici(timeout_s=30.0 * PATIENCE) as client:
             await self._load(client)
             await self._unload(client)
             connections = await list_connections(client)
+        left = await retire(self.handle, self.plan)
+        firewall = firewall if left is None else left
         loaded = self.observed.facts.firewall if firewall is None else firewall
         record = await self._finish(loaded, connections)
         if self.refused:
@@ -91,6 +117,7 @@ class _Carrier:
             connections=begun(Part.CONNECTION, self.record.connections),
             shared=begun(Part.SHARED, self.record.shared),
             certificates=begun(Part.CERTIFICATE, self.record.certificates),
+            interfaces=begun(Part.INTERFACE, self.record.interfaces),
             seen=replace(self.record.seen, firewall=firewall),
             start_up=self.start_up,
             renew=self._renew(),
@@ -160,7 +187,9 @@ class _Carrier:
             certificates=digests(Part.CERTIFICATE, wanted.certificates),
             keys={name: (self._key_id(name), keys[name]) for name in wanted.keys},
             messages=self._sent(),
-            data_paths=wanted.data_paths,
+            interfaces={name: interface_text(wanted.interfaces[name]) for name in wanted.interfaces},
+            means=wanted.means,
+            trials=wanted.trials,
             seen=Seen(
                 version=self.observed.version,
                 connections={name: key.digest("seen", seen) for name, seen in loaded.items()},

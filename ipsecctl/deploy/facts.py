@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipsecctl.desired import compile_topology
 from ipsecctl.errors import CannotTell, IpsecctlError
 from ipsecctl.gateway import Capabilities, Lack, capabilities, lacks, needs_of, reach
+from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import Gateway, Topology
 
 __all__ = ["GatewayFacts", "gather_facts"]
@@ -34,7 +35,11 @@ class GatewayFacts:
 
 
 async def gather_facts(
-    topology: Topology, gateways: Iterable[Gateway], *, lab: str | None = None, timeout_s: float = 30.0
+    topology: Topology,
+    gateways: Iterable[Gateway],
+    *,
+    lab: str | None = None,
+    timeout_s: float = 30.0 * PATIENCE,
 ) -> tuple[GatewayFacts, ...]:
     """Ask these managed gateways side by side, ``timeout_s`` seconds each at most; sorted by name.
 

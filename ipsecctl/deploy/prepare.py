@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipsecctl.desired import GatewayState, compile_topology
+from ipsecctl.deploy.means import compile_observed, far_prefixes
+from ipsecctl.desired import GatewayState
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.gateway import Handle, Observed, observe, reach
+from ipsecctl.patience import PATIENCE
 from ipsecctl.plan import GatewayPlan, Wanted, plan_gateway, wanted
 from ipsecctl.render import render_files, render_messages
 from ipsecctl.secrets import Secret, read, read_certificate
-from ipsecctl.topology import DataPath, SecretRef, Topology
+from ipsecctl.topology import SecretRef, Topology
 
 __all__ = ["SIDE_BY_SIDE", "Prepared", "prepare"]
 
@@ -40,7 +42,7 @@ async def prepare(
     *,
     lab: str | None = None,
     take_over: bool = False,
-    timeout_s: float = 20.0,
+    timeout_s: float = 20.0 * PATIENCE,
 ) -> Prepared:
     """Plan every managed gateway of a topology whose files lie in ``base``.
 
@@ -49,24 +51,27 @@ async def prepare(
     ``SecretUnavailable`` for a secret or certificate that cannot be read.
     """
     handles, failures = _handles(topology, lab)
-    observed = await _observe_all(handles, failures, timeout_s)
-    data_paths = _data_paths(observed.values())
-    states = compile_topology(topology, data_paths)
+    observed = await _observe_all(handles, failures, far_prefixes(topology), timeout_s)
+    compiled = await compile_observed(topology, handles, observed, timeout_s=timeout_s)
+    states = compiled.states
     secrets, certificates = _read_all(states, base)
-    known = {name: str(path) for name, path in sorted(data_paths.items())}
     targets = {
         state.name: wanted(
             topology.name,
             state,
             render_files(state, secrets, certificates),
             render_messages(state, secrets, certificates),
-            known,
+            compiled.means,
+            compiled.trials.get(state.name),
         )
         for state in states
         if state.name in observed
     }
     plans = tuple(
-        plan_gateway(targets[name], observed[name], take_over=take_over) for name in sorted(targets)
+        plan_gateway(
+            targets[name], observed[name], take_over=take_over, lacking=compiled.lacking.get(name, ())
+        )
+        for name in sorted(targets)
     )
     return Prepared(topology, states, handles, observed, targets, plans, failures)
 
@@ -84,7 +89,10 @@ def _handles(topology: Topology, lab: str | None) -> tuple[dict[str, Handle], di
 
 
 async def _observe_all(
-    handles: Mapping[str, Handle], failures: dict[str, IpsecctlError], timeout_s: float
+    handles: Mapping[str, Handle],
+    failures: dict[str, IpsecctlError],
+    prefixes: Mapping[str, Iterable[str]],
+    timeout_s: float,
 ) -> dict[str, Observed]:
     """Observe all gateways side by side; those that fail go to ``failures``."""
     bound = asyncio.Semaphore(SIDE_BY_SIDE)
@@ -93,7 +101,9 @@ async def _observe_all(
     async def one(handle: Handle) -> None:
         async with bound:
             try:
-                observed[handle.name] = await observe(handle, timeout_s=timeout_s)
+                observed[handle.name] = await observe(
+                    handle, prefixes.get(handle.name, ()), timeout_s=timeout_s
+                )
             except IpsecctlError as error:
                 failures[handle.name] = error
 
@@ -101,19 +111,6 @@ async def _observe_all(
         for handle in handles.values():
             group.create_task(one(handle))
     return observed
-
-
-def _data_paths(observed: Iterable[Observed]) -> dict[str, DataPath]:
-    """Return each gateway's data path: seen now, or else as one that was reached remembers it.
-
-    So a gateway that is away for a moment does not change what its neighbours are to be.
-    """
-    paths: dict[str, DataPath] = {}
-    for seen in observed:
-        record = seen.facts.record
-        for name, path in (record.data_paths if record else {}).items():
-            paths.setdefault(name, DataPath(path))
-    return paths | {seen.gateway: seen.data_path for seen in observed}
 
 
 def _read_all(states: Iterable[GatewayState], base: Path) -> tuple[dict[SecretRef, Secret], dict[str, bytes]]:

@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ipsecctl.deploy.means import means_remembered
 from ipsecctl.desired import compile_topology
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError
 from ipsecctl.gateway import Handle, LiveView, look, reach
 from ipsecctl.health import Declared, TunnelHealth, declare, judge
+from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import Topology
 
 __all__ = ["Survey", "survey"]
 
 _SIDE_BY_SIDE = 64
-_LOOK_AGAIN_S = 0.15
+_LOOK_AGAIN_S = 0.15 * PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Survey:
     time: datetime
 
 
-async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float = 4.0) -> Survey:
+async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float = 4.0 * PATIENCE) -> Survey:
     """Return what is known of every declared tunnel after at most ``timeout_s`` seconds in all.
 
     What does not fit together at the two ends of a tunnel is looked at a second time: a rekey between the
@@ -36,11 +38,12 @@ async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float
     that lab.
     """
     deadline = asyncio.get_running_loop().time() + timeout_s
-    declared = declare(topology, compile_topology(topology))
     views: dict[str, LiveView | GatewayUnreachable] = {}
     handles = _handles(topology, lab, views)
     await _look_at(handles, views, deadline)
     now = datetime.now(UTC)
+    seen = {name: view.shell.means for name, view in views.items() if isinstance(view, LiveView)}
+    declared = declare(topology, compile_topology(topology, means_remembered(seen)))
     tunnels = judge(declared, views, now)
     doubtful = _doubtful(declared, tunnels)
     if doubtful and asyncio.get_running_loop().time() + 3 * _LOOK_AGAIN_S < deadline:

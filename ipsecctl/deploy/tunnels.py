@@ -17,19 +17,20 @@ from ipsecctl.deploy.watch import Watch
 from ipsecctl.desired import GatewayState
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.health import Declared, EndState, EndView, TunnelHealth, Verdict, judge
+from ipsecctl.patience import PATIENCE
 
 __all__ = ["TunnelResult", "bring_up", "callers"]
 
 _POLL_S = 0.1
 _RETRY_S = 1.0
 _MAX_RETRY_S = 4.0
-_SETTLE_S = 1.0
+_SETTLE_S = 1.0 * PATIENCE
 """How long two ends may be out of step before the SAs at the calling end are made anew."""
 
-_GRACE_S = 3.0
+_GRACE_S = 3.0 * PATIENCE
 """How much longer than asked we wait to initiate a tunnel whose old SAs we have just let go."""
 
-_PATIENCE_S = 2.0
+_PATIENCE_S = 2.0 * PATIENCE
 """After how long the gateways of tunnels that are not up yet are listened to, for the reason."""
 
 Callers = Mapping[str, str]

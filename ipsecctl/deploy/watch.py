@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError, ViciError
 from ipsecctl.gateway import Handle, LiveView, list_connections
+from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Client
 
 __all__ = ["Watch", "watch"]
@@ -103,7 +104,7 @@ class Watch:
 
 
 @asynccontextmanager
-async def watch(handles: Mapping[str, Handle], *, timeout_s: float = 4.0) -> AsyncIterator[Watch]:
+async def watch(handles: Mapping[str, Handle], *, timeout_s: float = 4.0 * PATIENCE) -> AsyncIterator[Watch]:
     """Connect to gateways side by side; ``timeout_s`` bounds each single answer."""
     async with asyncio.TaskGroup() as group:
         watched = Watch(timeout_s, group)

@@ -20,7 +20,9 @@ from ipsecctl.gateway.handle import Completed, Handle
 from ipsecctl.gateway.lacks import Feature, Lack, Needs, lacks, needs_of
 from ipsecctl.gateway.local import LocalHost
 from ipsecctl.gateway.lock import locked
+from ipsecctl.gateway.look import Guard, LiveView, ShellView, look, look_at_guard
 from ipsecctl.gateway.names import (
+    LINK_ALIAS,
     NFT_TABLE,
     RECORD_PATH,
     ROUTE_PROTOCOL,
@@ -31,18 +33,17 @@ from ipsecctl.gateway.names import (
 from ipsecctl.gateway.observe import (
     Facts,
     FileSeen,
-    Guard,
-    LiveView,
     Observed,
     list_connections,
-    look,
-    look_at_guard,
     observe,
 )
 from ipsecctl.gateway.reach import reach
 from ipsecctl.gateway.record import Record, Seen, StartUp, canonical
+from ipsecctl.gateway.trials import Trials
+from ipsecctl.gateway.ways import Link, RouteSeen, WaysSeen
 
 __all__ = [
+    "LINK_ALIAS",
     "NFT_TABLE",
     "RECORD_PATH",
     "ROUTE_PROTOCOL",
@@ -65,14 +66,19 @@ __all__ = [
     "Interface",
     "Kernel",
     "Lack",
+    "Link",
     "LiveView",
     "LocalHost",
     "Needs",
     "NewFile",
     "Observed",
     "Record",
+    "RouteSeen",
     "Seen",
+    "ShellView",
     "StartUp",
+    "Trials",
+    "WaysSeen",
     "canonical",
     "capabilities",
     "container_name",

@@ -24,6 +24,7 @@ def _charon_names() -> dict[str, str]:
         "des": "DES_CBC",
         "null": "NULL",
         "sha256": "HMAC_SHA2_256_128",
+        "sha256_96": "HMAC_SHA2_256_96",
         "sha384": "HMAC_SHA2_384_192",
         "sha512": "HMAC_SHA2_512_256",
         "sha1": "HMAC_SHA1_96",

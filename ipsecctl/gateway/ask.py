@@ -10,11 +10,12 @@ from ipsecctl.gateway._capability_parser import parse_capabilities, parse_charon
 from ipsecctl.gateway._capability_script import script
 from ipsecctl.gateway.capabilities import Capabilities, Charon
 from ipsecctl.gateway.handle import Completed, Handle
+from ipsecctl.patience import PATIENCE
 
 __all__ = ["capabilities"]
 
 
-async def capabilities(handle: Handle, *, timeout_s: float = 30.0) -> Capabilities:
+async def capabilities(handle: Handle, *, timeout_s: float = 30.0 * PATIENCE) -> Capabilities:
     """Return what a gateway is and can do; nothing of it is changed.
 
     A charon that does not run or does not answer is part of what is found. Raises ``GatewayUnreachable`` when
@@ -50,7 +51,7 @@ async def _charon(handle: Handle, timeout_s: float) -> tuple[Charon | None, str]
             stats = await client.command("stats")
             return parse_charon(version, stats, await client.command("get-algorithms")), ""
     except TimeoutError:
-        return None, f"it took longer than {timeout_s:g} s to answer"
+        return None, f"it took longer than {timeout_s:.3g} s to answer"
     except GatewayUnreachable as exc:
         if not exc.charon_down:
             raise

@@ -11,13 +11,14 @@ from ipsecctl.errors import GatewayUnreachable, ViciError
 from ipsecctl.gateway import process
 from ipsecctl.gateway.handle import Completed
 from ipsecctl.gateway.names import VICI_SOCKETS
+from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Client
 
 __all__ = ["Container"]
 
 _DOCKER_FAILURES = frozenset((125, 126, 127))
 _CHARON_DOWN = ("Connection refused", "No such file or directory")
-_MARGIN_S = 1.0
+_MARGIN_S = 1.0 * PATIENCE
 
 
 class Container:
@@ -32,7 +33,9 @@ class Container:
         self.container = container
         self._socket = socket
 
-    async def run(self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = 10.0) -> Completed:
+    async def run(
+        self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = 10.0 * PATIENCE
+    ) -> Completed:
         """Run a command in the container; see ``Handle.run``."""
         # Killing the docker client leaves the command running inside, so it has a limit of its own in there.
         command = self._exec("timeout", "-s", "KILL", f"{timeout_s:g}", *argv)
@@ -49,7 +52,7 @@ class Container:
         return completed
 
     @asynccontextmanager
-    async def hold(self, argv: Sequence[str], *, timeout_s: float = 10.0) -> AsyncIterator[str]:
+    async def hold(self, argv: Sequence[str], *, timeout_s: float = 10.0 * PATIENCE) -> AsyncIterator[str]:
         """Run a command in the container for as long as the context lasts; see ``Handle.hold``."""
         async with AsyncExitStack() as stack:
             try:
@@ -65,7 +68,7 @@ class Container:
             yield line
 
     @asynccontextmanager
-    async def vici(self, *, timeout_s: float = 10.0) -> AsyncIterator[Client]:
+    async def vici(self, *, timeout_s: float = 10.0 * PATIENCE) -> AsyncIterator[Client]:
         """Connect to the container's charon; see ``Handle.vici``."""
         async with AsyncExitStack() as stack:
             try:
@@ -130,7 +133,7 @@ class Container:
         return None
 
     def _late(self, command: str, timeout_s: float) -> GatewayUnreachable:
-        return GatewayUnreachable(self.name, f"'{command}' did not end within {timeout_s:g} s")
+        return GatewayUnreachable(self.name, f"'{command}' did not end within {timeout_s:.3g} s")
 
     def _no_docker(self, exc: OSError) -> GatewayUnreachable:
         return GatewayUnreachable(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipsecctl.errors import ApplyFailed
 from ipsecctl.gateway.handle import Handle
 from ipsecctl.gateway.names import STATE_DIR
+from ipsecctl.patience import PATIENCE
 
 __all__ = ["NewFile", "write_files"]
 
@@ -49,7 +50,11 @@ while read -r path; do rm -f "$path"; done <"$stage/removed"
 
 
 async def write_files(
-    handle: Handle, files: Sequence[NewFile], removed: Iterable[str] = (), *, timeout_s: float = 30.0
+    handle: Handle,
+    files: Sequence[NewFile],
+    removed: Iterable[str] = (),
+    *,
+    timeout_s: float = 30.0 * PATIENCE,
 ) -> None:
     """Write files in their order, then remove others, in one round trip.
 

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Client
 
 __all__ = ["Completed", "Handle"]
@@ -34,13 +35,17 @@ class Handle(Protocol):
     def name(self) -> str:
         """The gateway's name in the topology."""
 
-    async def run(self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = 10.0) -> Completed:
+    async def run(
+        self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = 10.0 * PATIENCE
+    ) -> Completed:
         """Run a command there; any exit status is an answer.
 
         A command that takes longer than ``timeout_s`` seconds is killed and counts as ``GatewayUnreachable``.
         """
 
-    def hold(self, argv: Sequence[str], *, timeout_s: float = 10.0) -> AbstractAsyncContextManager[str]:
+    def hold(
+        self, argv: Sequence[str], *, timeout_s: float = 10.0 * PATIENCE
+    ) -> AbstractAsyncContextManager[str]:
         """Run a command there for as long as the context lasts; entering returns its first line.
 
         Its standard input stays open meanwhile, and ends when the context is left, or we are no more,
@@ -48,7 +53,7 @@ class Handle(Protocol):
         ``GatewayUnreachable`` when there is no line within ``timeout_s`` seconds.
         """
 
-    def vici(self, *, timeout_s: float = 10.0) -> AbstractAsyncContextManager[Client]:
+    def vici(self, *, timeout_s: float = 10.0 * PATIENCE) -> AbstractAsyncContextManager[Client]:
         """Connect to its charon.
 
         Entering raises ``GatewayUnreachable``, with ``charon_down`` when the gateway answers and charon

@@ -11,6 +11,7 @@ from ipsecctl.errors import GatewayUnreachable, ViciError
 from ipsecctl.gateway import process
 from ipsecctl.gateway.handle import Completed
 from ipsecctl.gateway.names import VICI_SOCKETS
+from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Client, connect_unix
 
 __all__ = ["LocalHost"]
@@ -25,17 +26,19 @@ class LocalHost:
         self.name = name
         self._sockets = tuple(sockets)
 
-    async def run(self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = 10.0) -> Completed:
+    async def run(
+        self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = 10.0 * PATIENCE
+    ) -> Completed:
         """Run a command here; see ``Handle.run``."""
         try:
             return await process.run(argv, stdin, timeout_s=timeout_s)
         except TimeoutError:
-            raise GatewayUnreachable(self.name, f"'{argv[0]}' did not end within {timeout_s:g} s") from None
+            raise GatewayUnreachable(self.name, f"'{argv[0]}' did not end within {timeout_s:.3g} s") from None
         except OSError as exc:
             raise GatewayUnreachable(self.name, f"cannot run '{argv[0]}': {exc.strerror}") from exc
 
     @asynccontextmanager
-    async def hold(self, argv: Sequence[str], *, timeout_s: float = 10.0) -> AsyncIterator[str]:
+    async def hold(self, argv: Sequence[str], *, timeout_s: float = 10.0 * PATIENCE) -> AsyncIterator[str]:
         """Run a command here for as long as the context lasts; see ``Handle.hold``."""
         async with AsyncExitStack() as stack:
             try:
@@ -43,7 +46,7 @@ class LocalHost:
                 line, stderr = await process.first_line(child, timeout_s=timeout_s)
             except TimeoutError:
                 raise GatewayUnreachable(
-                    self.name, f"'{argv[0]}' said nothing within {timeout_s:g} s"
+                    self.name, f"'{argv[0]}' said nothing within {timeout_s:.3g} s"
                 ) from None
             except OSError as exc:
                 raise GatewayUnreachable(self.name, f"cannot run '{argv[0]}': {exc.strerror}") from exc
@@ -53,7 +56,7 @@ class LocalHost:
             yield line
 
     @asynccontextmanager
-    async def vici(self, *, timeout_s: float = 10.0) -> AsyncIterator[Client]:
+    async def vici(self, *, timeout_s: float = 10.0 * PATIENCE) -> AsyncIterator[Client]:
         """Connect to this host's charon; see ``Handle.vici``."""
         async with AsyncExitStack() as stack:
             try:

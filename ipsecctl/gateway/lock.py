@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from ipsecctl.errors import ApplyFailed
 from ipsecctl.gateway.handle import Handle
 from ipsecctl.gateway.names import LOCK_PATH, RECORD_PATH
+from ipsecctl.patience import PATIENCE
 
 __all__ = ["locked"]
 
@@ -33,7 +34,7 @@ cat >/dev/null 9>&-
 
 
 @asynccontextmanager
-async def locked(handle: Handle, *, timeout_s: float = 10.0) -> AsyncIterator[str]:
+async def locked(handle: Handle, *, timeout_s: float = 10.0 * PATIENCE) -> AsyncIterator[str]:
     """Hold a gateway's lock; entering returns the SHA-256 of its record as it is now.
 
     That is the digest of nothing where there is no record yet. Raises ``ApplyFailed`` at once, saying who

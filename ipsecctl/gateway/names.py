@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 __all__ = [
+    "LINK_ALIAS",
     "LOCK_PATH",
     "NFT_TABLE",
     "RECORD_PATH",
+    "REWRITTEN_COUNTER",
     "ROUTE_PROTOCOL",
     "STATE_DIR",
     "VICI_SOCKETS",
@@ -25,8 +27,14 @@ LOCK_PATH = "/run/ipsecctl.lock"
 NFT_TABLE = ("inet", "ipsecctl")
 """Family and name of the nftables table that is ours."""
 
+REWRITTEN_COUNTER = "leaving_after_nat"
+"""The counter in it of packets that were bound for a tunnel until something changed their addresses."""
+
 ROUTE_PROTOCOL = "213"
 """The protocol number (as ``ip route`` has it) that marks a route as ours."""
+
+LINK_ALIAS = "ipsecctl"
+"""The first word of the alias (as ``ip link`` has it) that marks an interface as ours."""
 
 
 def container_name(lab: str, node: str) -> str:

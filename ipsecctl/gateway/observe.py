@@ -1,4 +1,4 @@
-"""What is on a gateway: all of it for a plan, or what lives there for a status."""
+"""All that is on a gateway and could concern a plan."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ import base64
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from ipaddress import ip_network
 from typing import Any
 
-from ipsecctl.desired import FIREWALL_FILE, GUARD_UNIT, SYSCTL_FILE
+from ipsecctl.desired import GUARD_UNIT
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciError, ViciRefused
+from ipsecctl.gateway import ways
+from ipsecctl.gateway._capability_parser import parse_charon
+from ipsecctl.gateway.capabilities import LIBIPSEC_PLUGIN, Charon
 from ipsecctl.gateway.handle import Completed, Handle
 from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL, VICI_SOCKETS
 from ipsecctl.gateway.record import Record
+from ipsecctl.gateway.ways import WaysSeen, parse_ways
+from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import DataPath
 from ipsecctl.vici import Client, Message
 
 __all__ = [
     "Facts",
     "FileSeen",
-    "Guard",
-    "LiveView",
     "Observed",
     "list_connections",
-    "look",
-    "look_at_guard",
     "observe",
     "parse_facts",
 ]
@@ -46,18 +45,25 @@ class Facts:
     """What one round trip to a gateway's shell tells.
 
     ``files`` has those where ours could be, by path. ``firewall`` is the SHA-256 of our table as nft lists
-    it, "" when it is not there. ``sysctls`` has the running value of each setting in our file, ``routes`` the
-    lines of the routes that lead nowhere. ``charon`` tells one start of charon from the next: inode and
-    time of its VICI socket, "" when there is none. ``unit`` is what systemd says of our unit (``systemctl
-    is-enabled`` and ``is-active``), ``None`` where no systemd runs. ``record_sha256`` is the record's as it
-    lies there, that of nothing without one.
+    it, "" when it is not there. ``sysctls`` has the running value of each setting in our file. ``ways`` are
+    the xfrm interfaces, and routes that are ours or lead to prefixes that were asked for. ``if_ids`` are
+    those that IPsec policies use (looked up only where prefixes were asked for), ``legacy_rules`` the rules
+    of iptables-legacy, as in ``ip filter -A FORWARD -j DROP``.
+
+    ``kernel`` tells one start of the kernel from the next, "" where it says nothing of it. ``charon`` does so
+    for charon: inode and time of its VICI socket, "" when there is none. ``unit`` is what systemd says of our
+    unit (``systemctl is-enabled`` and ``is-active``), ``None`` where no systemd runs. ``record_sha256`` is
+    the record's as it lies there, that of nothing without one.
     """
 
     files: Mapping[str, FileSeen] = field(default_factory=dict)
     record: Record | None = None
     firewall: str = ""
     sysctls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    routes: frozenset[str] = frozenset()
+    ways: WaysSeen = field(default_factory=WaysSeen)
+    if_ids: frozenset[int] = frozenset()
+    legacy_rules: tuple[str, ...] = ()
+    kernel: str = ""
     charon: str = ""
     unit: tuple[str, str] | None = None
     record_sha256: str = hashlib.sha256(b"").hexdigest()
@@ -67,9 +73,9 @@ class Facts:
 class Observed:
     """All that is on a gateway and could concern a plan.
 
-    ``connections`` is by name as ``list-conns`` reports them; ``shared`` are the ids of shared keys, ``keys``
-    those of private keys; ``certificates`` the SHA-256 of the DER of X.509 certificates, in hexadecimal
-    digits.
+    ``charon`` is what charon says of itself. ``connections`` is by name as ``list-conns`` reports them;
+    ``shared`` are the ids of shared keys, ``keys`` those of private keys; ``certificates`` the SHA-256 of the
+    DER of X.509 certificates, in hexadecimal digits.
     """
 
     gateway: str
@@ -80,139 +86,40 @@ class Observed:
     certificates: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
     facts: Facts = field(default_factory=Facts)
+    charon: Charon = field(default_factory=lambda: Charon(""))
 
 
-class Guard(StrEnum):
-    """Whether our firewall table is in force on a gateway, as it was when it was last applied."""
-
-    LOADED = "loaded"
-    ALTERED = "altered"
-    MISSING = "missing"
-    UNKNOWN = "not known"
-
-
-@dataclass(frozen=True, slots=True)
-class LiveView:
-    """What lives on a gateway at one moment.
-
-    ``sas`` are charon's IKE_SAs as ``list-sas`` sends them, in its order; ``connections`` the names of those
-    that are loaded. ``forwarding`` says whether the kernel forwards packets of each family that our settings
-    name, ``None`` where that is not known.
-    """
-
-    gateway: str
-    version: str
-    sas: tuple[Message, ...]
-    connections: frozenset[str] = frozenset()
-    guard: Guard = Guard.UNKNOWN
-    forwarding: bool | None = None
-
-
-async def observe(handle: Handle, *, timeout_s: float = 20.0) -> Observed:
+async def observe(
+    handle: Handle, prefixes: Iterable[str] = (), *, timeout_s: float = 20.0 * PATIENCE
+) -> Observed:
     """Return all that a plan needs to know of a gateway, in two round trips side by side.
+
+    ``prefixes`` are those that a plan may want to lead into tunnels: others' routes to them are told too.
 
     Raises ``GatewayUnreachable`` (``charon_down`` when it is only charon that is missing) or ``ApplyFailed``
     when it can be reached and not be read, as without root's rights.
     """
     try:
         async with asyncio.TaskGroup() as group:
-            facts = group.create_task(_facts(handle, timeout_s))
+            facts = group.create_task(_facts(handle, prefixes, timeout_s))
             charon = group.create_task(_charon(handle, timeout_s))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None  # both say the same when it is the gateway that is gone
     return Observed(gateway=handle.name, facts=facts.result(), **charon.result())
 
 
-async def look(handle: Handle, *, timeout_s: float = 4.0) -> LiveView:
-    """Return what lives on a gateway; it never waits for an IKE_SA that is busy.
-
-    Raises ``GatewayUnreachable`` when there is no answer of charon's within ``timeout_s`` seconds in all. The
-    firewall and what is forwarded are looked at side by side with it, and are "not known" when that fails.
-    """
-    try:
-        async with asyncio.TaskGroup() as group:
-            guard = group.create_task(look_at_guard(handle, timeout_s=timeout_s))
-            charon = group.create_task(_live(handle, timeout_s))
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    version, sas, connections = charon.result()
-    return LiveView(handle.name, version, sas, connections, *guard.result())
-
-
-async def _live(handle: Handle, timeout_s: float) -> tuple[str, tuple[Message, ...], frozenset[str]]:
-    """Return charon's version, its IKE_SAs, and the names of its connections."""
-    try:
-        # The limit of a single answer is the shorter one: it knows better what did not come.
-        async with asyncio.timeout(timeout_s), handle.vici(timeout_s=0.9 * timeout_s) as client:
-            version = await client.command("version")
-            sas = await client.stream("list-sas", "list-sa", {"noblock": "yes"})
-            connections = await client.stream("list-conns", "list-conn")
-    except TimeoutError:
-        raise GatewayUnreachable(handle.name, f"no answer within {timeout_s:g} s") from None
-    except (ViciError, ViciRefused) as exc:
-        raise GatewayUnreachable(handle.name, exc.summary, exc.hint) from exc
-    names = frozenset(name for message in connections for name in message)
-    return version.get("version", ""), tuple(sas), names
-
-
-# "absent" is said only when nft works and has no such table.
-_GUARD = r"""
-LC_ALL=C; export LC_ALL
-[ ! -r "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
-if table=$(nft -s list table "$2" "$3" 2>/dev/null); then
-    printf 'firewall %s\n' "$(printf '%s' "$table" | sha256sum | cut -d' ' -f1)"
-elif nft list tables >/dev/null 2>&1; then
-    echo absent
-fi
-printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward)"
-if grep -q '^net\.ipv6\.conf\.all\.forwarding *= *1' "$4" 2>/dev/null; then
-    printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv6/conf/all/forwarding)"
-fi
-exit 0
-"""
-
-
-async def look_at_guard(handle: Handle, *, timeout_s: float = 4.0) -> tuple[Guard, bool | None]:
-    """Return what became of the firewall that was applied, and whether packets are forwarded.
-
-    It needs no charon. What cannot be seen, also of a gateway that cannot be reached, is not known.
-    """
-    argv = ("sh", "-c", _GUARD, "guard", RECORD_PATH, *NFT_TABLE, SYSCTL_FILE)
-    try:
-        async with asyncio.timeout(timeout_s):
-            completed = await handle.run(argv, timeout_s=0.9 * timeout_s)
-        return parse_guard(completed.stdout.decode("utf-8", "replace").splitlines())
-    except (GatewayUnreachable, TimeoutError, ValueError):
-        return Guard.UNKNOWN, None
-
-
-def parse_guard(lines: Iterable[str]) -> tuple[Guard, bool | None]:
-    """Return what the script's answer means. Raises ``ValueError`` when the record in it is not ours."""
-    found: dict[str, list[str]] = {}
-    for line in lines:
-        kind, _, rest = line.partition(" ")
-        found.setdefault(kind, []).append(rest)
-    values = found.get("forwarding", [])
-    forwarding = all(value == "1" for value in values) if values and all(values) else None
-    record = Record.from_json(base64.b64decode(found["record"][0])) if "record" in found else None
-    if record is None or FIREWALL_FILE not in record.files:
-        return Guard.UNKNOWN, forwarding
-    if "absent" in found:
-        return Guard.MISSING, forwarding
-    if "firewall" not in found:
-        return Guard.UNKNOWN, forwarding
-    as_applied = found["firewall"][0] == record.seen.firewall
-    return Guard.LOADED if as_applied else Guard.ALTERED, forwarding
-
-
 async def _charon(handle: Handle, timeout_s: float) -> dict[str, Any]:
     try:
         async with asyncio.timeout(timeout_s), handle.vici(timeout_s=0.4 * timeout_s) as client:
-            version = await client.command("version")
-            stats = await client.command("stats")
-            libipsec = "kernel-libipsec" in stats.get("plugins", [])
+            charon = parse_charon(
+                await client.command("version"),
+                await client.command("stats"),
+                await client.command("get-algorithms"),
+            )
+            libipsec = LIBIPSEC_PLUGIN in charon.plugins
             return {
-                "version": version.get("version", ""),
+                "charon": charon,
+                "version": charon.version,
                 "data_path": DataPath.LIBIPSEC if libipsec else DataPath.KERNEL,
                 "connections": await list_connections(client),
                 "shared": frozenset((await client.command("get-shared")).get("keys", [])),
@@ -221,7 +128,7 @@ async def _charon(handle: Handle, timeout_s: float) -> dict[str, Any]:
             }
     except TimeoutError:
         raise GatewayUnreachable(
-            handle.name, f"charon took longer than {timeout_s:g} s to tell all"
+            handle.name, f"charon took longer than {timeout_s:.3g} s to tell all"
         ) from None
     except (ViciError, ViciRefused) as exc:
         raise GatewayUnreachable(handle.name, exc.summary, exc.hint) from exc
@@ -241,30 +148,35 @@ async def _certificates(client: Client) -> frozenset[str]:
     return frozenset(hashlib.sha256(c["data"]).hexdigest() for c in listed if "data" in c)
 
 
-_FACTS = r"""
+_FACTS = (
+    r"""
 LC_ALL=C; export LC_ALL
+protocol=$4 asked=$(cat) prefixes=asked
+asked() { printf '%s\n' "$asked"; }
 [ "$(id -u)" = 0 ] || { echo "root's rights are needed" >&2; exit 1; }
 [ ! -f "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
 ours() {
-    find /etc/swanctl /etc/strongswan.d /etc/ipsecctl /etc/sysctl.d /etc/systemd/system -type f \
-        \( -name 'ipsecctl*' -o -name '*-ipsecctl.conf' -o -path '/etc/ipsecctl/*' \) "$@" 2>/dev/null
+    find /etc/swanctl /etc/strongswan.d /etc/ipsecctl /etc/sysctl.d /etc/systemd/system /etc/systemd/network \
+        -type f \( -name 'ipsecctl*' -o -name '*-ipsecctl.conf' -o -name '*-ipsecctl.network' \
+        -o -path '/etc/ipsecctl/*' \) "$@" 2>/dev/null
 }
 ours -printf 'mode %m %p\n'
 ours -exec sha256sum {} + | sed 's/^/sha256 /'
 if table=$(nft -s list table "$2" "$3" 2>/dev/null); then
-    printf 'firewall %s\n' "$(printf '%s' "$table" | sha256sum | cut -d' ' -f1)"
+    digest=$(printf '%s' "$table" | sha256sum)
+    printf 'firewall %s\n' "${digest%% *}"
 fi
+# One process for all settings. The shell's own `read` cannot be used: it reads byte by byte, and the kernel
+# gives a setting to the first read only.
 for file in /etc/sysctl.d/*-ipsecctl.conf; do
-    [ -f "$file" ] || continue
-    sed -n 's/^\([a-z][^ =]*\) *=.*/\1/p' "$file" | while read -r key; do
-        for value in /proc/sys/$(printf '%s' "$key" | tr . /); do
-            [ ! -f "$value" ] || printf 'sysctl %s %s\n' "$key" "$(tr -s '[:blank:]' ' ' <"$value")"
-        done
-    done
-done
-for family in -4 -6; do
-    ip $family route show table all proto "$4" 2>/dev/null | sed -n 's/^unreachable \([^ ]*\).*/route \1/p'
-done
+    [ ! -f "$file" ] || sed -n 's/^\([a-z][^ =]*\) *=.*/\1/p' "$file"
+done | while read -r key; do
+    set -f; IFS=.; set -- $key; IFS=/; places="/proc/sys/$*"; unset IFS; set +f
+    for place in $places; do [ ! -f "$place" ] || printf '%s %s\n' "$key" "$place"; done
+done | awk '{
+    if ((getline value <$2) > 0) { gsub(/[ \t]+/, " ", value); print "sysctl " $1 " " value }
+    close($2)
+}'
 if [ -d /run/systemd/system ]; then
     enabled=$(systemctl is-enabled "$5" 2>/dev/null) active=$(systemctl is-active "$5" 2>/dev/null)
     printf 'unit %s %s\n' "${enabled:-unknown}" "${active:-unknown}"
@@ -273,13 +185,26 @@ shift 5
 for socket; do
     [ ! -S "$socket" ] || { stat -c 'charon %i-%Y' "$socket"; break; }
 done
-exit 0
+printf 'kernel %s\n' "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
+[ -z "$asked" ] || ip xfrm policy 2>/dev/null | sed -n 's/.*if_id \(0x[0-9a-f]*\).*/if_id \1/p' | sort -u
+for family in ip ip6; do
+    # Its modules are there only where somebody uses it; only asking would load them.
+    { read -r used <"/proc/net/${family}_tables_names"; } 2>/dev/null || continue
+    "${family}tables-legacy-save" 2>/dev/null | awk -v family="$family" '
+        /^\*/ { table = substr($1, 2) }
+        /^:/ && $2 != "-" { print "legacy " family " " table " -P " substr($1, 2) " " $2 }
+        /^-A/ { print "legacy " family " " table " " $0 }'
+done
 """
+    + ways.SCRIPT
+    + "exit 0\n"
+)
 
 
-async def _facts(handle: Handle, timeout_s: float) -> Facts:
+async def _facts(handle: Handle, prefixes: Iterable[str], timeout_s: float) -> Facts:
     argv = ("sh", "-c", _FACTS, "observe", RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, GUARD_UNIT, *VICI_SOCKETS)
-    completed: Completed = await handle.run(argv, timeout_s=timeout_s)
+    asked = "".join(f"{prefix}\n" for prefix in sorted(prefixes)).encode()
+    completed: Completed = await handle.run(argv, asked, timeout_s=timeout_s)
     if completed.status != 0:
         raise ApplyFailed(f"{handle.name}: its files cannot be read: {completed.error}")
     try:
@@ -313,7 +238,10 @@ def parse_facts(lines: Iterable[str]) -> Facts:
         record=Record.from_json(record) if "record" in found else None,
         firewall=found.get("firewall", [""])[0],
         sysctls={key: tuple(sorted(values)) for key, values in sysctls.items()},
-        routes=frozenset(str(ip_network(prefix)) for prefix in found.get("route", [])),
+        ways=parse_ways(found.get("links", []), found.get("link", []), found.get("route", [])),
+        if_ids=frozenset(int(number, 16) for number in found.get("if_id", [])),
+        legacy_rules=tuple(found.get("legacy", [])),
+        kernel=found.get("kernel", [""])[0],
         charon=found.get("charon", [""])[0],
         unit=(enabled, active) if enabled else None,
         record_sha256=hashlib.sha256(record).hexdigest(),

@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 from ipsecctl.gateway.handle import Completed
+from ipsecctl.patience import PATIENCE
 
 __all__ = ["child", "first_line", "run"]
 
 _PIPE = asyncio.subprocess.PIPE
-_GRACE_S = 0.5
+_GRACE_S = 0.5 * PATIENCE
 
 
 @asynccontextmanager

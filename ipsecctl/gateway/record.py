@@ -12,9 +12,13 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
+
+from ipsecctl.desired import Means
+from ipsecctl.gateway.trials import Trials
+from ipsecctl.topology import DataPath
 
 __all__ = ["Record", "Seen", "StartUp", "canonical"]
 
@@ -67,8 +71,10 @@ class Record:
     The mappings go from the name of an object to its digest; "" means "begun, and not known to be done".
     ``files`` is by path, ``certificates`` by target, ``shared`` by charon's id. ``keys`` holds (charon's id,
     digest) by target. ``messages`` has the connections as they were sent (there is no secret in them), for
-    the old values of a later plan. ``data_paths`` is the data path of each gateway of the topology, as far as
-    it was known. ``renew`` names the connections whose running SAs may still have an earlier configuration.
+    the old values of a later plan. ``interfaces`` says by name what each interface was to be. ``means`` is
+    what each gateway of the topology was found to have, as far as that was known; ``trials`` is what was
+    tried on this one. ``renew`` names the connections whose running SAs may still have an earlier
+    configuration.
     """
 
     key: bytes
@@ -79,7 +85,9 @@ class Record:
     certificates: Digests = field(default_factory=dict)
     keys: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     messages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    data_paths: Mapping[str, str] = field(default_factory=dict)
+    interfaces: Digests = field(default_factory=dict)
+    means: Mapping[str, Means] = field(default_factory=dict)
+    trials: Trials | None = None
     seen: Seen = field(default_factory=Seen)
     start_up: StartUp = field(default_factory=StartUp)
     renew: tuple[str, ...] = ()
@@ -105,7 +113,9 @@ class Record:
             "certificates": self.certificates,
             "keys": {target: list(entry) for target, entry in self.keys.items()},
             "messages": self.messages,
-            "data_paths": self.data_paths,
+            "interfaces": self.interfaces,
+            "means": _means_document(self.means),
+            "trials": self.trials.as_json() if self.trials else None,
             "seen": {
                 "version": self.seen.version,
                 "connections": self.seen.connections,
@@ -133,6 +143,9 @@ class Record:
                 seen=Seen(**document["seen"]),
                 start_up=StartUp(**document.get("start_up", {})),
                 renew=tuple(map(str, document.get("renew", ()))),
+                interfaces=document.get("interfaces", {}),
+                means=_means(document.get("means", ())),
+                trials=Trials.from_json(document["trials"]) if document.get("trials") else None,
                 **{
                     name: document[name]
                     for name in (
@@ -142,9 +155,36 @@ class Record:
                         "shared",
                         "certificates",
                         "messages",
-                        "data_paths",
                     )
                 },
             )
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise ValueError(f"not a record of ipsecctl: {exc!r}") from exc
+
+
+def _means_document(means: Mapping[str, Means]) -> list[dict[str, Any]]:
+    """Return what a neighbour must remember of all gateways: most have the same, so it is told once.
+
+    Algorithms are left out: they are asked for where they count.
+    """
+    alike: dict[Means, list[str]] = {}
+    for name, found in sorted(means.items()):
+        alike.setdefault(replace(found, algorithms=None), []).append(name)
+    return [
+        {
+            "data_path": str(found.data_path),
+            "xfrm_interfaces": found.xfrm_interfaces,
+            "version": list(found.version) if found.version is not None else None,
+            "gateways": names,
+        }
+        for found, names in alike.items()
+    ]
+
+
+def _means(document: Iterable[Mapping[str, Any]]) -> dict[str, Means]:
+    found: dict[str, Means] = {}
+    for entry in document:
+        version = tuple(entry["version"]) if entry["version"] is not None else None
+        means = Means(DataPath(entry["data_path"]), entry["xfrm_interfaces"], version)
+        found |= dict.fromkeys(entry["gateways"], means)
+    return found

@@ -4,6 +4,7 @@ from ipsecctl.health.document import exit_status, headline, status_json
 from ipsecctl.health.judge import judge
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict, declare
+from ipsecctl.health.way import Way, WayView
 
 __all__ = [
     "ChildSa",
@@ -13,6 +14,8 @@ __all__ = [
     "IkeSa",
     "TunnelHealth",
     "Verdict",
+    "Way",
+    "WayView",
     "declare",
     "exit_status",
     "headline",

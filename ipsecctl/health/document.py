@@ -10,6 +10,7 @@ from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import LiveView
 from ipsecctl.health.sa import ChildSa, IkeSa
 from ipsecctl.health.tunnel import EndState, EndView, TunnelHealth, Verdict
+from ipsecctl.health.way import WayView
 
 __all__ = ["exit_status", "headline", "status_json"]
 
@@ -88,7 +89,23 @@ def _end(end: EndView) -> dict[str, Any]:
         "loaded": end.loaded if end.state is EndState.SEEN else None,
         "guard": str(end.guard),
         "forwarding": end.forwarding,
+        "mode": str(end.way.mode) if end.way else None,
+        "interface": _interface(end.way) if end.way and end.way.interface else None,
+        "changed_by_nat": end.rewritten,
         "ike_sas": [_ike(sa) for sa in end.sas],
+    }
+
+
+def _interface(way: WayView) -> dict[str, Any]:
+    """Return the interface of an end in route mode; ``null`` where nobody could look."""
+    link = way.link
+    return {
+        "name": way.interface,
+        "present": link is not None if way.known else None,
+        "up": link.up if link else None,
+        "if_id": link.if_id if link else None,
+        "mtu": link.mtu if link else None,
+        "routes_missing": [str(route.prefix) for route in way.missing] if way.known else None,
     }
 
 

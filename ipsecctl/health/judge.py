@@ -18,6 +18,7 @@ from ipsecctl.gateway import Guard, LiveView
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
 from ipsecctl.health.traffic import departures, ike_departures
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
+from ipsecctl.health.way import rewritten_note, view_way, way_causes
 from ipsecctl.topology import Gateway
 
 __all__ = ["judge"]
@@ -41,10 +42,10 @@ def judge(
     """
     by_name = {gateway: _by_connection(view) for gateway, view in views.items()}
 
-    def end(gateway: Gateway, tunnel: str) -> EndView:
+    def end(gateway: Gateway, tunnel: Declared) -> EndView:
         return _end(gateway, tunnel, views.get(gateway.name), by_name.get(gateway.name, {}))
 
-    verdicts = (_judge(t, (end(t.left, t.name), end(t.right, t.name)), now) for t in tunnels)
+    verdicts = (_judge(t, (end(t.left, t), end(t.right, t)), now) for t in tunnels)
     return tuple(sorted(verdicts, key=lambda health: (health.verdict, health.name)))
 
 
@@ -59,22 +60,24 @@ def _by_connection(view: LiveView | GatewayUnreachable) -> dict[str, tuple[IkeSa
 
 def _end(
     gateway: Gateway,
-    tunnel: str,
+    tunnel: Declared,
     view: LiveView | GatewayUnreachable | None,
     sas: Mapping[str, tuple[IkeSa, ...]],
 ) -> EndView:
     if not gateway.managed:
         return EndView(gateway.name, gateway.site, EndState.NOT_MANAGED)
     if isinstance(view, LiveView):
-        loaded = tunnel in view.connections
+        loaded, way = tunnel.name in view.connections, tunnel.ways.get(gateway.name)
         return EndView(
             gateway.name,
             gateway.site,
             EndState.SEEN,
-            sas.get(tunnel, ()),
+            sas.get(tunnel.name, ()),
             loaded,
-            guard=view.guard,
-            forwarding=view.forwarding,
+            guard=view.shell.guard,
+            forwarding=view.shell.forwarding,
+            rewritten=view.shell.rewritten,
+            way=view_way(way, view.shell.ways) if way else None,
         )
     down = view is not None and view.charon_down
     state = EndState.CHARON_DOWN if down else EndState.UNREACHABLE
@@ -138,6 +141,8 @@ class _Findings:
     good: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    blocked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     unsteady: bool = False
 
     def blame(self, child: str, *causes: str) -> None:
@@ -155,6 +160,7 @@ def _judge_alone(tunnel: Declared, end: EndView, health: _Health) -> TunnelHealt
         found.blame(name, *_duplicates(end, name), *_departures(tunnel, end, name))
     _blame_ike(found, (end,))
     _blame_unloaded(found, (end,))
+    _blame_ways(found, (end,))
     return _conclude(found, (end,), health)
 
 
@@ -169,6 +175,7 @@ def _judge_both(tunnel: Declared, left: EndView, right: EndView, health: _Health
             found.unsteady = True
     _blame_ike(found, (left, right))
     _blame_unloaded(found, (left, right))
+    _blame_ways(found, (left, right))
     return _conclude(found, (left, right), health)
 
 
@@ -180,6 +187,15 @@ def _blame_ike(found: _Findings, ends: Iterable[EndView]) -> None:
         if wrong := [f"the IKE_SA at {end.gateway}: {cause}" for cause in dict.fromkeys(causes)]:
             found.wrong += wrong
             return
+
+
+def _blame_ways(found: _Findings, ends: Iterable[EndView]) -> None:
+    """Note what keeps packets from entering the tunnel; and, beside the verdict, who changes them."""
+    for end in ends:
+        way = found.tunnel.ways.get(end.gateway)
+        if way is not None and end.way is not None:
+            found.blocked += way_causes(end.gateway, way, end.way)
+            found.notes += rewritten_note(end.gateway, way, end.rewritten)
 
 
 def _blame_unloaded(found: _Findings, ends: Iterable[EndView]) -> None:
@@ -258,18 +274,17 @@ def _carrying(end: EndView, name: str) -> list[ChildSa]:
 
 
 def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> TunnelHealth:
-    unguarded = _unguarded(ends)
+    unguarded = [*found.blocked, *_unguarded(ends)]
     if len(found.missing) == len(found.tunnel.children):
-        nothing = dict.fromkeys([*found.wrong, *_why_nothing(ends), *unguarded])
+        nothing = dict.fromkeys([*found.wrong, *_why_nothing(ends), *unguarded, *found.notes])
         unsteady = found.unsteady or any(_under_way(end) for end in ends)
         return health(Verdict.DOWN, nothing, unsteady=unsteady)
     missing = [f"{name}: no CHILD_SA at either end" for name in found.missing]
     if len(ends) == 1:
         missing = [f"{name}: no CHILD_SA at {ends[0].gateway}" for name in found.missing]
     causes = [*found.wrong, *missing, *unguarded]
-    if not found.good:
-        return health(Verdict.DOWN, causes, unsteady=found.unsteady)
-    return health(Verdict.DEGRADED if causes else Verdict.UP, causes, unsteady=found.unsteady)
+    verdict = Verdict.DOWN if not found.good else Verdict.DEGRADED if causes else Verdict.UP
+    return health(verdict, [*causes, *found.notes], unsteady=found.unsteady)
 
 
 def _under_way(end: EndView) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
+from netaddr import IPNetwork
+
 from ipsecctl.crypto import Proposal, parse_esp_proposal, parse_ike_proposal
-from ipsecctl.desired import Child, GatewayState
+from ipsecctl.desired import Child, GatewayState, Route, RouteKind
 from ipsecctl.gateway import Guard
 from ipsecctl.health.sa import IkeSa
 from ipsecctl.health.traffic import Traffic
+from ipsecctl.health.way import Way, WayView
 from ipsecctl.topology import Gateway, Topology
 
 __all__ = ["Declared", "EndState", "EndView", "TunnelHealth", "Verdict", "declare"]
@@ -43,7 +46,7 @@ class Declared:
     """A tunnel that the topology declares: its two gateways and the names of its children.
 
     ``traffic`` says what each child must carry, by gateway and child, ``ike`` which IKE proposals each
-    gateway has; what is not in them is not judged.
+    gateway has, ``ways`` how packets enter it there; what is not in them is not judged.
     """
 
     name: str
@@ -52,13 +55,15 @@ class Declared:
     children: tuple[str, ...]
     traffic: Mapping[tuple[str, str], Traffic] = field(default_factory=dict)
     ike: Mapping[str, tuple[Proposal, ...]] = field(default_factory=dict)
+    ways: Mapping[str, Way] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EndView:
     """One end of a tunnel: ``error`` says why it is not seen, ``loaded`` if charon has the connection.
 
-    ``guard`` and ``forwarding`` are the gateway's, as in ``LiveView``.
+    ``guard``, ``forwarding`` and ``rewritten`` are the gateway's, as in ``ShellView``; ``way`` is what was
+    seen of the way into the tunnel there.
     """
 
     gateway: str
@@ -69,6 +74,8 @@ class EndView:
     error: str = ""
     guard: Guard = Guard.UNKNOWN
     forwarding: bool | None = None
+    rewritten: int | None = None
+    way: WayView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +111,44 @@ def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declare
     }
     traffic: dict[str, dict[tuple[str, str], Traffic]] = {name: {} for name in children}
     ike: dict[str, dict[str, tuple[Proposal, ...]]] = {name: {} for name in children}
+    ways: dict[str, dict[str, Way]] = {name: {} for name in children}
     for state in states:
+        for name, way in _ways(state):
+            ways[name][state.name] = way
         for connection in state.connections:
             ike[connection.name][state.name] = tuple(map(parse_ike_proposal, connection.ike_proposals))
             for child in connection.children:
                 traffic[connection.name][state.name, child.name] = _traffic(child)
     tunnels: Sequence[Declared] = [
-        Declared(t.name, t.left.gateway, t.right.gateway, children[t.name], traffic[t.name], ike[t.name])
+        Declared(
+            t.name,
+            t.left.gateway,
+            t.right.gateway,
+            children[t.name],
+            traffic[t.name],
+            ike[t.name],
+            ways[t.name],
+        )
         for t in topology.tunnels
         if t.name in children
     ]
     return tuple(sorted(tunnels, key=lambda tunnel: tunnel.name))
+
+
+def _ways(state: GatewayState) -> Iterator[tuple[str, Way]]:
+    """Yield by tunnel the way into it at one gateway."""
+    interfaces = {interface.tunnel: interface for interface in state.interfaces}
+    routes: dict[str, list[Route]] = {}
+    for route in state.routes:
+        if route.kind is RouteKind.INTO:
+            routes.setdefault(route.tunnel, []).append(route)
+    far: dict[str, list[IPNetwork]] = {}
+    for rule in state.firewall:
+        far.setdefault(rule.tunnel, []).extend(rule.remote)
+    for connection in state.connections:
+        name = connection.name
+        into, behind = tuple(routes.get(name, ())), tuple(far.get(name, ()))
+        yield name, Way(connection.mode, interfaces.get(name), into, behind)
 
 
 def _traffic(child: Child) -> Traffic:

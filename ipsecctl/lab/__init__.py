@@ -29,9 +29,11 @@ from ipsecctl.lab.wiring import (
     LinkKind,
     Node,
     NodeRoute,
+    Release,
     Role,
     interface_name,
 )
+from ipsecctl.patience import PATIENCE
 
 __all__ = [
     "INTERNET",
@@ -44,6 +46,7 @@ __all__ = [
     "Node",
     "NodeRoute",
     "NodeStatus",
+    "Release",
     "Removed",
     "Role",
     "Up",
@@ -79,7 +82,7 @@ def down(name: str) -> Removed:
 
 
 def run(
-    lab: Lab, node: str, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = 10.0
+    lab: Lab, node: str, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = 10.0 * PATIENCE
 ) -> Completed:
     """Run a command in a node and wait; any exit status is an answer.
 
@@ -90,5 +93,5 @@ def run(
     try:
         done = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        raise LabError(f"{node}: '{argv[0]}' did not end within {timeout_s:g} s") from None
+        raise LabError(f"{node}: '{argv[0]}' did not end within {timeout_s:.3g} s") from None
     return Completed(done.returncode, done.stdout, done.stderr)

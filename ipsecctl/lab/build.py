@@ -1,7 +1,7 @@
 """Wire a lab: from a topology and a lab file to a :class:`Lab`. Pure.
 
-The passes, in order: names, NAT boxes, WAN addresses, then the plugs of every link. What cannot be wired is
-collected as findings; a pass that has some is the last one.
+The passes, in order: names and hosts, NAT boxes, WAN addresses, then the plugs of every link. What cannot be
+wired is collected as findings; a pass that has some is the last one.
 """
 
 from __future__ import annotations
@@ -56,11 +56,13 @@ def wire(
 
     Returns the lab, ``None`` when there are findings, and the findings.
     """
-    findings: list[Finding] = [*_wrong_names(topology, spec), *_small_networks(topology)]
+    findings: list[Finding] = [
+        *_wrong_names(topology, spec),
+        *_small_networks(topology),
+        *_wrong_hosts(topology, spec),
+    ]
     boxes = () if findings else place_boxes(topology, spec, findings)
     addresses = {} if findings else choose_addresses(topology, spec, boxes, findings)
-    if not findings:
-        findings.extend(_wrong_hosts(topology, spec))
     if findings:
         return None, tuple(findings)
     plugs = [
@@ -232,7 +234,9 @@ def _wrong_hosts(topology: Topology, spec: LabSpec) -> Iterator[Finding]:
     networks = dict(_networks(topology))
     owners: dict[tuple[str, IPAddress], str] = {}
     for name, host in spec.hosts.items():
-        network = networks[host.network]
+        network = networks.get(host.network)
+        if network is None:
+            continue  # its name is a finding already
         gateways = {
             a.ip for _, addresses in _gateway_addresses(sites[network.site], network) for a in addresses
         }
@@ -335,12 +339,14 @@ def _nodes(topology: Topology, spec: LabSpec, boxes: tuple[Box, ...], plugs: lis
         to = next(iter(_inside_addresses(box).values())) if box.forwards else None
         yield replace(_node(box.name, Role.NAT, plugs), nat=NatBox(box.inside, to))
     for gateway in topology.gateways():
+        own = spec.gateways.get(gateway.name, GatewaySpec())
         yield replace(
             _node(gateway.name, Role.GATEWAY, plugs),
             site=gateway.site,
             data_path=gateway.data_path,
             managed=gateway.managed,
-            files=tuple(sorted(spec.gateways.get(gateway.name, GatewaySpec()).files.items())),
+            files=tuple(sorted(own.files.items())),
+            release=own.release,
         )
     hosts = [(name, network) for _, network in _networks(topology) for name in _hosts(network, spec)]
     for name, network in sorted(hosts, key=lambda host: host[0]):

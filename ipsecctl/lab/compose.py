@@ -14,14 +14,16 @@ from typing import Any
 from netaddr import IPNetwork, IPSet
 
 from ipsecctl.errors import LabError
-from ipsecctl.lab.wiring import Lab, Link, Node, Role
+from ipsecctl.lab.wiring import Lab, Link, Node, Release, Role
 
 __all__ = [
     "LABEL",
     "LABEL_DIGEST",
+    "LABEL_FOLDER",
     "LABEL_LAB",
     "LABEL_LINK",
     "LABEL_NODE",
+    "LABEL_PARTS",
     "LABEL_ROLE",
     "bridge_name",
     "choose_subnets",
@@ -36,6 +38,14 @@ LABEL_NODE = "org.ipsecctl.node"
 LABEL_ROLE = "org.ipsecctl.role"
 LABEL_LINK = "org.ipsecctl.link"
 LABEL_DIGEST = "org.ipsecctl.digest"
+LABEL_FOLDER = "org.ipsecctl.lab.folder"
+"""The absolute path of the folder that the lab is made from, by which a lab that is up is found again."""
+LABEL_PARTS = {
+    "topology": "org.ipsecctl.digest.topology",
+    "lab file": "org.ipsecctl.digest.lab-file",
+    "image": "org.ipsecctl.digest.image",
+}
+"""What a lab is made from, and the label with the digest of each: to say what of it has changed."""
 
 _DEEPEST_HOSTNAME = 63
 # For tests of network equipment (RFC 2544, RFC 6890): in no one's network. 2,048 links of up to 61 nodes.
@@ -75,25 +85,31 @@ def choose_subnets(lab: Lab, taken: Iterable[IPNetwork]) -> dict[str, IPNetwork]
     return chosen
 
 
-def document(lab: Lab, image: str, subnets: Mapping[str, IPNetwork], digest: str = "") -> dict[str, Any]:
+def document(
+    lab: Lab,
+    images: Mapping[Release, str],
+    subnets: Mapping[str, IPNetwork],
+    labels: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Return the Compose document of a lab.
 
-    ``subnets`` has one for each link, by name; ``digest`` labels containers with what they were made from.
+    ``images`` has one for each release that the lab needs, ``subnets`` one for each link, by name; ``labels``
+    are for containers beside those that they all have: what they were made from.
     """
     return {
         "name": project_name(lab.name),
-        "services": {node.name: _service(lab, node, image, digest) for node in lab.nodes},
+        "services": {node.name: _service(lab, node, images[node.release], labels or {}) for node in lab.nodes},
         "networks": {link.name: _network(lab, link, subnets[link.name]) for link in lab.links},
     }
 
 
-def _service(lab: Lab, node: Node, image: str, digest: str) -> dict[str, Any]:
+def _service(lab: Lab, node: Node, image: str, more: Mapping[str, str]) -> dict[str, Any]:
     labels = {
         LABEL: "lab",
         LABEL_LAB: lab.name,
         LABEL_NODE: node.name,
         LABEL_ROLE: str(node.role),
-        LABEL_DIGEST: digest,
+        **more,
     }
     gateway = (
         {"environment": {"IPSECCTL_DATA_PATH": str(node.data_path)}} if node.role is Role.GATEWAY else {}

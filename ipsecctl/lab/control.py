@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,28 +22,51 @@ from typing import Any
 from ipsecctl.errors import LabError
 from ipsecctl.gateway.handle import Completed
 from ipsecctl.lab import docker
-from ipsecctl.lab.compose import choose_subnets, document, network_name
+from ipsecctl.lab.compose import (
+    LABEL_DIGEST,
+    LABEL_FOLDER,
+    LABEL_PARTS,
+    choose_subnets,
+    document,
+    network_name,
+)
 from ipsecctl.lab.credentials import make_missing
 from ipsecctl.lab.files import node_files
 from ipsecctl.lab.firewall import machine_rules, no_machine_rules
+from ipsecctl.lab.image import image_names
 from ipsecctl.lab.observe import LabStatus, NodeStatus, look, node_status, shell, side_by_side
 from ipsecctl.lab.script import LOOK, check, configure
-from ipsecctl.lab.wiring import Lab, Node
+from ipsecctl.lab.wiring import Lab, Node, Release
+from ipsecctl.patience import PATIENCE
 
-__all__ = ["IMAGE", "Removed", "Up", "bring_up", "compose_document", "furnish", "image_name", "take_down"]
+__all__ = ["Removed", "Up", "bring_up", "compose_document", "furnish", "image_name", "take_down"]
 
-IMAGE = "ipsecctl-lab:latest"
-"""The image of every node, unless ``IPSECCTL_LAB_IMAGE`` names another."""
-
-_CONFIGURE_S = 30.0
+_CONFIGURE_S = 30.0 * PATIENCE
 _ROUNDS = 30
 _SETTLED = 3
 _PAUSE_S = 0.2
 
 
-def image_name() -> str:
-    """Return the image that nodes are made of."""
-    return os.environ.get("IPSECCTL_LAB_IMAGE", IMAGE)
+def image_name(release: Release = Release.FORKY) -> str:
+    """Return the image that nodes of a release are made of: its id, or its name where there is none."""
+    return asyncio.run(_image_or_name(release))
+
+
+async def _image_or_name(release: Release = Release.FORKY) -> str:
+    try:
+        return await docker.image_id(image_names(release))
+    except LabError:
+        return image_names(release)[0]
+
+
+async def _images(lab: Lab) -> dict[Release, str]:
+    """Return the ids of the images that a lab needs; raises ``LabError`` when one, or Docker, is missing."""
+    return {
+        release: await docker.image_id(
+            image_names(release), "" if release is Release.FORKY else docker.OLDER_IMAGES
+        )
+        for release in lab.releases
+    }
 
 
 def _silent(_: str) -> None:
@@ -78,15 +101,15 @@ async def bring_up(lab: Lab, *, recreate: bool = False, say: Callable[[str], Non
     """
     began = time.monotonic()
     with _alone(lab.name):
-        image = await docker.image_id(image_name())
-        digest = _digest(lab, image)
-        if not recreate and (standing := await _standing(lab, digest)):
+        images = await _images(lab)
+        image, labels = images[Release.FORKY], _labels(lab, images)
+        if not recreate and (standing := await _standing(lab, labels)):
             return Up(standing, False, (), time.monotonic() - began)
         made = make_missing(lab.topology)
         try:
             await _clear(lab.name, settled=1)
             subnets = choose_subnets(lab, await docker.subnets())
-            await docker.compose_up(lab.name, document(lab, image, subnets, digest))
+            await docker.compose_up(lab.name, document(lab, images, subnets, labels))
             nodes = await _furnish(lab, image, say)
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError):
@@ -99,16 +122,16 @@ async def bring_up(lab: Lab, *, recreate: bool = False, say: Callable[[str], Non
 
 async def compose_document(lab: Lab) -> dict[str, Any]:
     """Return a lab's Compose document, for those who run Compose themselves; ``furnish`` does the rest."""
-    image = await docker.image_id(image_name())
+    images = await _images(lab)
     subnets = choose_subnets(lab, await docker.subnets())
-    return document(lab, image, subnets, _digest(lab, image))
+    return document(lab, images, subnets, _labels(lab, images))
 
 
 async def furnish(lab: Lab, *, say: Callable[[str], None] = _silent) -> LabStatus:
     """Make containers that run, and that nothing was done to yet, the nodes of a lab; raises ``LabError``."""
     with _alone(lab.name):
         make_missing(lab.topology)
-        return LabStatus(lab.name, await _furnish(lab, await docker.image_id(image_name()), say))
+        return LabStatus(lab.name, await _furnish(lab, await docker.image_id(image_names()), say))
 
 
 async def _furnish(lab: Lab, image: str, say: Callable[[str], None]) -> tuple[NodeStatus, ...]:
@@ -119,7 +142,7 @@ async def _furnish(lab: Lab, image: str, say: Callable[[str], None]) -> tuple[No
     return nodes
 
 
-async def _standing(lab: Lab, digest: str) -> LabStatus | None:
+async def _standing(lab: Lab, labels: Mapping[str, str]) -> LabStatus | None:
     """Return the status of a lab that is up and right, ``None`` if there is none; else raise ``LabError``."""
     there = await docker.containers(lab.name)
     if not there and not await docker.networks(lab.name):
@@ -129,8 +152,8 @@ async def _standing(lab: Lab, digest: str) -> LabStatus | None:
     )
     if {c.node for c in there} != {n.name for n in lab.nodes} or not all(c.running for c in there):
         raise LabError(f"lab {lab.name} is there, but not whole", remedy)
-    if any(container.digest != digest for container in there):
-        raise LabError(f"lab {lab.name} is up, but its topology, lab file or image has changed since", remedy)
+    if any(container.digest != labels[LABEL_DIGEST] for container in there):
+        raise LabError(f"lab {lab.name} is up, but {_changed(there, labels)} since", remedy)
     status = await look(lab.name)
     if not status.healthy:
         broken = ", ".join(node.name for node in status.nodes if not node.healthy)
@@ -138,9 +161,46 @@ async def _standing(lab: Lab, digest: str) -> LabStatus | None:
     return status
 
 
-def _digest(lab: Lab, image: str) -> str:
+def _changed(there: Iterable[docker.Container], labels: Mapping[str, str]) -> str:
+    """Say what of that which a lab was made from is no longer what it was; ``there`` are its containers."""
+    wanted = {part: labels[label] for part, label in LABEL_PARTS.items()}
+    made_from = [{"topology": c.topology, "lab file": c.lab_file, "image": c.image} for c in there]
+    parts = [part for part, digest in wanted.items() if any(made[part] != digest for made in made_from)]
+    if not parts:
+        return "ipsecctl makes it otherwise"
+    if all(not any(made.values()) for made in made_from):  # of a version that did not write it down
+        return "its topology, lab file or image has changed"
+    return f"its {' and its '.join(parts)} {'has' if len(parts) == 1 else 'have'} changed"
+
+
+def _labels(lab: Lab, images: Mapping[Release, str]) -> dict[str, str]:
+    """Return the labels that say what a lab is made from: as a whole, by parts, and where it lies.
+
+    The whole decides whether it has changed (a comment in a file is no change), the parts say what it was.
+    """
+    file = Path(lab.file)
+    files = sorted({name for node in lab.nodes for _, name in node.files})
+    contents = {
+        "topology": [Path(lab.topology.file).read_bytes()],
+        "lab file": [file.read_bytes(), *((file.parent / name).read_bytes() for name in files)],
+        "image": [f"{release} {images[release]}\n".encode() for release in lab.releases],
+    }
+    folder = os.path.abspath(file.parent)  # noqa: PTH100 - Path.absolute() leaves ".." in
+    return {
+        LABEL_DIGEST: _digest(lab, images),
+        **{label: _short_digest(contents[part]) for part, label in LABEL_PARTS.items()},
+        # docker ps prints labels as lines and columns.
+        LABEL_FOLDER: folder if folder.isprintable() else "",
+    }
+
+
+def _short_digest(contents: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(contents)).hexdigest()[:16]
+
+
+def _digest(lab: Lab, images: Mapping[Release, str]) -> str:
     """Return a digest of all that a lab is made from, the content of its files included, secrets not."""
-    told = hashlib.sha256(json.dumps(document(lab, image, choose_subnets(lab, ()))).encode())
+    told = hashlib.sha256(json.dumps(document(lab, images, choose_subnets(lab, ()))).encode())
     for node in lab.nodes:
         told.update(configure(lab, node, defaultdict(str), {}).encode())
         for _, name in node.files:
@@ -197,7 +257,7 @@ async def take_down(name: str) -> Removed:
         containers, networks = await _clear(name, settled=1)
         if not containers and not networks:
             # Whoever removed those, without us, left the machine's rules. Without the image, nothing is run.
-            await docker.machine_nft(name, image_name(), no_machine_rules(name))
+            await docker.machine_nft(name, await _image_or_name(), no_machine_rules(name))
     return Removed(containers, networks, time.monotonic() - began)
 
 
@@ -222,9 +282,10 @@ async def _clear(name: str, *, settled: int) -> tuple[int, int]:
         seen_containers.update(containers)
         seen_networks.update(networks)
         await docker.remove_containers(containers)
+        image = await _image_or_name()
         async with asyncio.TaskGroup() as group:
             group.create_task(docker.remove_networks(networks))
-            group.create_task(docker.machine_nft(name, image_name(), no_machine_rules(name)))
+            group.create_task(docker.machine_nft(name, image, no_machine_rules(name)))
     hint = f"See what holds it: docker network ls --filter label=org.ipsecctl.lab={name}"
     raise LabError(f"lab {name} cannot be removed: Docker keeps some of it", hint)
 

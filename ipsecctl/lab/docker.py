@@ -14,10 +14,21 @@ from netaddr import IPNetwork
 from ipsecctl.errors import LabError
 from ipsecctl.gateway import process
 from ipsecctl.gateway.handle import Completed
-from ipsecctl.lab.compose import LABEL, LABEL_DIGEST, LABEL_LAB, LABEL_NODE, LABEL_ROLE, project_name
+from ipsecctl.lab.compose import (
+    LABEL,
+    LABEL_DIGEST,
+    LABEL_FOLDER,
+    LABEL_LAB,
+    LABEL_NODE,
+    LABEL_PARTS,
+    LABEL_ROLE,
+    project_name,
+)
+from ipsecctl.patience import PATIENCE
 from ipsecctl.resources import resource_dir
 
 __all__ = [
+    "OLDER_IMAGES",
     "Container",
     "compose_up",
     "containers",
@@ -31,14 +42,20 @@ __all__ = [
     "subnets",
 ]
 
-_QUICK_S = 20.0
-_UP_S = 180.0
+OLDER_IMAGES = "--releases"
+"""What ``labs/setup`` has to be told to build the images of older releases."""
+
+_QUICK_S = 20.0 * PATIENCE
+_UP_S = 180.0 * PATIENCE
 _PARALLEL = 8
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Container:
-    """A container of a lab, running or not, by what its labels say."""
+    """A container of a lab, running or not, by what its labels say; "" is what older ones do not say.
+
+    ``topology``, ``lab_file`` and ``image`` are digests of these, ``folder`` is the lab's.
+    """
 
     lab: str
     node: str
@@ -46,6 +63,10 @@ class Container:
     identity: str
     state: str
     digest: str
+    topology: str = ""
+    lab_file: str = ""
+    image: str = ""
+    folder: str = ""
 
     @property
     def running(self) -> bool:
@@ -59,7 +80,7 @@ async def _docker(argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float =
     except TimeoutError:
         command = " ".join(argv[:2])
         raise LabError(
-            f"'docker {command}' did not end within {timeout_s:g} s", "Is the machine very busy?"
+            f"'docker {command}' did not end within {timeout_s:.3g} s", "Is the machine very busy?"
         ) from None
     except OSError as exc:
         raise LabError("there is no Docker on this machine", _setup("It installs what is missing")) from exc
@@ -73,8 +94,8 @@ async def _ask(*argv: str) -> str:
     return completed.stdout.decode()
 
 
-def _setup(why: str) -> str:
-    return f"{why}: {resource_dir('labs') / 'setup'}"
+def _setup(why: str, option: str = "") -> str:
+    return " ".join([f"{why}: {resource_dir('labs') / 'setup'}", *option.split()])
 
 
 def _meaning(failed: Completed) -> LabError:
@@ -98,20 +119,26 @@ def _meaning(failed: Completed) -> LabError:
 # ---------------------------------------------------------------------------------------------- what is there
 
 
-async def image_id(image: str) -> str:
-    """Return the id of the lab image; raises ``LabError`` when it, or Docker, is missing."""
-    completed = await _docker(["image", "inspect", "--format", "{{.Id}}", image])
+async def image_id(names: Sequence[str], option: str = "") -> str:
+    """Return the id of a lab image by the first of its names that the engine knows.
+
+    ``option`` is what ``labs/setup`` must be told to build it. Raises ``LabError`` when it, or Docker, is
+    missing.
+    """
+    completed = await _docker(["image", "inspect", "--format", "{{.Id}}", *names])
+    # Of several names docker prints those that it knows, in order, and complains about the others.
+    if found := completed.stdout.decode().split():
+        return found[0]
     if completed.status and "No such image" in completed.stderr.decode("utf-8", "replace"):
-        raise LabError(f"the lab image {image} is missing", _setup("It builds it"))
-    if completed.status:
-        raise _meaning(completed)
-    return completed.stdout.decode().strip()
+        raise LabError(f"the lab image {names[0]} is missing", _setup("It builds it", option))
+    raise _meaning(completed)
 
 
 async def containers(lab: str | None = None) -> tuple[Container, ...]:
     """Return the containers of one lab or of all, running or not, sorted by lab and node."""
     columns = [f'{{{{.Label "{label}"}}}}' for label in (LABEL_LAB, LABEL_NODE, LABEL_ROLE)]
-    columns += ["{{.ID}}", "{{.State}}", f'{{{{.Label "{LABEL_DIGEST}"}}}}']
+    columns += ["{{.ID}}", "{{.State}}"]
+    columns += [f'{{{{.Label "{label}"}}}}' for label in (LABEL_DIGEST, *LABEL_PARTS.values(), LABEL_FOLDER)]
     listing = await _ask("ps", "--all", "--no-trunc", *_filter(lab), "--format", "\t".join(columns))
     return tuple(sorted(Container(*line.split("\t")) for line in listing.splitlines()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -15,7 +16,7 @@ from ipsecctl.lab.wiring import Lab
 from ipsecctl.resources import resource_dir
 from ipsecctl.topology import Loaded, load_text
 
-__all__ = ["LAB_FILE", "check_name", "known", "load"]
+__all__ = ["LAB_FILE", "check_name", "is_path", "known", "load", "name_of"]
 
 LAB_FILE = "lab.yaml"
 # What Compose allows as a project's name.
@@ -35,46 +36,62 @@ def check_name(name: str) -> str:
     return name
 
 
+def is_path(said: str) -> bool:
+    """Whether a lab is named by the path of its folder or file; a single word is a name."""
+    return "/" in said or said in (".", "..") or Path(said).suffix in (".yaml", ".yml")
+
+
+def name_of(said: str) -> str:
+    """Return the name of a lab that may be named by a path, which need not be there; raises ``LabError``."""
+    return check_name(_lab_file(said).parent.name if is_path(said) else said)
+
+
 def load(name: str) -> Lab:
     """Read and wire a lab: one of the installation by its name, or one anywhere by the path of its folder or
     file.
 
     Raises ``LabError`` when there is none or it is a topology, ``TopologyRefused`` with every finding about
-    the lab file or its topology.
+    the lab file, its topology, and what of the one does not fit the other.
     """
     file = _file(name)
     text = _read(file)
-    spec, places, findings = parse(text, str(file))
+    spec, rest, places, findings = parse(text, str(file))
     if spec is None and _TOPOLOGY.search(text):
         raise LabError(
             f"{file} is a topology, not a lab", "A lab's file says 'ipsecctl-lab: 1'; see docs/labs.md."
         )
-    if spec is None:
+    if rest is None:
         raise TopologyRefused(findings)
-    loaded = _topology(file, spec, places)
+    loaded = _topology(file, rest, places, findings)
     if loaded.topology is None:
-        raise TopologyRefused(loaded.diagnostics)
-    lab, wrong = wire(check_name(file.parent.name), loaded.topology, spec, str(file))
+        raise TopologyRefused((*findings, *loaded.diagnostics))
+    lab, wrong = wire(check_name(file.parent.name), loaded.topology, rest, str(file))
     if lab is None:
-        raise TopologyRefused(_diagnostics(wrong, places, loaded))
-    if missing := tuple(wrong_files(lab)):
-        raise TopologyRefused(places.diagnostics(missing))
+        raise TopologyRefused((*findings, *_diagnostics(wrong, places, loaded)))
+    missing = places.diagnostics(wrong_files(lab))
+    if spec is None or missing:
+        raise TopologyRefused((*findings, *missing))
     return lab
 
 
 def _file(name: str) -> Path:
-    path = Path(name)
-    if "/" in name or path.suffix in (".yaml", ".yml"):
-        file = path / LAB_FILE if path.is_dir() else path
+    if is_path(name):
+        file = _lab_file(name)
         if not file.is_file():
-            raise LabError(f"there is no lab file {file}", "A lab is a folder with a file lab.yaml.")
-        return _short(file.absolute())
+            raise LabError(f"there is no lab file {_short(file)}", "A lab is a folder with a file lab.yaml.")
+        return _short(file)
     file = resource_dir("labs") / check_name(name) / LAB_FILE
     if not file.is_file():
         near = get_close_matches(name, known(), n=1)
         hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(known())}."
         raise LabError(f"there is no lab '{name}'", hint)
     return _short(file)
+
+
+def _lab_file(said: str) -> Path:
+    """Return the absolute path of the lab file that a path means, without "..": its folder gives the name."""
+    path = Path(os.path.abspath(said))  # noqa: PTH100 - Path.absolute() leaves ".." in
+    return path if path.suffix in (".yaml", ".yml") and not path.is_dir() else path / LAB_FILE
 
 
 def _short(file: Path) -> Path:
@@ -91,7 +108,8 @@ def _read(file: Path) -> str:
         raise LabError(f"cannot read {file}: {reason}") from exc
 
 
-def _topology(file: Path, spec: LabSpec, places: Places) -> Loaded:
+def _topology(file: Path, spec: LabSpec, places: Places, before: tuple[Diagnostic, ...]) -> Loaded:
+    """Read the topology of a lab; one that is not there is refused after the findings ``before``."""
     if spec.topology:
         path = _short((file.parent / spec.topology).resolve())
     else:
@@ -99,7 +117,7 @@ def _topology(file: Path, spec: LabSpec, places: Places) -> Loaded:
     if not path.is_file():
         hint = "the path is relative to the lab file"
         finding = Finding(f"there is no topology {path}", hint, ("topology",), code="IP404")
-        raise TopologyRefused(places.diagnostics([finding]))
+        raise TopologyRefused((*before, *places.diagnostics([finding])))
     return load_text(_read(path), str(path))
 
 

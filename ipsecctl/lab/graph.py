@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ipsecctl.lab.wiring import INTERNET, Interface, Lab, LinkKind, Node, Role
+from ipsecctl.lab.wiring import INTERNET, Interface, Lab, LinkKind, Node, Release, Role
 
 __all__ = ["GraphFormat", "draw"]
 
@@ -103,7 +103,8 @@ def _kind(node: Node) -> str:
     if node.role is Role.NAT:
         forwards = node.nat is not None and node.nat.forwards_to is not None
         return f"NAT box{', passes on UDP 500 and 4500' if forwards else ''}"
-    return f"gateway of {node.site}{'' if node.managed else ', not managed'}"
+    older = f", Debian {node.release}" if node.release is not Release.FORKY else ""
+    return f"gateway of {node.site}{'' if node.managed else ', not managed'}{older}"
 
 
 def _ends(lab: Lab, link: str, role: Role) -> list[tuple[Node, Interface]]:

@@ -13,10 +13,11 @@ from ipsecctl.gateway.names import container_name
 from ipsecctl.lab import docker
 from ipsecctl.lab.script import LOOK, read_look
 from ipsecctl.lab.wiring import Role
+from ipsecctl.patience import PATIENCE
 
 __all__ = ["LabStatus", "NodeStatus", "look", "look_all", "node_status", "shell", "side_by_side"]
 
-_LOOK_S = 8.0
+_LOOK_S = 8.0 * PATIENCE
 _PARALLEL = 16
 _DOCKERS_INTERFACE = "eth"
 _ORDER = {

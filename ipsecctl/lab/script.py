@@ -131,7 +131,7 @@ def configure(lab: Lab, node: Node, macs: Mapping[str, str], files: Mapping[str,
     parts.append(": >/etc/resolv.conf\n")
     parts += [f"echo {quote(f'{address} {name}')} >>/etc/hosts\n" for name, address in lab.names]
     parts += [_file(path, content) for path, content in sorted(files.items())]
-    parts.append("touch /run/ipsecctl-lab/ready\n")
+    parts.append("touch /run/ipsecctl-lab/ready\nkill -s USR1 1\n")  # init looks, and naps between
     if node.role is Role.GATEWAY:
         parts.append(_CHARON)
         if files:

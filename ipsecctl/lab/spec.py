@@ -25,10 +25,13 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from ipsecctl.errors import Diagnostic, Severity
+from ipsecctl.lab.wiring import Release
 from ipsecctl.topology import Path, Reading, read_yaml, shown
 
 __all__ = ["BoxSpec", "Finding", "GatewaySpec", "HostSpec", "LabSpec", "LinkSpec", "Places", "parse"]
 
+# Longer than any path in the file.
+_DEEPEST = 9
 _NAME = r"^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$"
 
 
@@ -47,6 +50,14 @@ def _address(value: Any) -> IPv4Address | IPv6Address:
         return ip_address(value if isinstance(value, str) else "")
     except ValueError:
         raise ValueError(f"'{value}' is not an IP address") from None
+
+
+def _release(value: Any) -> Any:
+    names = list(map(str, Release))
+    if value not in names:
+        said = f"'{value}'" if isinstance(value, str) else shown(value)
+        raise ValueError(f"{said} is none of {', '.join(names)}")
+    return Release(value)
 
 
 Name = Annotated[str, Field(pattern=_NAME)]
@@ -85,13 +96,14 @@ class LinkSpec(_Section):
 
 
 class GatewaySpec(_Section):
-    """What the lab itself does at a gateway: its WAN address where the topology has none, and files put into
-    it.
+    """What the lab itself does at a gateway: its WAN address where the topology has none, files put into it,
+    and the release of Debian whose charon it runs.
 
     A file may hold ``@psk:TUNNEL@``: it becomes that tunnel's PSK as swanctl.conf wants it.
     """
 
     address: Address | None = None
+    release: Annotated[Release, BeforeValidator(_release)] = Release.FORKY
     files: dict[Annotated[str, AfterValidator(_absolute)], str] = {}
 
 
@@ -143,10 +155,14 @@ class Places:
         )
 
 
-def parse(text: str, file: str) -> tuple[LabSpec | None, Places, tuple[Diagnostic, ...]]:
+def parse(
+    text: str, file: str
+) -> tuple[LabSpec | None, LabSpec | None, Places, tuple[Diagnostic, ...]]:
     """Read a lab file.
 
-    Returns the specification (``None`` when there are errors), the places of its values, and the errors.
+    Returns the specification (``None`` when there are errors); what is left of it without what is wrong, so
+    that this can be checked further (``None`` when it cannot be read at all); the places of its values; and
+    the errors.
     """
     reading = read_yaml(text, file)
     places = Places(reading)
@@ -155,11 +171,37 @@ def parse(text: str, file: str) -> tuple[LabSpec | None, Places, tuple[Diagnosti
         for p in reading.problems
     )
     if problems or not reading.readable:
-        return None, places, problems
+        return None, None, places, problems
     try:
-        return LabSpec.model_validate(reading.data), places, ()
+        spec = LabSpec.model_validate(reading.data)
     except ValidationError as error:
-        return None, places, places.diagnostics(_finding(detail) for detail in error.errors())
+        details = error.errors()
+        rest = _without(reading.data, details)
+        return None, rest, places, places.diagnostics(_finding(detail) for detail in details)
+    return spec, spec, places, ()
+
+
+def _without(data: Any, details: Iterable[ErrorDetails]) -> LabSpec | None:
+    """Return what a file says without the values that are wrong, and without entries that need these."""
+    wrong = [tuple(step for step in detail["loc"] if step != "[key]") for detail in details]
+    for depth in (_DEEPEST, 2, 1):
+        try:
+            return LabSpec.model_validate(_pruned(data, [path[:depth] for path in wrong]))
+        except ValidationError:
+            continue  # an entry that is nothing without it goes as a whole, and then its section
+    return None
+
+
+def _pruned(value: Any, paths: Iterable[Path]) -> Any:
+    """Return a copy of a YAML value without those that ``paths`` lead to."""
+    paths = [path for path in paths if path]
+    if isinstance(value, dict):
+        items = ((key, inner, [p[1:] for p in paths if str(p[0]) == str(key)]) for key, inner in value.items())
+        return {key: _pruned(inner, below) for key, inner, below in items if () not in below}
+    if isinstance(value, list):
+        entries = ((inner, [p[1:] for p in paths if p[0] == position]) for position, inner in enumerate(value))
+        return [_pruned(inner, below) for inner, below in entries if () not in below]
+    return value
 
 
 # ---------------------------------------------------------------------------------------- pydantic's findings

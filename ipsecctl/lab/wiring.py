@@ -32,6 +32,7 @@ __all__ = [
     "NatBox",
     "Node",
     "NodeRoute",
+    "Release",
     "Role",
     "default_host",
     "interface_name",
@@ -48,6 +49,14 @@ class Role(StrEnum):
     HOST = "host"
     NAT = "nat"
     INTERNET = "internet"
+
+
+class Release(StrEnum):
+    """A release of Debian, with the charon that it has: 5.9.8, 6.0.1, 6.1.0."""
+
+    BOOKWORM = "bookworm"
+    TRIXIE = "trixie"
+    FORKY = "forky"
 
 
 class LinkKind(StrEnum):
@@ -100,6 +109,7 @@ class Node:
 
     ``site`` is empty for NAT boxes and the internet, ``network`` for all but hosts. ``managed`` is false for
     a gateway that the lab itself configures. ``files`` are pairs: path in the node, path of the lab's file.
+    ``release`` says which image the node is made of.
     """
 
     name: str
@@ -112,6 +122,7 @@ class Node:
     managed: bool = True
     nat: NatBox | None = None
     files: tuple[tuple[str, str], ...] = ()
+    release: Release = Release.FORKY
 
     def interface(self, name: str) -> Interface:
         """Return the interface called ``name``; raises ``KeyError``."""
@@ -168,6 +179,12 @@ class Lab:
         return tuple(
             sorted(found, key=lambda n: (n.network, n.name != default_host(site, n.network), n.name))
         )
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """Whose images the lab needs: forky's, for it has most nodes, then others that gateways have."""
+        others = {node.release for node in self.nodes} - {Release.FORKY}
+        return (Release.FORKY, *sorted(others))
 
     def wan_node(self, gateway: str) -> Node:
         """Return the node that faces the internet for a gateway: its NAT box, or the gateway itself."""

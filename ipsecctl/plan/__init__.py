@@ -4,6 +4,7 @@ from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind
 from ipsecctl.plan.compare import file_entry, plan_gateway
 from ipsecctl.plan.start_up import start_up
 from ipsecctl.plan.wanted import Wanted, wanted
+from ipsecctl.plan.ways import interface_text
 
 __all__ = [
     "Change",
@@ -14,6 +15,7 @@ __all__ = [
     "Part",
     "Wanted",
     "file_entry",
+    "interface_text",
     "plan_gateway",
     "plan_json",
     "start_up",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
-__all__ = ["Change", "Conflict", "Disruption", "GatewayPlan", "Kind", "Part", "fields", "plan_json"]
+__all__ = ["Change", "Conflict", "Disruption", "Fields", "GatewayPlan", "Kind", "Part", "fields", "plan_json"]
 
 Fields = tuple[tuple[str, str], ...]
 
@@ -25,6 +25,7 @@ class Part(StrEnum):
 
     FILE = "file"
     FIREWALL = "firewall"
+    INTERFACE = "interface"
     SYSCTL = "sysctl"
     ROUTE = "route"
     UNIT = "unit"

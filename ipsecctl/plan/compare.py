@@ -7,7 +7,7 @@ firewall and the files report says what it is like now. Both must be right befor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +15,11 @@ from ipsecctl.desired import GUARD_UNIT, GUARD_UNIT_FILE
 from ipsecctl.gateway import NFT_TABLE, NewFile, Observed, Record
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Part, fields
 from ipsecctl.plan.connections import differing, disruption, flatten
+from ipsecctl.plan.obstacles import legacy_conflicts
 from ipsecctl.plan.start_up import restart_for, start_up
-from ipsecctl.plan.wanted import Wanted, certificate_digest, route_prefixes, sysctls
-from ipsecctl.render import FIREWALL_FILE, ROUTES_FILE, STRONGSWAN_FILE, SWANCTL_SECRETS_FILE, SYSCTL_FILE
+from ipsecctl.plan.wanted import Wanted, certificate_digest, sysctls
+from ipsecctl.plan.ways import interface_changes, route_changes, way_conflicts
+from ipsecctl.render import FIREWALL_FILE, STRONGSWAN_FILE, SWANCTL_SECRETS_FILE, SYSCTL_FILE
 
 __all__ = ["file_entry", "plan_gateway"]
 
@@ -36,17 +38,23 @@ _FAILED = "it failed: the firewall, a route or a setting could not be brought in
 _FILE_BY_HAND = "its file was altered by hand, and charon does not tell what it has loaded from it"
 
 
-def plan_gateway(wanted: Wanted, observed: Observed, *, take_over: bool = False) -> GatewayPlan:
+def plan_gateway(
+    wanted: Wanted,
+    observed: Observed,
+    *,
+    take_over: bool = False,
+    lacking: Iterable[Conflict] = (),
+) -> GatewayPlan:
     """Return what must change on a gateway for it to be as wanted.
 
-    ``take_over`` says that the topology takes the place of another one that was applied there. Nothing of a
-    secret is in the plan.
+    ``lacking`` is what it cannot do, to stand among the conflicts. ``take_over`` says that the topology takes
+    the place of another one that was applied there. Nothing of a secret is in the plan.
     """
     comparison = _Comparison(wanted, observed)
     return GatewayPlan(
         gateway=wanted.gateway,
         changes=tuple(sorted(comparison.changes())),
-        conflicts=tuple(sorted(comparison.conflicts(take_over))),
+        conflicts=tuple(sorted({*comparison.conflicts(take_over), *lacking})),
         restart_for=comparison.restart_for,
         version=observed.version,
     )
@@ -70,7 +78,8 @@ class _Comparison:
         yield from self._files()
         yield from self._firewall()
         yield from self._sysctls()
-        yield from self._routes()
+        yield from interface_changes(self.wanted, self.facts, self.record)
+        yield from route_changes(self.wanted, self.facts, self.record, changes=self._file_changes)
         yield from self._unit()
         yield from self._certificates()
         yield from self._keys()
@@ -102,6 +111,8 @@ class _Comparison:
                     f"{gateway}: {path} is there and ipsecctl did not write it",
                     "Move the file out of the way.",
                 )
+        yield from way_conflicts(self.wanted, self.facts, record, self.observed.data_path)
+        yield from legacy_conflicts(self.wanted, self.facts.legacy_rules)
 
     def _change(self, part: Part, name: str, kind: Kind, *reasons: str, **more: Any) -> Change:
         return Change(self.wanted.gateway, part, name, kind, reasons=reasons, **more)
@@ -196,17 +207,6 @@ class _Comparison:
                     before=fields({"value": " or ".join(running)}),
                     after=fields({"value": value}),
                 )
-
-    def _routes(self) -> Iterator[Change]:
-        file = self.wanted.files.get(ROUTES_FILE)
-        prefixes = route_prefixes(file.content if file else b"")
-        lost = self.record.files.get(ROUTES_FILE) and not self._file_changes(ROUTES_FILE)
-        for prefix in prefixes - self.facts.routes:
-            reason = "it was applied and is no longer there" if lost else _DECLARED
-            yield self._change(Part.ROUTE, prefix, Kind.CREATE, reason)
-        if self.facts.record is not None:
-            for prefix in self.facts.routes - prefixes:
-                yield self._change(Part.ROUTE, prefix, Kind.REMOVE, _NO_LONGER)
 
     def _unit(self) -> Iterator[Change]:
         """Compare what systemd, where it runs, is to know of the boot."""

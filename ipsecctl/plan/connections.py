@@ -23,8 +23,26 @@ _IKE_HARMLESS = frozenset(
         "unique",
     )
 )
-# Of a child: what a running CHILD_SA was negotiated with.
-_CHILD_NEGOTIATED = frozenset(("esp_proposals", "ah_proposals", "local_ts", "remote_ts", "mode"))
+# Of a child: what a running CHILD_SA was negotiated with, or, as marks and if_ids, what the kernel was given
+# with its SAs and policies once and for all.
+_CHILD_NEGOTIATED = frozenset(
+    (
+        "esp_proposals",
+        "ah_proposals",
+        "local_ts",
+        "remote_ts",
+        "mode",
+        "if_id_in",
+        "if_id_out",
+        "mark_in",
+        "mark_out",
+        "replay_window",
+        "copy_df",
+        "copy_dscp",
+        "hw_offload",
+        "per_cpu_sas",
+    )
+)
 
 
 def flatten(message: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -7,14 +7,14 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 from typing import Any
 
-from ipsecctl.desired import GatewayState
-from ipsecctl.gateway import NewFile
+from ipsecctl.desired import GatewayState, Interface, Means, Route
+from ipsecctl.gateway import NewFile, Trials
 from ipsecctl.render import Messages, RenderedFile
+from ipsecctl.topology import DataPath
 
-__all__ = ["Wanted", "certificate_digest", "route_prefixes", "sysctls", "wanted"]
+__all__ = ["Wanted", "certificate_digest", "sysctls", "wanted"]
 
 _PEM = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----\s*(.*?)\s*-----END", re.DOTALL)
 
@@ -25,7 +25,8 @@ class Wanted:
 
     ``connections`` are load-conn messages (without the outermost name), ``shared`` load-shared messages by
     id, ``certificates`` and ``keys`` load-cert and load-key messages by the file that holds the same.
-    ``data_paths`` is what each gateway of the topology carries ESP with, as far as known.
+    ``interfaces`` (by name) and ``routes`` are the ways into tunnels. ``means`` is what each gateway of the
+    topology has, as far as known, ``trials`` what was tried on this one: both are for its record.
     """
 
     gateway: str
@@ -35,7 +36,11 @@ class Wanted:
     shared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     certificates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     keys: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    data_paths: Mapping[str, str] = field(default_factory=dict)
+    data_path: DataPath = DataPath.KERNEL
+    interfaces: Mapping[str, Interface] = field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+    means: Mapping[str, Means] = field(default_factory=dict)
+    trials: Trials | None = None
 
 
 def wanted(
@@ -43,7 +48,8 @@ def wanted(
     state: GatewayState,
     files: Iterable[RenderedFile],
     messages: Messages,
-    data_paths: Mapping[str, str],
+    means: Mapping[str, Means],
+    trials: Trials | None = None,
 ) -> Wanted:
     """Return what a gateway must be from its state and the two renderings of it."""
     return Wanted(
@@ -57,7 +63,11 @@ def wanted(
             for file, message in zip(state.certificates, messages.certificates, strict=True)
         },
         keys={file.target: message for file, message in zip(state.private_keys, messages.keys, strict=True)},
-        data_paths=data_paths,
+        data_path=state.data_path,
+        interfaces={interface.name: interface for interface in state.interfaces},
+        routes=state.routes,
+        means=means,
+        trials=trials,
     )
 
 
@@ -76,14 +86,3 @@ def sysctls(content: bytes) -> dict[str, str]:
         if equals and not name.startswith(("#", ";")):
             settings[name.strip()] = " ".join(value.split())
     return settings
-
-
-def route_prefixes(batch: bytes) -> set[str]:
-    """Return the prefixes of an ``ip -batch`` file of unreachable routes, in the form of ``prefix_text``."""
-    words = (line.split() for line in batch.decode().splitlines() if not line.startswith("#"))
-    return {prefix_text(line[line.index("unreachable") + 1]) for line in words if "unreachable" in line}
-
-
-def prefix_text(prefix: str) -> str:
-    """Return a prefix in one form, as iproute2 leaves out the length of a single host's."""
-    return str(ip_network(prefix))

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from ipsecctl.errors import CannotTell
 from ipsecctl.gateway.process import child
+from ipsecctl.patience import PATIENCE
 from ipsecctl.probe.recording import Recording
 from ipsecctl.probe.scene import Tap
 from ipsecctl.probe.wire import CaptureDamaged, NotACapture, PcapReader
@@ -22,8 +23,8 @@ __all__ = ["WIREKIT", "Captures", "captures"]
 WIREKIT = "/usr/lib/ipsecctl-lab/wirekit"
 # Of libpcap's own making: a filter of "outbound" in the kernel lets the first packet slip by unheard.
 _LEAVING = ("-Q", "out")
-_READY_S = 5.0
-_STOP_S = 3.0
+_READY_S = 5.0 * PATIENCE
+_STOP_S = 3.0 * PATIENCE
 _READ_BYTES = 1 << 18
 _DROPPED = re.compile(rb"(\d+) packets? dropped by (kernel|interface)")
 

@@ -6,27 +6,34 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from ipsecctl.desired import Means
 from ipsecctl.errors import CannotTell, GatewayUnreachable, ViciRefused
-from ipsecctl.gateway import Handle
+from ipsecctl.gateway import Charon, Handle
 from ipsecctl.health import IkeSa, parse_list_sas
+from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import DataPath
 from ipsecctl.vici import Client
 
 __all__ = ["Charons", "charons"]
 
-_TIMEOUT_S = 4.0
+_TIMEOUT_S = 4.0 * PATIENCE
 
 
 class Charons:
     """Connections to gateways' charons.
 
-    ``data_paths`` is by gateway name, for those that answered; ``unasked`` says why another did not.
+    ``means`` and ``data_paths`` are by gateway name, for those that answered; ``unasked`` says why others did
+    not.
     """
 
     def __init__(self) -> None:
-        self.data_paths: dict[str, DataPath] = {}
+        self.means: dict[str, Means] = {}
         self.unasked: dict[str, str] = {}
         self._clients: dict[str, Client] = {}
+
+    @property
+    def data_paths(self) -> dict[str, DataPath]:
+        return {name: means.data_path for name, means in self.means.items()}
 
     async def connect(self, handle: Handle, stack: AsyncExitStack) -> None:
         """Connect to one gateway, or note why that cannot be."""
@@ -34,6 +41,7 @@ class Charons:
             async with asyncio.timeout(_TIMEOUT_S):
                 client = await stack.enter_async_context(handle.vici(timeout_s=_TIMEOUT_S))
                 plugins = (await client.command("stats")).get("plugins", [])
+                version = (await client.command("version")).get("version", "")
         except TimeoutError:
             self.unasked[handle.name] = f"{handle.name}: charon does not answer within {_TIMEOUT_S:g} s"
         except GatewayUnreachable as error:
@@ -42,7 +50,8 @@ class Charons:
             self.unasked[handle.name] = f"{handle.name}: {error.summary}"
         else:
             libipsec = "kernel-libipsec" in plugins
-            self.data_paths[handle.name] = DataPath.LIBIPSEC if libipsec else DataPath.KERNEL
+            path = DataPath.LIBIPSEC if libipsec else DataPath.KERNEL
+            self.means[handle.name] = Means(path, version=Charon(str(version)).version_numbers or None)
             self._clients[handle.name] = client
 
     async def sas(self) -> dict[str, tuple[IkeSa, ...]]:

@@ -59,18 +59,33 @@ def peers(path: Path, evidence: Evidence) -> Finding:
 
 
 def encapsulation(path: Path, evidence: Evidence) -> Finding:
-    """ESP travels as protocol 50 where no NAT is in the way, and in UDP 4500 where one is."""
-    udp = evidence.tunnel.behind_nat
-    wanted = Encapsulation.UDP if udp else Encapsulation.NATIVE
+    """ESP travels in UDP 4500 where a NAT, the topology or a charon asks for it, else as protocol 50."""
+    wanted = _wanted(evidence)
     seen = Counter(s.esp.encapsulation for s in esp_of(path, evidence))
     if not seen:
         why = evidence.wan_doubts or "no ESP of this way was seen on the WAN"
         return Finding(Outcome.COULD_NOT_RUN, _WORDS[wanted], None, why)
     measured = " and ".join(_WORDS[how] for how in Encapsulation if seen[how])
     counts = ", ".join(f"{seen[how]} times {_WORDS[how]}" for how in Encapsulation if seen[how])
-    why = "a gateway is behind NAT" if udp else "no NAT between the gateways"
+    why = _why(wanted, evidence)
     outcome = Outcome.HOLDS if set(seen) == {wanted} else Outcome.FAILS
     return Finding(outcome, _WORDS[wanted], measured, f"{counts}; {why}")
+
+
+def _wanted(evidence: Evidence) -> Encapsulation:
+    if evidence.expected is not None:
+        return evidence.expected.encapsulation
+    return Encapsulation.UDP if evidence.tunnel.in_udp else Encapsulation.NATIVE
+
+
+def _why(wanted: Encapsulation, evidence: Evidence) -> str:
+    if evidence.tunnel.behind_nat:
+        return "a gateway is behind NAT"
+    if evidence.tunnel.in_udp:
+        return "the topology says so (force_udp)"
+    if wanted is Encapsulation.UDP:
+        return "no NAT, but a charon before 5.9.11 that carries ESP itself knows no other way"
+    return "no NAT between the gateways"
 
 
 def _spis_out(path: Path, evidence: Evidence) -> set[int]:

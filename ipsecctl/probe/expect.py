@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from netaddr import IPAddress
 
 from ipsecctl.crypto import LIBIPSEC_MTU, EspSuite, overhead
-from ipsecctl.desired import Connection, GatewayState
+from ipsecctl.desired import GatewayState
 from ipsecctl.probe.wire import Encapsulation
 from ipsecctl.topology import DataPath, End, Tunnel
 
@@ -41,12 +41,16 @@ def expected(
     It is the smallest of what the compiled states set on the gateways and of what ``suites``, those that were
     negotiated, leave of both WAN links. ``None`` when neither is known.
     """
-    limits = [*_compiled(tunnel, states), *_negotiated(tunnel, sorted(set(suites)), data_paths)]
+    ours = [c for state in states for c in state.connections if c.name == tunnel.name]
+    # The compiled state knows a charon that can only send ESP in UDP, whatever the topology says.
+    udp = tunnel.in_udp or any(connection.nat_t for connection in ours)
+    limits = [(connection.inner_mtu, "what the topology comes to") for connection in ours]
+    limits += _negotiated(tunnel, sorted(set(suites)), data_paths, udp=udp)
     if not limits:
         return None
     smallest = min(size for size, _ in limits)
     reasons = dict.fromkeys(why for size, why in limits if size == smallest)
-    encapsulation = Encapsulation.UDP if tunnel.behind_nat else Encapsulation.NATIVE
+    encapsulation = Encapsulation.UDP if udp else Encapsulation.NATIVE
     return Expected(smallest, "; ".join(reasons), encapsulation)
 
 
@@ -56,23 +60,16 @@ def esp_bytes(inner_bytes: int, suite: EspSuite) -> int:
     return 8 + suite.iv_bytes + blocks * suite.alignment_bytes + suite.icv_bytes
 
 
-def _compiled(tunnel: Tunnel, states: Iterable[GatewayState]) -> list[tuple[int, str]]:
-    connections: list[Connection] = [
-        connection for state in states for connection in state.connections if connection.name == tunnel.name
-    ]
-    return [(connection.inner_mtu, "what the topology comes to") for connection in connections]
-
-
 def _negotiated(
-    tunnel: Tunnel, suites: Iterable[EspSuite], data_paths: Mapping[str, DataPath]
+    tunnel: Tunnel, suites: Iterable[EspSuite], data_paths: Mapping[str, DataPath], *, udp: bool
 ) -> list[tuple[int, str]]:
     limits: list[tuple[int, str]] = []
     outer = _outer_version(tunnel)
     for end in (tunnel.left, tunnel.right):
         gateway = end.gateway
         for suite in suites:
-            size = overhead(gateway.mtu, suite, outer=outer, nat_t=tunnel.behind_nat).inner_mtu
-            how = "in UDP " if tunnel.behind_nat else ""
+            size = overhead(gateway.mtu, suite, outer=outer, nat_t=udp).inner_mtu
+            how = "in UDP " if udp else ""
             limits.append((size, f"{suite} {how}on {gateway.name}'s WAN link of {gateway.mtu}"))
         if data_paths.get(gateway.name) is DataPath.LIBIPSEC:
             limits.append((LIBIPSEC_MTU, f"libipsec on {gateway.name}"))

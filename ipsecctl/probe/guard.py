@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ipsecctl.gateway import NFT_TABLE, Guard, Handle, look_at_guard
+from ipsecctl.patience import PATIENCE
 from ipsecctl.probe.report import Check, Finding, Outcome
 from ipsecctl.topology import Tunnel
 
@@ -17,7 +18,7 @@ GUARD = "guard"
 
 _CLAIM = "the no-leak firewall is loaded as applied, and the gateway forwards"
 _WANTED = "loaded, forwards"
-_TIMEOUT_S = 4.0
+_TIMEOUT_S = 4.0 * PATIENCE
 
 
 @dataclass(frozen=True, slots=True)

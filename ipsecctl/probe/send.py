@@ -9,12 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from ipsecctl.errors import CannotTell
 from ipsecctl.gateway.process import child
+from ipsecctl.patience import PATIENCE
 from ipsecctl.probe.capture import WIREKIT
 from ipsecctl.probe.scene import Host
 
 __all__ = ["Sender", "senders"]
 
-_ANSWER_S = 5.0
+_ANSWER_S = 5.0 * PATIENCE
 
 
 class Sender:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipsecctl.desired import GatewayState, compile_topology
 from ipsecctl.gateway import Handle
 from ipsecctl.health import IkeSa
+from ipsecctl.patience import PATIENCE
 from ipsecctl.probe.bench import Bench, bench
 from ipsecctl.probe.charons import Charons, charons
 from ipsecctl.probe.checks import CHECKS, check_path
@@ -24,8 +25,8 @@ from ipsecctl.topology import Topology, Tunnel
 
 __all__ = ["probe_tunnels"]
 
-_ARRIVAL_S = 1.0
-_ROUND_S = 0.4
+_ARRIVAL_S = 1.0 * PATIENCE
+_ROUND_S = 0.4 * PATIENCE
 _LARGEST_BYTES = 1500  # what a host's own link carries
 
 SasByGateway = Mapping[str, tuple[IkeSa, ...]]
@@ -55,7 +56,7 @@ async def probe_tunnels(
     used = [path for plan in plans for path in plan.paths]
     async with charons(handles) as asked, bench(used, scene) as running:
         before = await asked.sas()
-        states = compile_topology(topology, asked.data_paths)
+        states = compile_topology(topology, asked.means)
         run = _Run(running, scene, asked, states, before)
         await run.send_all(plans)
         await run.search_sizes(plans)

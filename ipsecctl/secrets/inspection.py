@@ -89,7 +89,7 @@ class _Inspection:
         managed = [end for end in ends if end.gateway.managed and end.credential.certificate]
         for end in {(end.gateway.name, end.credential): end for end in managed}.values():
             yield from self._certificate(end)
-        for ca in {end.credential.ca: end.credential for end in ends}.values():
+        for ca in {end.credential.ca: end.credential for end in ends if end.credential.ca}.values():
             yield from self._faults(certificates.faults_of_ca(ca.ca, self._base, self._now), ca, "ca")
 
     def _look(self, ref: SecretRef) -> Examined:

@@ -15,12 +15,13 @@ from types import TracebackType
 from typing import Any
 
 from ipsecctl.errors import ViciError, ViciRefused
+from ipsecctl.patience import PATIENCE
 from ipsecctl.vici.codec import Message, register_packet, request_packet, text, unregister_packet
 from ipsecctl.vici.protocol import Kind, Received, Receiver
 
 __all__ = ["DEFAULT_TIMEOUT_S", "Client", "connect_unix"]
 
-DEFAULT_TIMEOUT_S = 10.0
+DEFAULT_TIMEOUT_S = 10.0 * PATIENCE
 _READ_BYTES = 1 << 16
 
 
@@ -200,6 +201,6 @@ async def connect_unix(path: str | Path, *, timeout_s: float = DEFAULT_TIMEOUT_S
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_unix_connection(path)
     except TimeoutError:
-        raise ViciError(f"no connection to {path} within {timeout_s:g} s") from None
+        raise ViciError(f"no connection to {path} within {timeout_s:.3g} s") from None
     async with Client(reader, writer, timeout_s=timeout_s) as client:
         yield client

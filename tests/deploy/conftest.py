@@ -73,7 +73,7 @@ class Pair:
 _PREPARE = """
 mount --bind /proc/sys/net /proc/sys/net && mount -o remount,bind,rw /proc/sys/net
 ip address add 10.{n}.0.1/24 dev lo
-mkdir -p /run/ipsecctl-lab && touch /run/ipsecctl-lab/ready
+mkdir -p /run/ipsecctl-lab && touch /run/ipsecctl-lab/ready && kill -s USR1 1
 """
 
 

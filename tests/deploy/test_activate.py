@@ -8,9 +8,10 @@ import hashlib
 import pytest
 
 import ipsecctl.deploy.activate as activating
-from ipsecctl.deploy.activate import activate
+from ipsecctl.deploy.activate import activate, in_the_way, retire
+from ipsecctl.desired import NETWORKD_FILE, Interface
 from ipsecctl.errors import ApplyFailed
-from ipsecctl.gateway import LocalHost
+from ipsecctl.gateway import Link, LocalHost
 from ipsecctl.plan import Change, GatewayPlan, Kind, Part
 from ipsecctl.render import FIREWALL_FILE, SYSCTL_FILE
 
@@ -29,7 +30,7 @@ def programs(tmp_path, monkeypatch):
         (tmp_path / name).write_text(FAKE.format(log=log, does=does))
         (tmp_path / name).chmod(0o755)
 
-    for name in ("guard", "ip", "systemctl"):
+    for name in ("guard", "ip", "networkctl", "systemctl"):
         make(name)
     make("nft", "[ $1 != -s ] || echo table")
     return make, lambda: log.read_text().splitlines()
@@ -61,10 +62,9 @@ def test_files_come_into_force_by_the_script_of_the_boot(programs):
     )
     assert run(made) == hashlib.sha256(b"table").hexdigest()
     assert used() == [
+        "guard routes",
         "guard firewall",
         "guard sysctl",
-        "guard routes",
-        "ip route del unreachable 10.2.0.0/24 proto 213",
         "systemctl daemon-reload",
         "systemctl --quiet enable ipsecctl-guard.service",
         "systemctl start ipsecctl-guard.service",
@@ -83,7 +83,8 @@ def test_what_is_no_longer_wanted(programs, tmp_path):
         (Part.FIREWALL, "inet ipsecctl", Kind.REMOVE),
         (Part.UNIT, "ipsecctl-guard.service", Kind.REMOVE),
     )
-    assert run(made) == ""
+    assert run(made) is None
+    assert asyncio.run(retire(LocalHost("gw"), made)) == ""
     assert [place.name for place in wants.iterdir()] == ["another.service"]
     assert used() == [
         "nft delete table inet ipsecctl",
@@ -106,3 +107,64 @@ def test_the_first_failure_ends_it_in_its_own_words(programs):
     make("systemctl", "[ $1 = daemon-reload ] || { echo masked >&2; exit 1; }")
     with pytest.raises(ApplyFailed, match=r"gw: systemd cannot enable ipsecctl-guard\.service: masked"):
         run(made)
+
+
+def test_ways_come_before_the_firewall_and_go_after_it(programs):
+    _, used = programs
+    made = plan(
+        (Part.FILE, NETWORKD_FILE, Kind.CREATE),
+        (Part.FIREWALL, "inet ipsecctl", Kind.CHANGE),
+        (Part.INTERFACE, "ix-new", Kind.CREATE),
+        (Part.INTERFACE, "lo", Kind.REMOVE),
+        (Part.ROUTE, "10.2.0.0/24", Kind.REMOVE),
+        (Part.ROUTE, "10.1.0.0/24 dev ix-old metric 50", Kind.REMOVE),
+    )
+    run(made)
+    assert used() == [
+        "systemctl is-active --quiet systemd-networkd",
+        "networkctl reload",
+        "guard interfaces",
+        "guard routes",
+        "guard firewall",
+        LISTED,
+    ]
+    asyncio.run(retire(LocalHost("gw"), made))
+    assert used()[6:] == [
+        "ip route del unreachable 10.2.0.0/24 proto 213",
+        "ip route del 10.1.0.0/24 dev ix-old metric 50 proto 213",
+        "ip link delete lo",
+        LISTED,
+    ]
+
+
+def test_what_is_gone_already_is_no_failure_and_what_stays_is(programs):
+    make, _ = programs
+    made = plan((Part.INTERFACE, "ix-gone", Kind.REMOVE), (Part.ROUTE, "10.2.0.0/24", Kind.REMOVE))
+    for said in ("RTNETLINK answers: No such process", 'Cannot find device "ix-gone"'):
+        make("ip", f"echo '{said}' >&2; exit 2")
+        asyncio.run(retire(LocalHost("gw"), made))
+    make("ip", "echo 'RTNETLINK answers: Operation not permitted' >&2; exit 2")
+    with pytest.raises(
+        ApplyFailed, match=r"gw: the route to unreachable 10\.2\.0\.0/24 cannot be removed: RTN"
+    ):
+        asyncio.run(retire(LocalHost("gw"), made))
+
+
+def test_an_interface_that_keeps_an_if_id_goes_first(programs):
+    _, used = programs
+    links = {
+        "ix-renamed": Link("ix-renamed", "xfrm", 7, ours=True),
+        "ix-kept": Link("ix-kept", "xfrm", 8, ours=True),
+        "lo": Link("lo", "xfrm", 9, ours=True),
+        "theirs": Link("theirs", "xfrm", 10),
+    }
+    wanted = {
+        "ix-new": Interface("ix-new", 7, 1400, (), "new"),
+        "ix-kept": Interface("ix-kept", 8, 1300, (), "kept"),
+        "lo": Interface("lo", 11, 1400, (), "changed"),
+    }
+    made = plan(*((Part.INTERFACE, name, Kind.CHANGE) for name in wanted))
+    first = in_the_way(made, wanted, links)
+    assert first == ("ix-renamed", "lo")
+    asyncio.run(activate(LocalHost("gw"), made, first))
+    assert used()[:2] == ["ip link delete lo", "guard interfaces"]

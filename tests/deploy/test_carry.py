@@ -12,9 +12,19 @@ from netaddr import IPAddress
 
 import ipsecctl.deploy.apply as applying
 import ipsecctl.deploy.carry as carrying
+from ipsecctl.desired import Interface, Means
 from ipsecctl.errors import ApplyFailed, ViciRefused
-from ipsecctl.gateway import RECORD_PATH, Facts, Observed, Record, Seen
-from ipsecctl.plan import Change, Disruption, GatewayPlan, Kind, Part, Wanted, plan_gateway
+from ipsecctl.gateway import RECORD_PATH, Facts, Link, Observed, Record, Seen, WaysSeen
+from ipsecctl.plan import (
+    Change,
+    Disruption,
+    GatewayPlan,
+    Kind,
+    Part,
+    Wanted,
+    interface_text,
+    plan_gateway,
+)
 from ipsecctl.topology import Control, ControlKind, DataPath, Gateway
 
 OLD = {"proposals": ["aes128-sha256-ecp256"], "children": {"t": {}}}
@@ -57,11 +67,12 @@ def records(monkeypatch):
     async def write(handle, files, removed=()):
         written.extend(Record.from_json(f.content) for f in files if f.path == RECORD_PATH)
 
-    async def activate(handle, plan):
+    async def nothing(handle, plan, first=()):
         return None
 
     monkeypatch.setattr(carrying, "write_files", write)
-    monkeypatch.setattr(carrying, "activate", activate)
+    monkeypatch.setattr(carrying, "activate", nothing)
+    monkeypatch.setattr(carrying, "retire", nothing)
     return written
 
 
@@ -75,7 +86,7 @@ def carry(handle, seen, *changes, wanted=None):
 
 
 def test_a_cut_before_nft_has_read_its_file_is_remembered(records, monkeypatch):
-    async def cut(handle, plan):
+    async def cut(handle, plan, first):
         raise ApplyFailed("cut off")
 
     monkeypatch.setattr(carrying, "activate", cut)
@@ -170,3 +181,60 @@ def test_a_record_that_cannot_be_written_is_tried_again_and_then_said(monkeypatc
     assert sorted(tries) == ["at last"] * 2 + ["never"] * 2
     assert list(failed) == ["b"]
     assert "record cannot be written: disk full" in failed["b"].summary
+
+
+def test_ways_come_first_and_go_last(monkeypatch):
+    done = []
+
+    async def write(handle, files, removed=()):
+        done.append("record" if [f.path for f in files] == [RECORD_PATH] else "files")
+
+    def step(name, digest):
+        async def work(handle, plan, first=()):
+            done.append((name, *first))
+            return digest
+
+        return work
+
+    monkeypatch.setattr(carrying, "write_files", write)
+    monkeypatch.setattr(carrying, "activate", step("activate", "made"))
+    monkeypatch.setattr(carrying, "retire", step("retire", "left"))
+    handle = Handle()
+    handle.sent = done
+    old = Link("ix-old", "xfrm", 7, ours=True)
+    seen = observed(connections={"gone": "x", "t": "y"}, interfaces={"ix-old": "if_id=0x7"})
+    seen = replace(seen, facts=replace(seen.facts, ways=WaysSeen({"ix-old": old})))
+    interface = Interface("ix-t", 7, 1400, (), "t")
+    wanted = Wanted("a", "top", connections={"t": NEW}, interfaces={"ix-t": interface})
+    record = carry(
+        handle,
+        seen,
+        change(Part.CONNECTION, "t"),
+        change(Part.CONNECTION, "gone", Kind.REMOVE),
+        change(Part.INTERFACE, "ix-t", Kind.CREATE),
+        change(Part.INTERFACE, "ix-old", Kind.REMOVE),
+        wanted=wanted,
+    )
+    assert done == [
+        "record",
+        ("activate", "ix-old"),
+        "load-conn",
+        "unload-conn",
+        "terminate",
+        ("retire",),
+        "record",
+    ]
+    assert record.seen.firewall == "left"
+    assert record.interfaces == {"ix-t": interface_text(interface)}
+
+
+def test_what_was_found_out_is_written_down_though_there_is_nothing_to_do(records):
+    seen = observed()
+    wanted = Wanted("a", "top", means={"a": Means(DataPath.KERNEL, True)})
+    asyncio.run(carrying.remember(Handle(), wanted, seen))
+    (record,) = records
+    assert (record.means, record.seen) == (wanted.means, seen.facts.record.seen)
+    again = replace(seen, facts=replace(seen.facts, record=record))
+    asyncio.run(carrying.remember(Handle(), wanted, again))
+    asyncio.run(carrying.remember(Handle(), wanted, replace(seen, facts=Facts())))
+    assert records == [record]

@@ -12,13 +12,14 @@ import pytest
 
 from ipsecctl.desired import FIREWALL_FILE
 from ipsecctl.errors import GatewayUnreachable
-from ipsecctl.gateway import Completed, FileSeen, Guard, Record, Seen, look
-from ipsecctl.gateway.observe import parse_facts, parse_guard
+from ipsecctl.gateway import Completed, FileSeen, Guard, Record, Seen, WaysSeen, look
+from ipsecctl.gateway.look import parse_shell
+from ipsecctl.gateway.observe import parse_facts
 
 
 def test_nothing_there():
     facts = parse_facts([])
-    assert (facts.files, facts.record, facts.firewall, facts.routes) == ({}, None, "", frozenset())
+    assert (facts.files, facts.record, facts.firewall, facts.ways) == ({}, None, "", WaysSeen())
     assert (facts.unit, facts.record_sha256) == (None, hashlib.sha256(b"").hexdigest())
 
 
@@ -36,9 +37,10 @@ def test_all_of_it():
             "sysctl net.ipv4.conf.*.send_redirects 0",
             "sysctl net.ipv4.conf.*.send_redirects 1",
             "sysctl net.ipv4.ip_local_port_range 32768 60999",
-            "route 10.1.0.0/24",
-            "route 10.2.0.1",
-            "route fd00:0:0:1::/64",
+            "route unreachable 10.1.0.0/24 proto 213 metric 4278198272 ",
+            "kernel e62cfc5b",
+            "if_id 0x2a",
+            "legacy ip filter -P FORWARD DROP",
         ]
     )
     assert facts.record == record
@@ -51,7 +53,14 @@ def test_all_of_it():
         "net.ipv4.conf.*.send_redirects": ("0", "1"),
         "net.ipv4.ip_local_port_range": ("32768 60999",),
     }
-    assert facts.routes == {"10.1.0.0/24", "10.2.0.1/32", "fd00:0:0:1::/64"}
+    assert {(str(route.prefix), route.kind, route.ours) for route in facts.ways.routes} == {
+        ("10.1.0.0/24", "unreachable", True)
+    }
+    assert (facts.kernel, facts.if_ids, facts.legacy_rules) == (
+        "e62cfc5b",
+        {42},
+        ("ip filter -P FORWARD DROP",),
+    )
 
 
 def test_a_damaged_record_is_an_error():
@@ -86,7 +95,8 @@ def recorded(**more):
     ],
 )
 def test_what_became_of_the_firewall(lines, guard):
-    assert parse_guard(lines) == (guard, None)
+    seen = parse_shell(lines)
+    assert (seen.guard, seen.forwarding) == (guard, None)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +104,8 @@ def test_what_became_of_the_firewall(lines, guard):
     [(["1"], True), (["0"], False), (["1", "1"], True), (["1", "0"], False), ([""], None), (["1", ""], None)],
 )
 def test_forwarding_is_said_only_where_it_is_known(values, forwarding):
-    assert parse_guard([f"forwarding {value}" for value in values]) == (Guard.UNKNOWN, forwarding)
+    seen = parse_shell([f"forwarding {value}" for value in values])
+    assert (seen.guard, seen.forwarding) == (Guard.UNKNOWN, forwarding)
 
 
 class Seer:
@@ -134,7 +145,7 @@ def test_looking_sees_the_firewall_and_what_its_shell_does_is_not_charons_fault(
 
     seen = asyncio.run(look(Seer(good)))
     assert (seen.version, seen.connections) == ("6.1.0", {"t"})
-    assert (seen.guard, seen.forwarding) == (Guard.MISSING, True)
+    assert (seen.shell.guard, seen.shell.forwarding) == (Guard.MISSING, True)
     for shell in (refuses, hangs, damaged):
         seen = asyncio.run(look(Seer(shell), timeout_s=0.1))
-        assert (seen.version, seen.guard, seen.forwarding) == ("6.1.0", Guard.UNKNOWN, None)
+        assert (seen.version, seen.shell.guard, seen.shell.forwarding) == ("6.1.0", Guard.UNKNOWN, None)

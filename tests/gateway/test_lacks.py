@@ -136,7 +136,11 @@ def test_every_algorithm_that_a_good_charon_has_is_known_by_its_name():
     """No name is made up: charon 6.1.0, with all plugins of Debian, lists each one that it can do."""
     told = parse_charon({}, {}, CHARON["get-algorithms"])
     listed = {name for _, names in told.algorithms for name in names}
-    elsewhere = {"SERPENT_CBC", "TWOFISH_CBC"}
+    elsewhere = {
+        "SERPENT_CBC",
+        "TWOFISH_CBC",
+        "HMAC_SHA2_256_96",
+    }  # of gcrypt and af-alg: in Debian 13, not in 14
     assert set(CHARON_NAMES.values()) - listed <= elsewhere
     usual = {a.keyword for a in ALGORITHMS if a.kind is not Kind.SEQUENCE_NUMBERS and not a.private}
     unjudged = usual - CHARON_NAMES.keys()

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from ipsecctl.gateway import Record, Seen, canonical
+from ipsecctl.desired import Means
+from ipsecctl.gateway import Answer, Has, Kernel, Record, Seen, Trials, canonical
+from ipsecctl.topology import DataPath
 
 
 def test_a_record_survives_its_file():
@@ -19,7 +21,11 @@ def test_a_record_survives_its_file():
         certificates={"x509/a.pem": "4"},
         keys={"private/a.pem": ("id", "5")},
         messages={"c": {"version": "2", "children": {"c": {"local_ts": ["10.0.0.0/8"]}}}},
-        data_paths={"g": "kernel"},
+        interfaces={"ix-c": "if_id=0x7 mtu=1400"},
+        means={"g": Means(DataPath.KERNEL, True, (6, 1, 0)), "h": Means(DataPath.LIBIPSEC)},
+        trials=Trials(
+            "boot", Kernel("6.12", esp=Answer(Has.YES), suites=(("aes256gcm16", Answer(Has.NO, "no such")),))
+        ),
         seen=Seen(version="6.1.0", connections={"c": "6"}, firewall="7"),
     )
     assert Record.from_json(record.to_json()) == record
@@ -63,3 +69,17 @@ def test_a_record_from_before_renewals_were_noted():
     document = json.loads(made.to_json())
     del document["renew"]
     assert Record.from_json(json.dumps(document).encode()).renew == ()
+
+
+def test_a_record_from_before_ways_and_trials_were_noted():
+    document = json.loads(Record(b"k").to_json())
+    for name in ("interfaces", "means", "trials"):
+        del document[name]
+    assert Record.from_json(json.dumps(document).encode()) == Record(b"k")
+
+
+def test_gateways_that_have_the_same_are_told_of_once():
+    means = {f"clinic-{n}": Means(DataPath.KERNEL, True, (6, 1, 0)) for n in range(1000)}
+    written = Record(b"k", means=means).to_json()
+    assert written.count(b"kernel") == 1
+    assert Record.from_json(written).means == means

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from netaddr import IPAddress
 
-from ipsecctl.gateway import LiveView
+from ipsecctl.gateway import LiveView, ShellView
 from ipsecctl.health import Declared
 from ipsecctl.topology import Control, ControlKind, DataPath, Gateway
 
@@ -71,7 +71,7 @@ def ike(*children, name="t", state="ESTABLISHED", unique_id="1", initiator="yes"
 
 
 def view(name, *sas, loaded=("t",), **more):
-    return LiveView(name, "6.1.0", tuple(sas), frozenset(loaded), **more)
+    return LiveView(name, "6.1.0", tuple(sas), frozenset(loaded), ShellView(**more))
 
 
 @pytest.fixture

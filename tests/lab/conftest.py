@@ -22,7 +22,7 @@ from ipsecctl import lab as labs
 from ipsecctl.lab import Lab, Role
 from ipsecctl.topology import Topology
 
-EXAMPLES = ("clinic-dc", "mesh-dual-stack", "partner")
+EXAMPLES = ("clinic-dc", "mesh-dual-stack", "mixed-versions", "partner")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from ipsecctl.cli._outage import Victim
 from ipsecctl.cli._scene import scene_of
 from ipsecctl.gateway import Container
-from ipsecctl.lab import run
+from ipsecctl.lab import Release, run
 from ipsecctl.probe import Outcome, watch_while
 
 pytestmark = pytest.mark.lab
@@ -183,6 +183,8 @@ def test_rendered_files_are_what_lies_on_the_gateways(applied, tmp_path: Path):
     render = ["render", applied.file, "--out", str(out), "--datapath", done.strip()]
     applied.without_lab(*render)
     for name in applied.managed:
+        if done.strip() == "libipsec" and applied.lab.node(name).release is Release.BOOKWORM:
+            continue  # what this charon does not know of its own ESP is left out there; see test_versions.py
         for file in sorted(path for path in (out / name).rglob("*") if path.is_file()):
             on_gateway = applied.sh(name, f"cat '/{file.relative_to(out / name)}'")
             assert on_gateway == file.read_text(), file

@@ -73,6 +73,21 @@ def test_without_the_image_labs_setup_is_named(complaining) -> None:
     assert caught.value.hint.endswith("labs/setup")
 
 
+def test_without_an_older_image_labs_setup_is_told_to_build_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "docker"
+    missing = "Error response from daemon: No such image: ipsecctl-lab:bookworm"
+    program.write_text(
+        f"#!/bin/sh\ncase $* in *:bookworm) echo '{missing}' >&2; exit 1; esac\necho sha256:1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(LabError, match="the lab image ipsecctl-lab:bookworm is missing") as caught:
+        asyncio.run(bring_up(load("mixed-versions").called(OURS)))
+    assert caught.value.hint.endswith("labs/setup --releases")
+
+
 def test_without_docker_labs_setup_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LabError, match="there is no Docker") as caught:

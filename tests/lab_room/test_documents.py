@@ -13,13 +13,13 @@ import pytest
 from netaddr import IPNetwork
 
 from ipsecctl.errors import LabError
-from ipsecctl.lab import GraphFormat, draw, load
+from ipsecctl.lab import GraphFormat, Release, draw, load
 from ipsecctl.lab.compose import choose_subnets, document
 from ipsecctl.lab.firewall import internet_rules, machine_rules, nat_rules
 from ipsecctl.lab.script import check, configure, read_look
 
 GOLDEN = Path(__file__).parent / "golden"
-LABS = ["clinic-dc", "mesh-dual-stack", "partner"]
+LABS = ["clinic-dc", "mesh-dual-stack", "mixed-versions", "partner"]
 
 
 def golden(name: str, text: str) -> None:
@@ -58,13 +58,23 @@ def test_graph_for_documents(form: GraphFormat) -> None:
 
 def test_compose_document() -> None:
     lab = load("clinic-dc")
-    made = document(lab, "ipsecctl-lab:latest", choose_subnets(lab, ()), "0123456789abcdef")
+    made = document(lab, {Release.FORKY: "ipsecctl-lab:latest"}, choose_subnets(lab, ()), {LABEL_DIGEST: "0123456789abcdef"})
     golden("clinic-dc.compose.json", json.dumps(made, indent=2) + "\n")
+
+
+def test_each_gateway_has_the_image_of_its_release() -> None:
+    lab = load("mixed-versions")
+    assert lab.releases == (Release.FORKY, Release.BOOKWORM, Release.TRIXIE)
+    made = document(lab, {release: f"image-{release}" for release in Release}, choose_subnets(lab, ()))
+    images = {name: service["image"] for name, service in made["services"].items()}
+    assert images.pop("bookworm") == "image-bookworm" and images.pop("trixie") == "image-trixie"
+    assert set(images.values()) == {"image-forky"}
+    assert load("clinic-dc").releases == (Release.FORKY,)
 
 
 def test_two_labs_share_no_name() -> None:
     lab = load("clinic-dc")
-    one, two = (document(x, "i", choose_subnets(x, ())) for x in (lab, lab.called("other")))
+    one, two = (document(x, {Release.FORKY: "i"}, choose_subnets(x, ())) for x in (lab, lab.called("other")))
 
     def names(made: dict) -> set[str]:
         bridges = {n["driver_opts"]["com.docker.network.bridge.name"] for n in made["networks"].values()}

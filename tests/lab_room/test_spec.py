@@ -81,17 +81,31 @@ TOPOLOGY = Path(__file__).parents[2] / "topologies" / "clinic-dc.yaml"
             "ipsecctl-lab: 1 is wanted, not the number 2",
             "this ipsecctl knows version 1",
         ),
+        (
+            "gateways:\n  dc: {release: buster}\n",
+            (2, 17),
+            "IP402",
+            "gateways.dc.release: 'buster' is none of bookworm, trixie, forky",
+            "see docs/labs.md",
+        ),
+        (
+            "gateways:\n  dc: {release: 12}\n",
+            (2, 17),
+            "IP402",
+            "gateways.dc.release: the number 12 is none of bookworm, trixie, forky",
+            "see docs/labs.md",
+        ),
     ],
 )
 def test_findings(text: str, place: tuple[int, int], code: str, summary: str, hint: str) -> None:
-    spec, _, findings = parse(text, "lab.yaml")
+    spec, _, _, findings = parse(text, "lab.yaml")
     assert spec is None
     found = [((f.line, f.column), f.code, f.summary, f.hint) for f in findings]
     assert (place, code, summary, hint) in found
 
 
 def test_yaml_errors_have_their_place() -> None:
-    spec, _, findings = parse("nat: {}\nnat: {}\n", "lab.yaml")
+    spec, _, _, findings = parse("nat: {}\nnat: {}\n", "lab.yaml")
     assert spec is None
     assert (findings[0].line, findings[0].column) == (2, 1)
 

@@ -7,10 +7,31 @@ import json
 from dataclasses import replace
 
 import pytest
+from netaddr import IPNetwork
 
-from ipsecctl.gateway import Facts, FileSeen, NewFile, Observed, Record, Seen
-from ipsecctl.plan import Disruption, Kind, Part, Wanted, file_entry, plan_gateway, plan_json
-from ipsecctl.plan.wanted import certificate_digest, route_prefixes, sysctls
+from ipsecctl.desired import Interface, Route
+from ipsecctl.gateway import (
+    Facts,
+    FileSeen,
+    Link,
+    NewFile,
+    Observed,
+    Record,
+    RouteSeen,
+    Seen,
+    WaysSeen,
+)
+from ipsecctl.plan import (
+    Disruption,
+    Kind,
+    Part,
+    Wanted,
+    file_entry,
+    interface_text,
+    plan_gateway,
+    plan_json,
+)
+from ipsecctl.plan.wanted import certificate_digest, sysctls
 from ipsecctl.render import (
     FIREWALL_FILE,
     GUARD_UNIT_FILE,
@@ -64,10 +85,26 @@ WANTED = Wanted(
     shared={"ike-t": {"id": "ike-t", "type": "ike", "data": SECRET, "owners": ["a", "b"]}},
     certificates={"x509/a.pem": {"type": "X509", "flag": "NONE", "data": b"der of a"}},
     keys={"private/a.pem": {"type": "any", "data": b"private " + SECRET}},
+    interfaces={"ix-t": Interface("ix-t", 7, 1400, (), "t")},
+    routes=(Route(IPNetwork("10.2.0.0/24"), "t"),),
 )
 BARE = Wanted(gateway="gw", topology="top")
 NOTHING = Observed("gw", "6.1.0", DataPath.KERNEL, {})
 REPORTED = {"version": "IKEv2", "children": {"t": {"mode": "TUNNEL"}}}
+
+
+def link(interface, **changes):
+    """Return what is seen of an interface that is as wanted."""
+    addresses = tuple(sorted(interface.addresses))
+    seen = Link(interface.name, "xfrm", interface.if_id, interface.mtu, True, addresses, ours=True)
+    return replace(seen, **changes)
+
+
+def seen_route(route, **changes):
+    """Return what is seen of a route that is as wanted."""
+    kind = "unicast" if route.interface else "unreachable"
+    seen = RouteSeen(route.prefix, kind, route.interface, route.metric, route.source, ours=True)
+    return replace(seen, **changes)
 
 
 def applied(wanted=WANTED):
@@ -83,6 +120,7 @@ def applied(wanted=WANTED):
         certificates={n: record.digest("certificate", m) for n, m in wanted.certificates.items()},
         keys={n: (f"id of {n}", record.digest("key", m)) for n, m in wanted.keys.items()},
         messages=wanted.connections,
+        interfaces={name: interface_text(i) for name, i in wanted.interfaces.items()},
         seen=Seen("6.1.0", {n: record.digest("seen", REPORTED) for n in wanted.connections}, "nft hash"),
     )
     facts = Facts(
@@ -90,7 +128,10 @@ def applied(wanted=WANTED):
         record=Record.from_json(record.to_json()),
         firewall="nft hash",
         sysctls={"net.ipv4.ip_forward": ("1",)},
-        routes=frozenset({"10.2.0.0/24"}),
+        ways=WaysSeen(
+            {name: link(i) for name, i in wanted.interfaces.items()},
+            frozenset(map(seen_route, wanted.routes)),
+        ),
     )
     return Observed(
         "gw",
@@ -110,6 +151,10 @@ def plan(wanted=WANTED, observed=None, **options):
 
 def with_facts(observed, **changes):
     return replace(observed, facts=replace(observed.facts, **changes))
+
+
+def with_ways(observed, **changes):
+    return with_facts(observed, ways=replace(observed.facts.ways, **changes))
 
 
 def with_record(observed, **changes):
@@ -196,10 +241,7 @@ def test_what_is_no_longer_wanted_goes_and_says_what_stops():
 def test_what_is_gone_already_is_not_removed_again():
     record = applied().facts.record
     observed = with_facts(NOTHING, record=replace(record, certificates={}, keys={}))
-    assert (
-        plan(replace(WANTED, files={}, connections={}, shared={}, certificates={}, keys={}), observed).changes
-        == ()
-    )
+    assert plan(BARE, observed).changes == ()
 
 
 # ------------------------------------------------------------------------------------------------------ drift
@@ -263,10 +305,10 @@ def test_firewall_sysctl_and_route_drift():
         {"value": "0"},
         {"value": "1"},
     )
-    change = only(plan(observed=with_facts(observed, routes=frozenset())))
+    change = only(plan(observed=with_ways(observed, routes=frozenset())))
     assert (change.part, change.kind, change.name) == (Part.ROUTE, Kind.CREATE, "10.2.0.0/24")
-    extra = observed.facts.routes | {"10.9.0.0/24"}
-    change = only(plan(observed=with_facts(observed, routes=extra)))
+    extra = RouteSeen(IPNetwork("10.9.0.0/24"), "unreachable", metric=9, ours=True)
+    change = only(plan(observed=with_ways(observed, routes=observed.facts.ways.routes | {extra})))
     assert (change.part, change.kind, change.name) == (Part.ROUTE, Kind.REMOVE, "10.9.0.0/24")
 
 
@@ -384,12 +426,7 @@ def test_a_certificate_counts_by_its_der():
     assert certificate_digest(pem) == certificate_digest(b"der of a") == certificate_digest(pem.decode())
 
 
-def test_files_of_routes_and_sysctls():
-    batch = b"""# unreachable is a word
-route replace unreachable 10.2.0.1/32 proto 213
-route replace unreachable fd00::/64
-"""
-    assert route_prefixes(batch) == {"10.2.0.1/32", "fd00::/64"}
+def test_files_of_sysctls():
     assert sysctls(b"# a = 1\n;b = 2\n-c.d = 3\ne=1\t 2\n") == {"c.d": "3", "e": "1 2"}
 
 

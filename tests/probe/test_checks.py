@@ -1,5 +1,7 @@
 """Each check holds when all is well, fails on the one thing that is wrong, and says when it cannot tell."""
 
+from dataclasses import replace
+
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.ipsec import ESP
@@ -189,6 +191,14 @@ class TestEncapsulation:
         nat_world.encapsulation = Encapsulation.NATIVE
         nat_world.send_steady()
         assert found(nat_world, "encapsulation")[:3] == (FAILS, "UDP 4500", "protocol 50")
+
+    def test_a_charon_that_knows_no_other_way(self, world):
+        world.encapsulation = Encapsulation.UDP
+        world.send_steady()
+        computed = replace(world.evidence().expected, encapsulation=Encapsulation.UDP)
+        result = found(world, "encapsulation", expected=computed)
+        assert result[:3] == (HOLDS, "UDP 4500", "UDP 4500")
+        assert "a charon before 5.9.11" in result.evidence
 
     def test_no_esp(self, world):
         assert found(world, "encapsulation").outcome is COULD_NOT_RUN

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from ipsecctl.crypto import esp_suites, parse_esp_proposal
+from ipsecctl.desired import Means, compile_topology
 from ipsecctl.probe.expect import esp_bytes, expected
 from ipsecctl.probe.wire import Encapsulation
-from ipsecctl.topology import DataPath
+from ipsecctl.topology import DataPath, load_text
 
 
 def suite(keyword):
@@ -37,6 +38,31 @@ def test_nat_costs_eight_bytes(nat_world):
     found = expected(nat_world.tunnel, (), [suite("aes256gcm16")], {})
     assert found is not None
     assert (found.inner_mtu, found.encapsulation) == (1438, Encapsulation.UDP)
+
+
+PAIR = """
+ipsecctl: 1
+name: pair
+defaults: {credential: both, control: lab}
+credentials: {both: {psk: "file:secrets/pair.psk"}}
+sites:
+  north: {networks: {lan: 10.1.0.0/24}, gateway: {name: gw-north, address: 198.51.100.1, mtu: 1400}}
+  south: {networks: {lan: 10.2.0.0/24}, gateway: {name: gw-south, address: 203.0.113.1}}
+tunnels: {pair: {between: [north, south]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "how", "inner"),
+    [((5, 9, 8), Encapsulation.UDP, 1338), ((6, 0, 1), Encapsulation.NATIVE, 1346)],
+)
+def test_a_charon_that_carries_esp_itself_and_knows_udp_only(version, how, inner):
+    topology = load_text(PAIR, "pair.yaml").topology
+    assert topology is not None
+    states = compile_topology(topology, {"gw-south": Means(DataPath.LIBIPSEC, version=version)})
+    found = expected(topology.tunnels[0], states, [suite("aes256gcm16")], {"gw-south": DataPath.LIBIPSEC})
+    assert found is not None
+    assert (found.encapsulation, found.inner_mtu) == (how, inner)
 
 
 def test_nothing_known_nothing_expected(world):

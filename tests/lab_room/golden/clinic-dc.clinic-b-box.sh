@@ -57,3 +57,4 @@ table ip nat_box {
 END_OF_INPUT
 : >/etc/resolv.conf
 touch /run/ipsecctl-lab/ready
+kill -s USR1 1

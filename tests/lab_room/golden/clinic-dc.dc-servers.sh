@@ -34,3 +34,4 @@ route replace 0.0.0.0/0 via 10.10.0.1 dev lan
 END_OF_INPUT
 : >/etc/resolv.conf
 touch /run/ipsecctl-lab/ready
+kill -s USR1 1

@@ -45,6 +45,7 @@ route replace 0.0.0.0/0 via 198.51.100.1 dev wan
 END_OF_INPUT
 : >/etc/resolv.conf
 touch /run/ipsecctl-lab/ready
+kill -s USR1 1
 tries=200
 until [ -S /run/charon.vici ] && swanctl --stats </dev/null >/dev/null 2>&1; do
     tries=$((tries - 1))

@@ -63,3 +63,4 @@ table inet internet {
 END_OF_INPUT
 : >/etc/resolv.conf
 touch /run/ipsecctl-lab/ready
+kill -s USR1 1

@@ -1,0 +1,195 @@
+"""What the gateways have to work with: found out once, remembered, and held against what is asked of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ipsecctl.crypto import Offload
+from ipsecctl.desired import GatewayState, Means, compile_topology
+from ipsecctl.desired.versions import Knows, unmet, version_text
+from ipsecctl.errors import IpsecctlError
+from ipsecctl.gateway import (
+    Answer,
+    Feature,
+    Handle,
+    Needs,
+    Observed,
+    Trials,
+    capabilities,
+    lacks,
+    needs_of,
+)
+from ipsecctl.plan import Conflict
+from ipsecctl.topology import Mode, Topology
+
+__all__ = ["Compiled", "compile_observed", "far_prefixes", "means_remembered"]
+
+_SIDE_BY_SIDE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A topology compiled for what its gateways have.
+
+    ``means`` are for the record of each gateway, ``trials`` by gateway for its own, ``lacking`` by gateway
+    what it would have to be able to do and is not.
+    """
+
+    states: tuple[GatewayState, ...]
+    means: Mapping[str, Means]
+    trials: Mapping[str, Trials]
+    lacking: Mapping[str, tuple[Conflict, ...]]
+
+
+async def compile_observed(
+    topology: Topology,
+    handles: Mapping[str, Handle],
+    observed: Mapping[str, Observed],
+    *,
+    timeout_s: float,
+) -> Compiled:
+    """Compile for what the gateways have; what their kernels can do is tried only where nobody knows it yet.
+
+    A "no" that was found earlier is tried again, as a module may have been installed since; so only what a
+    gateway lacks costs time at every plan.
+    """
+    remembered = {name: known for name, seen in observed.items() if (known := _remembered(seen))}
+    unknown = {name: handles[name] for name in observed if name not in remembered}
+    trials = remembered | await _try_all(unknown, observed, timeout_s)
+    compiled = _compile(topology, observed, trials)
+    doubtful = {name: handles[name] for name in compiled.lacking if name in remembered}
+    if doubtful:
+        compiled = _compile(topology, observed, trials | await _try_all(doubtful, observed, timeout_s))
+    return compiled
+
+
+def _remembered(seen: Observed) -> Trials | None:
+    """Return what was tried on the kernel that runs now."""
+    record = seen.facts.record
+    trials = record.trials if record else None
+    return trials if trials and seen.facts.kernel and trials.start == seen.facts.kernel else None
+
+
+async def _try_all(
+    handles: Mapping[str, Handle], observed: Mapping[str, Observed], timeout_s: float
+) -> dict[str, Trials]:
+    """Try what these gateways can do, side by side; one that cannot be asked is left out."""
+    bound = asyncio.Semaphore(_SIDE_BY_SIDE)
+    found: dict[str, Trials] = {}
+
+    async def one(handle: Handle) -> None:
+        async with bound:
+            try:
+                told = await capabilities(handle, timeout_s=timeout_s)
+            except IpsecctlError:
+                return  # nothing is known of it then: "auto" takes the safe choice, and nothing is refused
+        found[handle.name] = Trials.of(told, observed[handle.name].facts.kernel)
+
+    async with asyncio.TaskGroup() as group:
+        for handle in handles.values():
+            group.create_task(one(handle))
+    return found
+
+
+def _compile(topology: Topology, observed: Mapping[str, Observed], trials: Mapping[str, Trials]) -> Compiled:
+    records = {name: seen.facts.record for name, seen in observed.items()}
+    before = means_remembered({name: record.means for name, record in records.items() if record})
+    means = before | {
+        name: _means(seen, trials.get(name), before.get(name)) for name, seen in observed.items()
+    }
+    states = compile_topology(topology, means)
+    paths = {gateway.name: gateway.data_path for gateway in topology.gateways()}
+    lacking: dict[str, tuple[Conflict, ...]] = {}
+    for state in states:
+        if state.name in observed:
+            needs = needs_of(state, paths[state.name], _features(state))
+            found = _lacking(state, needs, observed[state.name], trials.get(state.name))
+            if conflicts := tuple(found):
+                lacking[state.name] = conflicts
+    return Compiled(states, dict(_worth_keeping(topology, means)), trials, lacking)
+
+
+def means_remembered(records: Mapping[str, Mapping[str, Means]]) -> dict[str, Means]:
+    """Return what is known of each gateway from the records (by gateway) of those that were reached.
+
+    What a gateway's own record says of it comes first. So a gateway that is away for a moment does not change
+    what its neighbours are to be.
+    """
+    means: dict[str, Means] = {}
+    for name in sorted(records):
+        means = dict(records[name]) | means
+    return means | {name: told[name] for name, told in records.items() if name in told}
+
+
+def _means(seen: Observed, trials: Trials | None, before: Means | None) -> Means:
+    """Return what a gateway has; a choice that hung on its xfrm interfaces stays unless these are gone."""
+    answer = trials.kernel.xfrm_interfaces if trials else Answer()
+    interfaces = True if answer.yes else False if answer.no else None
+    chosen = before.xfrm_interfaces if before and before.data_path is seen.data_path else None
+    if chosen is not None:
+        interfaces = chosen and not answer.no
+    return Means(
+        data_path=seen.data_path,
+        xfrm_interfaces=interfaces,
+        version=seen.charon.version_numbers or None,
+        algorithms=frozenset(name for _, names in seen.charon.algorithms for name in names) or None,
+    )
+
+
+def _worth_keeping(topology: Topology, means: Mapping[str, Means]) -> Iterator[tuple[str, Means]]:
+    """Yield by gateway what others must know to compile the same without it, and what was chosen for it."""
+    open_ends = {
+        end.gateway.name
+        for tunnel in topology.tunnels
+        for end in (tunnel.left, tunnel.right)
+        if end.mode is Mode.AUTO
+    }
+    for name, found in sorted(means.items()):
+        chosen = found.xfrm_interfaces if name in open_ends else None
+        yield name, replace(found, xfrm_interfaces=chosen, algorithms=None)
+
+
+# ---------------------------------------------------------------------------------------------------- lacking
+
+
+def _features(state: GatewayState) -> frozenset[Feature]:
+    """Return what a state asks of the kernel beside suites, addresses and NAT."""
+    found = {Feature.XFRM_INTERFACES} if state.interfaces else set()
+    for options in {child.options for connection in state.connections for child in connection.children}:
+        if options.iptfs:
+            found.add(Feature.IPTFS)
+        if options.per_cpu_sas:
+            found.add(Feature.PER_CPU_SAS)
+        if options.hw_offload in (Offload.CRYPTO, Offload.PACKET):  # "auto" takes none, too
+            found.add(Feature.HW_OFFLOAD)
+    return frozenset(found)
+
+
+def _lacking(state: GatewayState, needs: Needs, seen: Observed, trials: Trials | None) -> Iterator[Conflict]:
+    """Yield what a gateway lacks for certain of what its state needs."""
+    for option in unmet(state):
+        if option.what != Knows.ML_KEM:  # whether charon can do it, and not only read it, is told below
+            yield Conflict(
+                f"{state.name}: charon {seen.version} does not know '{option.what}', which the tunnel "
+                f"'{option.needed_by}' asks for",
+                f"It takes strongSwan {version_text(option.since)} or later; or leave it out.",
+            )
+    if trials is not None:
+        for lack in lacks(trials.with_charon(state.name, seen.charon), needs):
+            if lack.certain:
+                yield Conflict(f"{state.name}: {lack.what}; {lack.why_needed}", lack.mend)
+
+
+def far_prefixes(topology: Topology) -> dict[str, frozenset[str]]:
+    """Return by gateway the prefixes that may be led into tunnels in route mode."""
+    found: dict[str, set[str]] = {}
+    for tunnel in topology.tunnels:
+        left = [end.prefix for flow in tunnel.flows for end in flow.left]
+        right = [end.prefix for flow in tunnel.flows for end in flow.right]
+        for here, far in ((tunnel.left, right), (tunnel.right, left)):
+            if here.mode is not Mode.POLICY:
+                prefixes = [*far, *(here.routes or ())]
+                found.setdefault(here.gateway.name, set()).update(str(prefix.cidr) for prefix in prefixes)
+    return {name: frozenset(prefixes) for name, prefixes in found.items()}

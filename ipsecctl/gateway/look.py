@@ -1,0 +1,172 @@
+"""What lives on a gateway at one moment: for a status, in one round trip to charon and one to the shell."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ipsecctl.desired import FIREWALL_FILE, ROUTES_FILE, SYSCTL_FILE, Means
+from ipsecctl.errors import GatewayUnreachable, ViciError, ViciRefused
+from ipsecctl.gateway import ways
+from ipsecctl.gateway.handle import Handle
+from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, REWRITTEN_COUNTER, ROUTE_PROTOCOL
+from ipsecctl.gateway.record import Record
+from ipsecctl.gateway.ways import WaysSeen, parse_ways
+from ipsecctl.patience import PATIENCE
+from ipsecctl.vici import Message
+
+__all__ = ["Guard", "LiveView", "ShellView", "look", "look_at_guard", "parse_shell"]
+
+
+class Guard(StrEnum):
+    """Whether our firewall table is in force on a gateway, as it was when it was last applied."""
+
+    LOADED = "loaded"
+    ALTERED = "altered"
+    MISSING = "missing"
+    UNKNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class ShellView:
+    """What a gateway's shell tells; without an answer of it nothing is known.
+
+    ``forwarding`` says whether the kernel forwards packets of each family that our settings name. ``ways``
+    are its xfrm interfaces and the routes to all prefixes that were applied there. ``rewritten`` counts
+    packets that the firewall held back, since it was loaded, because something had changed their addresses
+    after they were bound for a tunnel. ``means`` is what the last apply there knew of each gateway. ``None``
+    where it is not known.
+    """
+
+    guard: Guard = Guard.UNKNOWN
+    forwarding: bool | None = None
+    ways: WaysSeen | None = None
+    rewritten: int | None = None
+    means: Mapping[str, Means] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveView:
+    """What lives on a gateway at one moment.
+
+    ``sas`` are charon's IKE_SAs as ``list-sas`` sends them, in its order; ``connections`` the names of those
+    that are loaded.
+    """
+
+    gateway: str
+    version: str
+    sas: tuple[Message, ...]
+    connections: frozenset[str] = frozenset()
+    shell: ShellView = ShellView()
+
+
+async def look(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) -> LiveView:
+    """Return what lives on a gateway; it never waits for an IKE_SA that is busy.
+
+    Raises ``GatewayUnreachable`` when there is no answer of charon's within ``timeout_s`` seconds in all.
+    What the shell tells is asked for side by side with it, and not known when that fails.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            shell = group.create_task(_shell(handle, timeout_s))
+            charon = group.create_task(_live(handle, timeout_s))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    version, sas, connections = charon.result()
+    return LiveView(handle.name, version, sas, connections, shell.result())
+
+
+async def look_at_guard(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) -> tuple[Guard, bool | None]:
+    """Return what became of the firewall that was applied, and whether packets are forwarded.
+
+    It needs no charon. What cannot be seen, also of a gateway that cannot be reached, is not known.
+    """
+    seen = await _shell(handle, timeout_s)
+    return seen.guard, seen.forwarding
+
+
+async def _live(handle: Handle, timeout_s: float) -> tuple[str, tuple[Message, ...], frozenset[str]]:
+    """Return charon's version, its IKE_SAs, and the names of its connections."""
+    try:
+        # The limit of a single answer is the shorter one: it knows better what did not come.
+        async with asyncio.timeout(timeout_s), handle.vici(timeout_s=0.9 * timeout_s) as client:
+            version = await client.command("version")
+            sas = await client.stream("list-sas", "list-sa", {"noblock": "yes"})
+            connections = await client.stream("list-conns", "list-conn")
+    except TimeoutError:
+        raise GatewayUnreachable(handle.name, f"no answer within {timeout_s:.3g} s") from None
+    except (ViciError, ViciRefused) as exc:
+        raise GatewayUnreachable(handle.name, exc.summary, exc.hint) from exc
+    names = frozenset(name for message in connections for name in message)
+    return version.get("version", ""), tuple(sas), names
+
+
+# "absent" is said only when nft works and has no such table.
+_SCRIPT = (
+    r"""
+LC_ALL=C; export LC_ALL
+settings=$4 routes=$5 protocol=$6 counter=$7
+[ ! -r "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
+if table=$(nft -s list table "$2" "$3" 2>/dev/null); then
+    digest=$(printf '%s' "$table" | sha256sum)
+    printf 'firewall %s\n' "${digest%% *}"
+    case $table in *"counter $counter "*)
+        nft list counter "$2" "$3" "$counter" | sed -n 's/.*packets \([0-9]*\).*/rewritten \1/p' ;;
+    esac
+elif nft list tables >/dev/null 2>&1; then
+    echo absent
+fi
+printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward)"
+if grep -q '^net\.ipv6\.conf\.all\.forwarding *= *1' "$settings" 2>/dev/null; then
+    printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv6/conf/all/forwarding)"
+fi
+# Only where interfaces were applied is there anything to compare.
+set -- /sys/class/net/ix-*
+[ -e "$1" ] || grep -q ' dev ix-' "$routes" 2>/dev/null || exit 0
+applied() { sed -n 's/^route replace \(unreachable \)*\([^ ]*\).*/\2/p' "$routes" 2>/dev/null; }
+prefixes=applied
+"""
+    + ways.SCRIPT
+    + "exit 0\n"
+)
+
+
+async def _shell(handle: Handle, timeout_s: float) -> ShellView:
+    places = (RECORD_PATH, *NFT_TABLE, SYSCTL_FILE, ROUTES_FILE, ROUTE_PROTOCOL, REWRITTEN_COUNTER)
+    try:
+        async with asyncio.timeout(timeout_s):
+            completed = await handle.run(("sh", "-c", _SCRIPT, "guard", *places), timeout_s=0.9 * timeout_s)
+        return parse_shell(completed.stdout.decode("utf-8", "replace").splitlines())
+    except (GatewayUnreachable, TimeoutError, ValueError):
+        return ShellView()
+
+
+def parse_shell(lines: Iterable[str]) -> ShellView:
+    """Return what the script's answer means. Raises ``ValueError`` when the record in it is not ours."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        kind, _, rest = line.partition(" ")
+        found.setdefault(kind, []).append(rest)
+    values = found.get("forwarding", [])
+    record = Record.from_json(base64.b64decode(found["record"][0])) if "record" in found else None
+    seen = parse_ways(found.get("links", ()), found.get("link", ()), found.get("route", ()))
+    return ShellView(
+        guard=_guard(record, found),
+        forwarding=all(value == "1" for value in values) if values and all(values) else None,
+        ways=seen if values else None,
+        rewritten=int(found["rewritten"][0]) if "rewritten" in found else None,
+        means=record.means if record else {},
+    )
+
+
+def _guard(record: Record | None, found: Mapping[str, list[str]]) -> Guard:
+    if record is None or FIREWALL_FILE not in record.files:
+        return Guard.UNKNOWN
+    if "absent" in found:
+        return Guard.MISSING
+    if "firewall" not in found:
+        return Guard.UNKNOWN
+    return Guard.LOADED if found["firewall"][0] == record.seen.firewall else Guard.ALTERED

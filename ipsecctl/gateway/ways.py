@@ -1,0 +1,173 @@
+"""The ways into tunnels as a gateway has them: its xfrm interfaces, and the routes that concern ours.
+
+``SCRIPT`` is the part of a shell script that tells of them, ``parse_link`` and ``parse_route`` read what it
+prints. Source: the JSON of ``ip -j -d address`` (one object for each interface, empty ones for those that a
+filter leaves out) and the lines of ``ip -o route``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final
+
+from netaddr import AddrFormatError, IPAddress, IPNetwork
+
+from ipsecctl.gateway.names import LINK_ALIAS, ROUTE_PROTOCOL
+
+__all__ = ["SCRIPT", "Link", "RouteSeen", "WaysSeen", "parse_ways"]
+
+XFRM: Final = "xfrm"
+
+# Expects in $prefixes a command that prints the prefixes of which every route is to be told, and in $protocol
+# the mark of our routes, which are told in any case. iproute2 leaves out the length of a host's prefix.
+SCRIPT: Final = r"""
+printf 'links %s\n' "$(ip -j -d address show type xfrm 2>/dev/null)"
+for link in /sys/class/net/ix-* /sys/class/net/ipsec0; do
+    [ ! -e "$link" ] || printf 'link %s\n' "${link##*/}"
+done
+{ $prefixes; echo routes; for family in -4 -6; do ip -o $family route show table main 2>/dev/null; done; } |
+    awk -v mark="proto $protocol " '
+        function plain(prefix) {
+            if (prefix == "0.0.0.0/0" || prefix == "::/0") return "default"
+            sub(prefix ~ /:/ ? "/128$" : "/32$", "", prefix)
+            return prefix
+        }
+        !reached { if ($1 == "routes") reached = 1; else wanted[plain($1)] = 1; next }
+        { prefix = $1 ~ /[.:]/ || $1 == "default" ? $1 : $2 }
+        index($0 " ", mark) || prefix in wanted { print "route " $0 }'
+"""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Link:
+    """An interface: ``kind`` as ``ip -d link`` has it, "" where only its name is known.
+
+    ``if_id`` is an xfrm interface's, else ``None``; ``mtu`` in bytes. ``addresses`` have their host bits and
+    are sorted; those that the kernel makes for the link alone are left out. ``ours`` tells whether it bears
+    our mark.
+    """
+
+    name: str
+    kind: str = ""
+    if_id: int | None = None
+    mtu: int = 0
+    up: bool = False
+    addresses: tuple[IPNetwork, ...] = ()
+    ours: bool = False
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class RouteSeen:
+    """A route of the main table.
+
+    ``kind`` is ``unicast``, ``unreachable`` and so on; ``interface`` is "" for one that leads nowhere, or by
+    several ways; ``via`` the next hop as ``ip`` prints it. ``metric`` 0 is what IPv4 has where none is told.
+    ``ours`` tells whether it bears our mark.
+    """
+
+    prefix: IPNetwork
+    kind: str = "unicast"
+    interface: str = ""
+    metric: int = 0
+    source: IPAddress | None = None
+    via: str = ""
+    ours: bool = False
+
+    @property
+    def leads(self) -> str:
+        """Where it leads, in words."""
+        if self.kind != "unicast":
+            return f"is {self.kind}"
+        if self.via:
+            return f"goes via {self.via} ({self.interface})"
+        return f"goes to {self.interface}" if self.interface else "goes by several next hops"
+
+
+@dataclass(frozen=True, slots=True)
+class WaysSeen:
+    """What is on a gateway: xfrm interfaces by name, names that look like ours or charon's, routes."""
+
+    links: Mapping[str, Link] = field(default_factory=dict)
+    routes: frozenset[RouteSeen] = frozenset()
+
+
+def parse_ways(links: Iterable[str], names: Iterable[str], routes: Iterable[str]) -> WaysSeen:
+    """Return what the script told: documents of interfaces, names of interfaces, lines of routes.
+
+    What cannot be read is left out: a name stands for its interface then.
+    """
+    found = {name: Link(name) for name in names}
+    for text in links:
+        found |= {link.name: link for link in _links(text)}
+    return WaysSeen(found, frozenset(route for line in routes if (route := _route(line))))
+
+
+def _links(text: str) -> Iterable[Link]:
+    try:
+        document = json.loads(text or "[]")
+    except ValueError:
+        return
+    for entry in document if isinstance(document, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get("ifname"), str):
+            yield _link(entry)
+
+
+def _link(entry: Mapping[str, Any]) -> Link:
+    info = entry.get("linkinfo") or {}
+    kind = str(info.get("info_kind", ""))
+    mtu, alias = entry.get("mtu"), str(entry.get("ifalias", ""))
+    return Link(
+        name=entry["ifname"],
+        kind=kind,
+        if_id=_whole((info.get("info_data") or {}).get("if_id")) if kind == XFRM else None,
+        mtu=mtu if isinstance(mtu, int) else 0,
+        up="UP" in entry.get("flags", ()),
+        addresses=tuple(sorted(_addresses(entry.get("addr_info") or ()))),
+        ours=kind == XFRM and alias.partition(" ")[0] == LINK_ALIAS,
+    )
+
+
+def _addresses(entries: Iterable[Mapping[str, Any]]) -> Iterable[IPNetwork]:
+    for entry in entries:
+        if entry.get("scope") != "link" and "local" in entry:
+            yield IPNetwork(f"{entry['local']}/{entry['prefixlen']}")
+
+
+def _whole(value: object) -> int | None:
+    try:
+        return int(str(value), 0)
+    except ValueError:
+        return None
+
+
+def _route(line: str) -> RouteSeen | None:
+    """Return the route in a line of ``ip -o route``, ``None`` when there is none in it."""
+    words = line.partition("\\")[0].split()
+    kind = "unicast"
+    if words and not (words[0] == "default" or "." in words[0] or ":" in words[0]):
+        kind = words.pop(0)
+    if not words:
+        return None
+    said = dict(pairwise(words[1:]))
+    try:
+        return RouteSeen(
+            prefix=_prefix(words[0], line),
+            kind=kind,
+            interface=said.get("dev", "") if kind == "unicast" else "",
+            metric=int(said.get("metric", 0)),
+            source=IPAddress(said["src"]) if "src" in said else None,
+            via=said.get("via", ""),
+            ours=said.get("proto") == ROUTE_PROTOCOL,
+        )
+    except (AddrFormatError, ValueError):
+        return None
+
+
+def _prefix(word: str, line: str) -> IPNetwork:
+    if word != "default":
+        return IPNetwork(word)
+    # Only IPv6 routes are told with a preference.
+    return IPNetwork("::/0" if " pref " in line else "0.0.0.0/0")

@@ -1,0 +1,114 @@
+"""The way into a tunnel at one end: what it must be, what was seen of it, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from netaddr import IPNetwork
+
+from ipsecctl.desired import Interface, Route
+from ipsecctl.gateway import Link, RouteSeen, WaysSeen
+from ipsecctl.topology import Mode
+
+__all__ = ["Way", "WayView", "rewritten_note", "view_way", "way_causes"]
+
+_APPLY = "apply the topology"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How packets must enter a tunnel at one end: by policies, or through an interface to which routes lead.
+
+    ``far`` are the networks behind the other end.
+    """
+
+    mode: Mode
+    interface: Interface | None = None
+    routes: tuple[Route, ...] = ()
+    far: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WayView:
+    """What was seen of a way: ``link`` is its interface, ``None`` when that is not there.
+
+    ``missing`` are the routes into it that are not there; ``stolen`` pairs of a prefix and the route of
+    somebody else's that is better than ours. ``known`` is false where nobody could look.
+    """
+
+    mode: Mode
+    interface: str = ""
+    link: Link | None = None
+    missing: tuple[Route, ...] = ()
+    stolen: tuple[tuple[IPNetwork, RouteSeen], ...] = ()
+    known: bool = False
+
+
+def view_way(way: Way, seen: WaysSeen | None) -> WayView:
+    """Return what was seen of a way on its gateway, ``seen`` ``None`` when nothing could be."""
+    if way.interface is None:
+        return WayView(way.mode, known=True)
+    name = way.interface.name
+    if seen is None:
+        return WayView(way.mode, name)
+    there = {(route.prefix, route.interface) for route in seen.routes}
+    best = {route.prefix: route.metric for route in way.routes}
+    return WayView(
+        way.mode,
+        name,
+        seen.links.get(name),
+        missing=tuple(r for r in way.routes if (r.prefix, r.interface) not in there),
+        stolen=tuple(
+            (route.prefix, route)
+            for route in sorted(seen.routes)
+            if not route.ours and route.prefix in best and route.metric <= best[route.prefix]
+        ),
+        known=True,
+    )
+
+
+def way_causes(gateway: str, way: Way, view: WayView) -> Iterator[str]:
+    """Yield what is wrong with a way, each with how to mend it; nothing where nobody could look."""
+    if way.interface is None or not view.known:
+        return
+    link, name = view.link, way.interface.name
+    if link is None:
+        yield f"{gateway}: its interface {name} is not there: {_APPLY}"
+    elif link.if_id is None:
+        yield f"{gateway}: {name} is not an xfrm interface: remove it (ip link delete {name}), and {_APPLY}"
+    elif link.if_id != way.interface.if_id:
+        what = f"has if_id {link.if_id:#x} instead of {way.interface.if_id:#x}"
+        yield f"{gateway}: its interface {name} {what}, and carries nothing: {_APPLY}"
+    else:
+        if not link.up:
+            yield f"{gateway}: its interface {name} is down: ip link set {name} up, or {_APPLY}"
+        if link.mtu != way.interface.mtu:
+            what = f"has an MTU of {link.mtu} instead of {way.interface.mtu} bytes"
+            yield f"{gateway}: its interface {name} {what}: {_APPLY}"
+    # Without its interface there can be no routes: one cause is enough.
+    if link is not None and link.up and view.missing:
+        prefixes = ", ".join(str(route.prefix) for route in view.missing)
+        yield f"{gateway}: no route leads {prefixes} into it: {_APPLY}"
+    for prefix, route in view.stolen:
+        metric = f"metric {route.metric}" if route.metric else "no metric"
+        yield (
+            f"{gateway}: another route to {prefix} ({metric}) {route.leads}, not into it: remove that, or "
+            "give it a metric above ours"
+        )
+
+
+def rewritten_note(gateway: str, way: Way, rewritten: int | None) -> Iterator[str]:
+    """Yield that something changes packets' addresses on a gateway, so that no policy fits them."""
+    if way.mode is Mode.POLICY and rewritten:
+        packets = "1 packet" if rewritten == 1 else f"{rewritten} packets"
+        yield (
+            f"{gateway}: {packets} for tunnels were changed by NAT on this gateway, and held back: exempt "
+            f"{_listed(way.far)} from masquerading there"
+        )
+
+
+def _listed(prefixes: Iterable[IPNetwork]) -> str:
+    texts = [str(prefix) for prefix in sorted(set(prefixes))]
+    more = f" and {len(texts) - 4} more" if len(texts) > 5 else ""
+    return ", ".join(texts[:4] if more else texts) + more

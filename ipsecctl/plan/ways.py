@@ -1,0 +1,208 @@
+"""The ways into tunnels, desired against observed: xfrm interfaces and routes, and what stands in their way.
+
+An interface is ours when it bears our mark (its alias), a route when it bears our protocol number; nothing
+else is changed or removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from ipsecctl.desired import ROUTES_FILE, Interface, Route, RouteKind
+from ipsecctl.gateway import Facts, Link, Record, RouteSeen
+from ipsecctl.plan.change import Change, Conflict, Fields, Kind, Part, fields
+from ipsecctl.plan.wanted import Wanted
+from ipsecctl.topology import DataPath
+
+__all__ = [
+    "interface_changes",
+    "interface_text",
+    "route_changes",
+    "route_name",
+    "way_conflicts",
+]
+
+_DECLARED = "declared in the topology"
+_NO_LONGER = "no longer in the topology"
+_ALTERED = "the topology or what it refers to has changed"
+_CUT_OFF = "an earlier apply was cut off here"
+_BY_HAND = "altered on the gateway by hand since the last apply"
+_LOST = "it was applied and is no longer there"
+_REMADE = "an interface keeps its if_id for life: it is made anew, and its routes with it"
+_GOES_TOO = "its interface is made anew"
+_LIBIPSEC_DEVICE = "ipsec0"
+
+
+def interface_text(interface: Interface) -> str:
+    """Return what an interface is to be, as a record keeps it."""
+    return " ".join(f"{name}={value}" for name, value in _wanted_fields(interface))
+
+
+def _link_fields(link: Link) -> Fields:
+    """Return what an interface is, in the fields of a change."""
+    addresses = ", ".join(map(str, link.addresses))
+    state = "up" if link.up else "down"
+    return fields({"if_id": _hex(link.if_id), "mtu": str(link.mtu), "addresses": addresses, "state": state})
+
+
+def _wanted_fields(interface: Interface) -> Fields:
+    addresses = tuple(sorted(interface.addresses))
+    return _link_fields(Link(interface.name, "xfrm", interface.if_id, interface.mtu, True, addresses))
+
+
+def _hex(if_id: int | None) -> str:
+    return "" if if_id is None else f"{if_id:#x}"
+
+
+def interface_changes(wanted: Wanted, facts: Facts, record: Record) -> Iterator[Change]:
+    """Yield what must change for the interfaces to be as wanted. Others' ones are left alone."""
+    for name, interface in wanted.interfaces.items():
+        link = facts.ways.links.get(name)
+        if link is None or link.ours:
+            yield from _interface(wanted.gateway, interface, link, record.interfaces.get(name))
+    for link in facts.ways.links.values():
+        if link.ours and link.name not in wanted.interfaces and facts.record is not None:
+            yield Change(
+                wanted.gateway,
+                Part.INTERFACE,
+                link.name,
+                Kind.REMOVE,
+                _link_fields(link),
+                reasons=(_NO_LONGER,),
+            )
+
+
+def _interface(
+    gateway: str, interface: Interface, link: Link | None, recorded: str | None
+) -> Iterator[Change]:
+    after = _wanted_fields(interface)
+    if link is None:
+        reason = _DECLARED if recorded is None else _LOST if recorded else _CUT_OFF
+        yield Change(gateway, Part.INTERFACE, interface.name, Kind.CREATE, after=after, reasons=(reason,))
+        return
+    before = _link_fields(link)
+    if before == after:
+        return
+    by_hand = recorded in (None, interface_text(interface))
+    reason = _BY_HAND if by_hand else _ALTERED if recorded else _CUT_OFF
+    differ = [pair[0] for pair, other in zip(before, after, strict=True) if pair != other]
+    yield Change(
+        gateway,
+        Part.INTERFACE,
+        interface.name,
+        Kind.CHANGE,
+        before=tuple(pair for pair in before if pair[0] in differ),
+        after=tuple(pair for pair in after if pair[0] in differ),
+        reasons=(reason, _REMADE) if link.if_id != interface.if_id else (reason,),
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- routes
+
+
+def route_name(route: Route | RouteSeen) -> str:
+    """Return what tells a route from others: its prefix, and for one into a tunnel its way and metric.
+
+    To the kernel, a route of another metric is another route.
+    """
+    if not route.interface:
+        return str(route.prefix)
+    return f"{route.prefix} dev {route.interface} metric {route.metric}"
+
+
+def _source(route: Route | RouteSeen) -> Fields:
+    return (("source", str(route.source)),) if route.source is not None else ()
+
+
+def route_changes(
+    wanted: Wanted, facts: Facts, record: Record, *, changes: Callable[[str], bool]
+) -> Iterator[Change]:
+    """Yield what must change for our routes to be as wanted; ``changes`` says if a file is to be written."""
+    lost = bool(record.files.get(ROUTES_FILE)) and not changes(ROUTES_FILE)
+    ours = {route_name(route): route for route in facts.ways.routes if route.ours}
+    remade = _remade(wanted, facts)
+    declared = {route_name(route): route for route in wanted.routes}
+    for name, route in declared.items():
+        seen, after = ours.get(name), _source(route)
+        if seen is None:
+            reason = _LOST if lost else _DECLARED
+            yield Change(wanted.gateway, Part.ROUTE, name, Kind.CREATE, after=after, reasons=(reason,))
+        elif _source(seen) != after:
+            reason = _BY_HAND if lost else _ALTERED
+            yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, _source(seen), after, (reason,))
+        elif route.interface in remade:
+            yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, reasons=(_GOES_TOO,))
+    if facts.record is not None:
+        for name in ours.keys() - declared.keys():
+            yield Change(
+                wanted.gateway, Part.ROUTE, name, Kind.REMOVE, _source(ours[name]), reasons=(_NO_LONGER,)
+            )
+
+
+def _remade(wanted: Wanted, facts: Facts) -> set[str]:
+    """Return the interfaces that have to be made anew, because their if_id is another one."""
+    links = facts.ways.links
+    return {
+        name
+        for name, interface in wanted.interfaces.items()
+        if name in links and links[name].ours and links[name].if_id != interface.if_id
+    }
+
+
+# -------------------------------------------------------------------------------------------------- conflicts
+
+
+def way_conflicts(wanted: Wanted, facts: Facts, record: Record, runs: DataPath) -> Iterator[Conflict]:
+    """Yield what of others' stands in the way; ``runs`` is the data path that charon has."""
+    gateway, links = wanted.gateway, facts.ways.links
+    for name, interface in wanted.interfaces.items():
+        link = links.get(name)
+        if link is not None and not link.ours:
+            yield Conflict(
+                f"{gateway}: there is an interface {name} that ipsecctl did not make",
+                f"Remove it (ip link delete {name}), or rename the tunnel '{interface.tunnel}'.",
+            )
+        yield from _if_id_taken(gateway, interface, links, facts.if_ids, record)
+    yield from _others_routes(wanted, facts)
+    device = links.get(_LIBIPSEC_DEVICE)
+    if device is not None and runs is DataPath.KERNEL and wanted.data_path is DataPath.KERNEL:
+        yield Conflict(
+            f"{gateway}: there is an interface {_LIBIPSEC_DEVICE}, and the kernel is to carry ESP",
+            f"It belongs to a kernel-libipsec of somebody else's, or is left over: remove it (ip link delete "
+            f"{_LIBIPSEC_DEVICE}).",
+        )
+
+
+def _if_id_taken(
+    gateway: str, interface: Interface, links: Mapping[str, Link], used: Iterable[int], record: Record
+) -> Iterator[Conflict]:
+    """Yield who else has the if_id of an interface: another's interface, or policies of nobody's we know."""
+    number = _hex(interface.if_id)
+    hint = (
+        f"Give the tunnel '{interface.tunnel}' an if_id of its own ('if_id: NUMBER'), or change the other's."
+    )
+    holders = [link for link in links.values() if link.if_id == interface.if_id]
+    for link in holders:
+        if not link.ours:
+            yield Conflict(f"{gateway}: {link.name}, which ipsecctl did not make, has if_id {number}", hint)
+    known = any(f"if_id={number} " in text or not text for text in record.interfaces.values())
+    if not holders and not known and interface.if_id in used:
+        yield Conflict(f"{gateway}: IPsec policies that are not ipsecctl's use if_id {number}", hint)
+
+
+def _others_routes(wanted: Wanted, facts: Facts) -> Iterator[Conflict]:
+    """Yield others' routes that would win over ours, or be replaced by one."""
+    best: dict[object, Route] = {}
+    for route in sorted(wanted.routes, key=lambda route: route.metric, reverse=True):
+        if route.kind is RouteKind.INTO:
+            best[route.prefix] = route
+    for seen in sorted(facts.ways.routes):
+        mine = best.get(seen.prefix)
+        if mine is not None and not seen.ours and seen.metric <= mine.metric:
+            metric = f" (metric {seen.metric})" if seen.metric else ""
+            yield Conflict(
+                f"{wanted.gateway}: a route to {seen.prefix} that ipsecctl did not make{metric} "
+                f"{seen.leads}, not into the tunnel '{mine.tunnel}'",
+                f"Remove it, or give it a metric above {mine.metric}; or say 'routes: none' for the tunnel, "
+                "if another program is to lead traffic into it.",
+            )

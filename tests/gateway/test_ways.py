@@ -1,0 +1,116 @@
+"""Interfaces and routes as iproute2 tells them, and the script that asks for them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from netaddr import IPAddress, IPNetwork
+
+from ipsecctl.gateway import Link, RouteSeen
+from ipsecctl.gateway.ways import SCRIPT, parse_ways
+
+RECORDED = Path(__file__).parent / "recorded"
+
+# `ip -o -4 route` and `ip -o -6 route` of iproute2 6.1 and 6.15.
+ROUTES = (RECORDED / "routes.txt").read_text()
+
+
+def routes(text=ROUTES):
+    return parse_ways((), (), text.splitlines()).routes
+
+
+def test_routes():
+    ours = RouteSeen(IPNetwork("10.2.0.0/24"), "unicast", "ix-dc", 50, IPAddress("10.1.0.1"), ours=True)
+    held = RouteSeen(IPNetwork("10.2.0.0/24"), "unreachable", "", 4278198272, ours=True)
+    six = RouteSeen(IPNetwork("fd00:2::/64"), "unicast", "ix-dc", 50, IPAddress("fd00:1::1"), ours=True)
+    held_six = RouteSeen(IPNetwork("fd00:2::/64"), "unreachable", "", 4278198272, ours=True)
+    host = RouteSeen(IPNetwork("10.5.0.1/32"), "unicast", "ix-dc", 0, ours=True)
+    found = routes()
+    assert {route for route in found if route.ours} == {ours, held, six, held_six, host}
+    assert len(found) == 11
+    theirs = {str(route.prefix): route.leads for route in found if not route.ours}
+    assert theirs["10.2.0.0/24"] == "goes via 192.0.2.9 (eth0)"
+    assert theirs["10.3.0.0/24"] == "goes by several next hops"
+    assert theirs["10.6.0.0/16"] == "is blackhole"
+    assert {"0.0.0.0/0", "::/0"} < set(theirs)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "nonsense", "nonsense 10.x", "10.1.0.0/99 dev a", "10.0.0.0/8 metric many"]
+)
+def test_what_is_no_route_is_left_out(line):
+    assert routes(line) == frozenset()
+
+
+def link(**changes):
+    """Return an interface as ``ip -j -d address`` of Debian 13 tells it."""
+    recorded = (RECORDED / "debian-13-kernel.txt").read_text()
+    line = next(line for line in recorded.splitlines() if line.startswith("addresses | "))
+    found = next(entry for entry in json.loads(line.partition(" | ")[2]) if entry["ifname"] == "x0")
+    return {**found, **changes}
+
+
+def one(entry):
+    return parse_ways([json.dumps([{}, entry, {}])], (), ()).links[entry["ifname"]]
+
+
+def test_an_interface_as_debian_13_tells_it():
+    addresses = (IPNetwork("10.9.9.1/30"),)
+    assert one(link()) == Link("x0", "xfrm", 42, 1500, True, addresses, ours=False)
+    assert one(link(ifalias="ipsecctl")).ours
+    assert one(link(ifalias="ipsecctl of an old version")).ours
+    assert not one(link(ifalias="ipsecctlish")).ours
+    assert not one(link(flags=["NOARP"])).up
+    other = one(link(ifalias="ipsecctl", linkinfo={"info_kind": "dummy"}))
+    assert (other.kind, other.if_id, other.ours) == ("dummy", None, False)
+
+
+def test_a_name_without_more_is_somebody_elses():
+    found = parse_ways([json.dumps([link(ifname="ix-a")])], ["ix-a", "ix-b", "ipsec0"], ()).links
+    assert found["ix-a"].kind == "xfrm"
+    assert found["ix-b"] == Link("ix-b")
+    assert found["ipsec0"].ours is False
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[{},{}]", "half a doc", "{}", "[1]", '[{"ifname": 3}]'])
+def test_no_interfaces(text):
+    assert parse_ways([text], (), ()).links == {}
+
+
+def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(tmp_path):
+    ip = tmp_path / "ip"
+    four, six = (ROUTES.splitlines()[i:j] for i, j in ((0, 7), (7, 10)))
+    for name, lines in (("four", four), ("six", six)):
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    ip.write_text(
+        f'#!/bin/sh\ncase "$*" in\n"-j -d address show type xfrm") echo "[]" ;;\n'
+        f'"-o -4 route show table main") cat {tmp_path}/four ;;\n'
+        f'"-o -6 route show table main") cat {tmp_path}/six ;;\n*) exit 9 ;;\nesac\n'
+    )
+    ip.chmod(0o755)
+
+    def told(prefixes):
+        done = subprocess.run(
+            ["sh", "-c", "protocol=213 prefixes=cat\n" + SCRIPT],
+            input=prefixes,
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        lines = [line.removeprefix("route ") for line in done.stdout.splitlines() if line.startswith("route")]
+        return {(str(route.prefix), route.ours) for route in routes("\n".join(lines))}
+
+    ours = {("10.2.0.0/24", True), ("10.5.0.1/32", True), ("fd00:2::/64", True)}
+    assert told("") == ours
+    asked = told("10.2.0.0/24\n10.5.0.1/32\n0.0.0.0/0\n10.7.0.0/24\nfd00:2::/64\n")
+    assert asked == ours | {("10.2.0.0/24", False), ("0.0.0.0/0", False), ("::/0", False)}
+
+
+def test_interfaces_that_apply_made_on_a_kernel_with_them():
+    found = parse_ways([(RECORDED / "xfrm-links.json").read_text()], (), ()).links
+    assert found["ix-clini-72ca7b"] == Link("ix-clini-72ca7b", "xfrm", 0x6B86B05A, 1446, True, (), ours=True)
+    assert found["ix-clini-e96889"] == Link("ix-clini-e96889", "xfrm", 0x5E1EDCCB, 1430, True, (), ours=True)

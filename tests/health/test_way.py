@@ -1,0 +1,133 @@
+"""What a status says of the way into a tunnel: its interface, the routes into it, and who changes packets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from netaddr import IPNetwork
+
+from ipsecctl.desired import INTO_METRIC, Interface, Route, RouteKind
+from ipsecctl.gateway import Link, RouteSeen, WaysSeen
+from ipsecctl.health import Verdict, Way, judge, status_json
+from ipsecctl.topology import Mode
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+FAR = IPNetwork("10.2.0.0/24")
+IX = Interface("ix-t", 0x2A, 1438, (), "t")
+ROUTED = Way(Mode.ROUTE, IX, (Route(FAR, "t", RouteKind.INTO, "ix-t", INTO_METRIC),), (FAR,))
+BY_POLICY = Way(Mode.POLICY, far=(FAR,))
+LINK = Link("ix-t", "xfrm", 0x2A, 1438, True, ours=True)
+INTO = RouteSeen(FAR, "unicast", "ix-t", INTO_METRIC, ours=True)
+GOOD = WaysSeen({"ix-t": LINK}, frozenset({INTO}))
+
+
+def judged(made, way, seen=GOOD, **shell):
+    """Return the verdict on a tunnel whose SAs are as they must be, ``way`` the way into it at ``a``."""
+    tunnel = replace(made.tunnel, ways={"a": way, "b": BY_POLICY})
+    views = {
+        "a": made.view("a", made.ike(made.child()), ways=seen, **shell),
+        "b": made.view("b", made.ike(made.child(flipped=True))),
+    }
+    (health,) = judge([tunnel], views, NOW)
+    return health
+
+
+def test_a_way_that_is_there(made):
+    health = judged(made, ROUTED)
+    assert (health.verdict, health.causes) == (Verdict.UP, ())
+
+
+@pytest.mark.parametrize(
+    ("seen", "cause"),
+    [
+        (WaysSeen(), "a: its interface ix-t is not there: apply the topology"),
+        (
+            WaysSeen({"ix-t": Link("ix-t")}, GOOD.routes),
+            "a: ix-t is not an xfrm interface: remove it (ip link delete ix-t), and apply the topology",
+        ),
+        (
+            WaysSeen({"ix-t": replace(LINK, if_id=7)}, GOOD.routes),
+            "a: its interface ix-t has if_id 0x7 instead of 0x2a, and carries nothing: apply the topology",
+        ),
+        (
+            WaysSeen({"ix-t": replace(LINK, up=False)}),
+            "a: its interface ix-t is down: ip link set ix-t up, or apply the topology",
+        ),
+        (
+            WaysSeen({"ix-t": replace(LINK, mtu=1500)}, GOOD.routes),
+            "a: its interface ix-t has an MTU of 1500 instead of 1438 bytes: apply the topology",
+        ),
+        (WaysSeen({"ix-t": LINK}), "a: no route leads 10.2.0.0/24 into it: apply the topology"),
+        (
+            WaysSeen({"ix-t": LINK}, frozenset({INTO, RouteSeen(FAR, interface="eth0", via="192.0.2.9")})),
+            (
+                "a: another route to 10.2.0.0/24 (no metric) goes via 192.0.2.9 (eth0), not into it: remove "
+                "that, or give it a metric above ours"
+            ),
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_way_degrades_the_tunnel(made, seen, cause):
+    health = judged(made, ROUTED, seen)
+    assert (health.verdict, health.causes) == (Verdict.DEGRADED, (cause,))
+
+
+def test_others_routes_that_do_no_harm(made):
+    behind = RouteSeen(FAR, interface="eth0", metric=1024)
+    elsewhere = RouteSeen(IPNetwork("10.3.0.0/24"), interface="eth0")
+    seen = WaysSeen({"ix-t": LINK}, frozenset({INTO, behind, elsewhere}))
+    assert judged(made, ROUTED, seen).verdict is Verdict.UP
+
+
+def test_what_nobody_could_look_at_makes_nothing_worse(made):
+    health = judged(made, ROUTED, None)
+    assert (health.verdict, health.causes) == (Verdict.UP, ())
+    assert health.ends[0].way.known is False
+
+
+def test_a_tunnel_that_is_down_says_so_too(made):
+    tunnel = replace(made.tunnel, ways={"a": ROUTED})
+    views = {"a": made.view("a", ways=WaysSeen()), "b": made.view("b")}
+    (health,) = judge([tunnel], views, NOW)
+    assert health.verdict is Verdict.DOWN
+    assert "a: its interface ix-t is not there: apply the topology" in health.causes
+
+
+def test_packets_that_nat_has_changed_are_a_note(made):
+    health = judged(made, BY_POLICY, None, rewritten=12)
+    assert health.verdict is Verdict.UP
+    assert health.causes == (
+        (
+            "a: 12 packets for tunnels were changed by NAT on this gateway, and held back: exempt "
+            "10.2.0.0/24 from masquerading there"
+        ),
+    )
+    assert judged(made, BY_POLICY, None, rewritten=0).causes == ()
+    assert judged(made, ROUTED, rewritten=12).causes == ()  # an interface does not care for sources
+
+
+def test_many_networks_are_not_all_listed(made):
+    far = tuple(IPNetwork(f"10.{n}.0.0/16") for n in range(9))
+    (cause,) = judged(made, replace(BY_POLICY, far=far), None, rewritten=1).causes
+    assert "1 packet for" in cause
+    assert "10.3.0.0/16 and 5 more from" in cause
+
+
+def test_the_document(made):
+    seen = WaysSeen({"ix-t": replace(LINK, mtu=1500)})
+    (tunnel,) = status_json([judged(made, ROUTED, seen, rewritten=0)], {}, NOW)["tunnels"]
+    a, b = tunnel["ends"]
+    assert (a["mode"], b["mode"]) == ("route", "policy")
+    assert a["interface"] == {
+        "name": "ix-t",
+        "present": True,
+        "up": True,
+        "if_id": 42,
+        "mtu": 1500,
+        "routes_missing": ["10.2.0.0/24"],
+    }
+    assert b["interface"] is None
+    (tunnel,) = status_json([judged(made, ROUTED, None)], {}, NOW)["tunnels"]
+    assert tunnel["ends"][0]["interface"]["present"] is None

@@ -1,0 +1,261 @@
+"""Interfaces and routes in a plan: what changes, why, whose it is, and what stands in the way."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+from netaddr import IPAddress, IPNetwork
+
+from ipsecctl.desired import INTO_METRIC, ROUTES_FILE, Interface, Route, RouteKind
+from ipsecctl.gateway import Facts, FileSeen, Link, NewFile, Observed, Record, RouteSeen, WaysSeen
+from ipsecctl.plan import (
+    Conflict,
+    Disruption,
+    Kind,
+    Part,
+    Wanted,
+    file_entry,
+    interface_text,
+    plan_gateway,
+)
+from ipsecctl.plan.connections import disruption
+from ipsecctl.topology import DataPath
+
+FAR = IPNetwork("10.2.0.0/24")
+IX = Interface("ix-t", 0x2A, 1438, (IPNetwork("192.0.2.1/30"),), "t")
+INTO = Route(FAR, "t", RouteKind.INTO, "ix-t", INTO_METRIC, IPAddress("10.1.0.1"))
+HOLDING = Route(FAR, "t")
+LINK = Link("ix-t", "xfrm", 0x2A, 1438, True, IX.addresses, ours=True)
+SEEN_INTO = RouteSeen(FAR, "unicast", "ix-t", INTO_METRIC, IPAddress("10.1.0.1"), ours=True)
+SEEN_HOLDING = RouteSeen(FAR, "unreachable", "", HOLDING.metric, ours=True)
+FILE = NewFile(ROUTES_FILE, b"routes", 0o644)
+WANTED = Wanted("gw", "top", files={ROUTES_FILE: FILE}, interfaces={"ix-t": IX}, routes=(INTO, HOLDING))
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def observed(*links, routes=(), recorded=True, interfaces=None, **facts):
+    """Return what is seen on a gateway; ``recorded`` says whether the wanted state was applied before."""
+    record = None
+    files = {}
+    if recorded:
+        files = {ROUTES_FILE: FileSeen(sha256(FILE.content), FILE.mode)}
+        record = Record(b"k" * 32, topology="top")
+        digest = record.digest("file", file_entry(files[ROUTES_FILE].sha256, FILE.mode))
+        texts = {"ix-t": interface_text(IX)} if interfaces is None else interfaces
+        record = replace(record, files={ROUTES_FILE: digest}, interfaces=texts)
+    ways = WaysSeen({link.name: link for link in links}, frozenset(routes))
+    return Observed(
+        "gw", "6.1.0", DataPath.KERNEL, {}, facts=Facts(files=files, record=record, ways=ways, **facts)
+    )
+
+
+def plan(seen, wanted=WANTED):
+    return plan_gateway(wanted, seen)
+
+
+def ways(made):
+    return [c for c in made.changes if c.part in (Part.INTERFACE, Part.ROUTE)]
+
+
+def only(made):
+    (change,) = ways(made)
+    return change
+
+
+AS_WANTED = observed(LINK, routes=[SEEN_INTO, SEEN_HOLDING])
+
+
+def test_nothing_to_do():
+    assert plan(AS_WANTED).changes == ()
+    assert plan(AS_WANTED).conflicts == ()
+
+
+def test_a_bare_gateway():
+    made = plan(observed(recorded=False))
+    assert [(c.part, c.kind, c.name, c.reasons) for c in ways(made)] == [
+        (Part.INTERFACE, Kind.CREATE, "ix-t", ("declared in the topology",)),
+        (Part.ROUTE, Kind.CREATE, "10.2.0.0/24", ("declared in the topology",)),
+        (Part.ROUTE, Kind.CREATE, "10.2.0.0/24 dev ix-t metric 50", ("declared in the topology",)),
+    ]
+    assert dict(ways(made)[0].after) == {
+        "if_id": "0x2a",
+        "mtu": "1438",
+        "addresses": "192.0.2.1/30",
+        "state": "up",
+    }
+    assert not made.disturbed
+
+
+def test_gone():
+    change, *routes = ways(plan(observed()))
+    assert (change.kind, change.reasons) == (Kind.CREATE, ("it was applied and is no longer there",))
+    assert {c.reasons for c in routes} == {("it was applied and is no longer there",)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "before", "after"),
+    [
+        ({"mtu": 1500}, "mtu", "1500", "1438"),
+        ({"up": False}, "state", "down", "up"),
+        ({"addresses": ()}, "addresses", "", "192.0.2.1/30"),
+        ({"addresses": (IPNetwork("192.0.2.9/30"),)}, "addresses", "192.0.2.9/30", "192.0.2.1/30"),
+    ],
+)
+def test_altered_by_hand_and_mended_in_place(changes, field, before, after):
+    change = only(plan(observed(replace(LINK, **changes), routes=[SEEN_INTO, SEEN_HOLDING])))
+    assert (change.part, change.kind, change.disruption) == (Part.INTERFACE, Kind.CHANGE, Disruption.NONE)
+    assert change.reasons == ("altered on the gateway by hand since the last apply",)
+    assert (change.before, change.after) == (((field, before),), ((field, after),))
+
+
+def test_a_new_mtu_is_a_change_of_the_topology():
+    wanted = replace(WANTED, interfaces={"ix-t": replace(IX, mtu=1400)})
+    change = only(plan(AS_WANTED, wanted))
+    assert change.reasons == ("the topology or what it refers to has changed",)
+    cut = plan(observed(LINK, routes=[SEEN_INTO, SEEN_HOLDING], interfaces={"ix-t": ""}), wanted)
+    assert only(cut).reasons == ("an earlier apply was cut off here",)
+
+
+def test_another_if_id_makes_the_interface_and_its_routes_anew():
+    wanted = replace(WANTED, interfaces={"ix-t": replace(IX, if_id=7)})
+    interface, route = ways(plan(AS_WANTED, wanted))
+    assert (interface.kind, interface.before, interface.after) == (
+        Kind.CHANGE,
+        (("if_id", "0x2a"),),
+        (("if_id", "0x7"),),
+    )
+    assert "made anew" in interface.reasons[1]
+    assert (route.kind, route.name) == (Kind.CHANGE, "10.2.0.0/24 dev ix-t metric 50")
+
+
+def test_no_longer_declared():
+    made = plan(AS_WANTED, Wanted("gw", "top"))
+    assert [(c.kind, c.part, c.name) for c in ways(made)] == [
+        (Kind.REMOVE, Part.INTERFACE, "ix-t"),
+        (Kind.REMOVE, Part.ROUTE, "10.2.0.0/24"),
+        (Kind.REMOVE, Part.ROUTE, "10.2.0.0/24 dev ix-t metric 50"),
+    ]
+    # Without a record nobody knows that they are of this topology.
+    assert plan(observed(LINK, routes=[SEEN_INTO], recorded=False), Wanted("gw", "top")).changes == ()
+
+
+def test_routes_with_another_metric_or_source():
+    moved = replace(SEEN_INTO, metric=60)
+    created, removed = ways(plan(observed(LINK, routes=[moved, SEEN_HOLDING])))
+    assert (created.kind, created.name) == (Kind.CREATE, "10.2.0.0/24 dev ix-t metric 50")
+    assert (removed.kind, removed.name) == (Kind.REMOVE, "10.2.0.0/24 dev ix-t metric 60")
+    change = only(plan(observed(LINK, routes=[replace(SEEN_INTO, source=None), SEEN_HOLDING])))
+    assert (change.kind, change.before, change.after) == (Kind.CHANGE, (), (("source", "10.1.0.1"),))
+
+
+# -------------------------------------------------------------------------------------------------- conflicts
+
+
+def conflicts(*links, wanted=WANTED, **more):
+    return [conflict.summary for conflict in plan(observed(*links, **more), wanted).conflicts]
+
+
+@pytest.mark.parametrize("link", [replace(LINK, ours=False), Link("ix-t"), Link("ix-t", "dummy")])
+def test_an_interface_of_that_name_is_somebody_elses(link):
+    made = plan(observed(link, recorded=False))
+    assert "gw: there is an interface ix-t that ipsecctl did not make" in [c.summary for c in made.conflicts]
+    assert not made.of(Part.INTERFACE)
+
+
+def test_an_if_id_that_somebody_else_uses():
+    other = Link("vti9", "xfrm", 0x2A, 1500, True)
+    assert conflicts(other, recorded=False) == ["gw: vti9, which ipsecctl did not make, has if_id 0x2a"]
+    policies = {"if_ids": frozenset({0x2A})}
+    said = ["gw: IPsec policies that are not ipsecctl's use if_id 0x2a"]
+    assert conflicts(recorded=False, **policies) == said
+    assert conflicts(interfaces={}, **policies) == said
+    # charon's own, that outlived the interface
+    assert conflicts(**policies) == []
+    assert conflicts(interfaces={"ix-t": ""}, **policies) == []
+    # a tunnel that was renamed and kept its if_id
+    assert (
+        conflicts(replace(LINK, name="ix-old"), interfaces={"ix-old": interface_text(IX)}, **policies) == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "stands"), [(0, True), (INTO_METRIC, True), (INTO_METRIC + 1, False), (1024, False)]
+)
+def test_a_route_of_somebody_elses(metric, stands):
+    other = RouteSeen(FAR, "unicast", "eth0", metric, via="192.0.2.9")
+    said = conflicts(LINK, routes=[SEEN_INTO, SEEN_HOLDING, other])
+    assert bool(said) is stands
+    if stands:
+        assert "a route to 10.2.0.0/24 that ipsecctl did not make" in said[0]
+        assert "goes via 192.0.2.9 (eth0), not into the tunnel 't'" in said[0]
+    # To a tunnel in policy mode it does no harm.
+    assert conflicts(routes=[other], wanted=Wanted("gw", "top", routes=(HOLDING,))) == []
+
+
+def test_ipsec0_where_the_kernel_is_to_carry_esp():
+    device = Link("ipsec0")
+    assert conflicts(device, LINK, routes=[SEEN_INTO, SEEN_HOLDING]) == [
+        "gw: there is an interface ipsec0, and the kernel is to carry ESP"
+    ]
+    libipsec = replace(observed(device), data_path=DataPath.LIBIPSEC)
+    assert plan(libipsec, Wanted("gw", "top", data_path=DataPath.LIBIPSEC)).conflicts == ()
+
+
+def test_what_a_gateway_lacks_stands_among_the_conflicts():
+    lack = Conflict("gw: it has no xfrm interfaces", "It takes another kernel.")
+    assert plan_gateway(WANTED, AS_WANTED, lacking=[lack]).conflicts == (lack,)
+
+
+CONNECTION = {"t": {"children": {"t": {"remote_ts": ["10.2.0.0/24[tcp/104]"]}}}}
+
+
+@pytest.mark.parametrize(
+    ("rules", "stops"),
+    [
+        (["-P FORWARD DROP"], True),
+        (["-P FORWARD ACCEPT"], False),
+        (["-P FORWARD ACCEPT", "-A FORWARD -j DROP"], True),
+        (["-A FORWARD -j REJECT --reject-with icmp-port-unreachable"], True),
+        (["-A FORWARD -s 10.9.0.0/16 -j DROP"], False),
+        (["-P INPUT DROP"], False),
+        (["-P FORWARD DROP", "-A FORWARD -m policy --dir in --pol ipsec -j ACCEPT"], False),
+        (["-P FORWARD DROP", "-A FORWARD -o ix-+ -j ACCEPT"], False),
+        (["-P FORWARD DROP", "-A FORWARD -d 10.2.0.0/16 -j ACCEPT"], False),
+        (["-P FORWARD DROP", "-A FORWARD -d 10.3.0.0/16 -j ACCEPT"], True),
+        (["-P FORWARD DROP", "-A FORWARD -p tcp -j ACCEPT"], True),
+        (["garbage"], False),
+    ],
+)
+def test_rules_of_iptables_legacy_in_the_way(rules, stops):
+    wanted = Wanted("gw", "top", connections=CONNECTION)
+    legacy = tuple(f"ip filter {rule}" for rule in rules)
+    found = [c for c in plan(observed(legacy_rules=legacy), wanted).conflicts if "legacy" in c.summary]
+    assert bool(found) is stops
+    six = tuple(f"ip6 filter {rule}" for rule in rules)
+    assert not [c for c in plan(observed(legacy_rules=six), wanted).conflicts if "legacy" in c.summary]
+
+
+@pytest.mark.parametrize(
+    "wanted", [Wanted("gw", "top", connections=CONNECTION), replace(WANTED, connections=CONNECTION)]
+)
+def test_the_hint_about_legacy_rules_mends_it(wanted):
+    rule = "ip filter -P FORWARD DROP"
+    (conflict,) = [c for c in plan(observed(legacy_rules=(rule,)), wanted).conflicts if "legacy" in c.summary]
+    command = conflict.hint.partition("(")[2].partition(" and ")[0]
+    added = command.replace("iptables-legacy -I", "ip filter -A")
+    assert not [
+        c for c in plan(observed(legacy_rules=(rule, added)), wanted).conflicts if "legacy" in c.summary
+    ]
+
+
+@pytest.mark.parametrize("key", ["if_id_in", "if_id_out", "mark_out", "replay_window", "copy_df"])
+def test_what_the_kernel_was_given_with_its_sas_takes_new_ones(key):
+    def message(**child):
+        return {"children": {"t": {"start_action": "trap", **child}}}
+
+    assert disruption(message(), message(**{key: "7"})) is Disruption.CHILD_RESTART
