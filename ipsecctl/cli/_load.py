@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
     from ipsecctl.topology import Loaded, Topology
 
-__all__ = ["base_dir", "check_file", "error_json", "errors_as_json", "load_topology", "read_bytes"]
+__all__ = [
+    "base_dir",
+    "check_file",
+    "error_json",
+    "errors_as_json",
+    "lab_called",
+    "load_topology",
+    "read_bytes",
+]
 
 
 def load_topology(file: Path, *, quiet: bool = False, json: bool = False) -> Topology:
@@ -69,7 +77,7 @@ def check_file(file: Path, *, secrets: bool = True) -> tuple[Loaded, tuple[Diagn
         return loaded, loaded.diagnostics
     from ipsecctl.secrets import inspect
 
-    found = inspect(loaded.known, base_dir(loaded.known), loaded.source.locate)
+    found = inspect(loaded.known, base_dir(loaded.known), loaded.source.locate, also=loaded.unplaced)
     return loaded, worst_first((*loaded.diagnostics, *found))
 
 
@@ -84,6 +92,18 @@ def read_bytes(file: Path) -> bytes:
             "'ipsecctl init FILE' writes a commented starter" if isinstance(error, FileNotFoundError) else ""
         )
         raise IpsecctlError(f"cannot read {file}: {error.strerror}", hint) from error
+
+
+def lab_called(said: str | None) -> str | None:
+    """Return the name of the lab that ``--lab`` names, be it by the path of its folder.
+
+    Raises ``LabError`` when it cannot be the name of one.
+    """
+    if said is None or said.replace("-", "").replace("_", "").isalnum():
+        return said
+    from ipsecctl.lab.find import name_of
+
+    return name_of(said)
 
 
 def base_dir(topology: Topology) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,14 +46,17 @@ def inspect(
     locate: Callable[[DocumentPath], tuple[int, int]],
     *,
     now: datetime | None = None,
+    also: Iterable[Credential] = (),
 ) -> tuple[Diagnostic, ...]:
     """Check the PSKs, certificates and keys of a topology; return the findings, worst first.
 
     ``base`` is the directory of the topology file, ``locate`` gives line and column of a path in the
     document, ``now`` (default: the clock) decides what has expired. Findings of one kind at one place are
-    told together. Of an end that is not managed only the CA is checked.
+    told together. Of an end that is not managed only the CA is checked. ``also`` are PSKs of no tunnel: they
+    may be missing, as whether they are wanted is not known.
     """
-    findings = list(_Inspection(topology, base, now or datetime.now(UTC)).findings())
+    inspection = _Inspection(topology, base, now or datetime.now(UTC))
+    findings = [*inspection.findings(), *inspection.psks_of_no_tunnel(also)]
     groups: dict[tuple[Severity, str, DocumentPath, str, str], list[str]] = defaultdict(list)
     for finding in findings:
         key = (finding.severity, finding.code, finding.where, finding.what, finding.hint)
@@ -91,6 +94,16 @@ class _Inspection:
             yield from self._certificate(end)
         for ca in {end.credential.ca: end.credential for end in ends if end.credential.ca}.values():
             yield from self._faults(certificates.faults_of_ca(ca.ca, self._base, self._now), ca, "ca")
+
+    def psks_of_no_tunnel(self, credentials: Iterable[Credential]) -> Iterator[_Finding]:
+        """Yield what is wrong with PSKs that lie there, whoever they are for."""
+        for ref in dict.fromkeys(c.psk for c in credentials if c.psk is not None):
+            found = self._look(ref)
+            for problem in found.problems:
+                if problem.code != "IP301":
+                    yield self._problem_of_psk(problem, ref)
+            if found.secret is not None:
+                yield from _weaknesses(ref, found.secret, [])
 
     def _look(self, ref: SecretRef) -> Examined:
         if ref not in self._secrets:

@@ -28,7 +28,7 @@ from ipsecctl.topology.model import (
     Topology,
     Tunnel,
 )
-from ipsecctl.topology.naming import INTERFACE_PREFIX, derived_if_id, interface_name
+from ipsecctl.topology.naming import HOLDING_INTERFACE, INTERFACE_PREFIX, derived_if_id, interface_name
 from ipsecctl.topology.spelling import RESERVED_NAME, identity_fault
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ipsecctl.topology.schema import SCHEMA_ID, json_schema
 
 __all__ = [
+    "HOLDING_INTERFACE",
     "INTERFACE_PREFIX",
     "RESERVED_NAME",
     "SCHEMA_ID",

@@ -16,15 +16,16 @@ from ipsecctl.crypto import (
     in_common,
     overhead,
 )
-from ipsecctl.topology._findings import Findings
+from ipsecctl.topology._findings import Findings, listed, plural
 from ipsecctl.topology._profiles import esp_of, ike_of
 from ipsecctl.topology._sites import Sites, is_located
 from ipsecctl.topology._tunnels import Draft, DraftEnd, Group
-from ipsecctl.topology.model import ChildPer, Flow, Gateway, Path
+from ipsecctl.topology.model import ChildPer, ControlKind, Flow, Gateway, Path
 from ipsecctl.topology.spelling import LONGEST_CHILD_NAME
 
-__all__ = ["check_tunnels", "report_unused_sites"]
+__all__ = ["check_tunnels", "report_ssh", "report_unused_sites"]
 
+_CONTROL: Final[Path] = ("defaults", "control")
 _PRIVATE: Final = (
     (IPNetwork("10.0.0.0/8"), "RFC 1918"),
     (IPNetwork("172.16.0.0/12"), "RFC 1918"),
@@ -41,7 +42,7 @@ def check_tunnels(groups: Iterable[Group], findings: Findings) -> None:
             if not draft.guessed:
                 _check_reachable(group, draft, findings)
                 _check_private(draft, findings)
-                _check_mtu(draft, findings)
+            _check_mtu(draft, findings)
             _check_credentials(draft, findings)
             _check_proposals(draft, findings)
             _check_child_names(draft, findings)
@@ -58,6 +59,29 @@ def report_unused_sites(groups: Sequence[Group], sites: Sites, findings: Finding
         if name not in used:
             summary = f"no tunnel joins the site {name!r}"
             findings.info("IP180", site.where, summary, "add it to a tunnel, or remove it", key=True)
+
+
+def report_ssh(sites: Sites, findings: Findings) -> None:
+    """Say, once for the file, which gateways nobody will reach: those over SSH, be it only by default."""
+    over_ssh = [
+        (gateway, place)
+        for gateway in sorted(sites.gateways.values(), key=lambda g: g.name)
+        if gateway.managed and gateway.control.kind is ControlKind.SSH
+        for place in ((*gateway.where, "control"),)
+        if not findings.damaged(place) and (findings.says(place) or not findings.damaged(_CONTROL))
+    ]
+    if not over_ssh:
+        return
+    names = listed((gateway.name for gateway, _ in over_ssh), 3)
+    summary = (
+        f"{plural(len(over_ssh), 'gateway')} with control over SSH, which this version does not have: {names}"
+    )
+    hint = (
+        "render and validate work; for plan, apply and status write 'control: local' and run ipsecctl on the "
+        "gateway, or try it in a lab"
+    )
+    first, place = over_ssh[0]
+    findings.info("IP184", findings.nearest_place(place, _CONTROL, first.where), summary, hint, key=True)
 
 
 def _check_reachable(group: Group, draft: Draft, findings: Findings) -> None:
@@ -184,14 +208,19 @@ def _esp_in_common(ours: Profile, theirs: Profile) -> bool:
 
 
 def _check_mtu(draft: Draft, findings: Findings) -> None:
-    """Check at each end that IPv6 has its 1280 bytes, outside and inside (RFC 8200 section 5)."""
+    """Check at each end that IPv6 has its 1280 bytes, outside and inside (RFC 8200 section 5).
+
+    Of a far end that is not known the best is thought: IPv4 outside, and no NAT.
+    """
     for end in draft.ends:
-        _check_mtu_of(end.gateway, draft, findings)
+        if not end.guessed:
+            _check_mtu_of(end.gateway, draft, findings)
 
 
 def _check_mtu_of(narrow: Gateway, draft: Draft, findings: Findings) -> None:
     left, right = draft.left, draft.right
-    outer = 6 if 6 in (*_families(left.gateway), *_families(right.gateway)) else 4
+    known = [end.gateway for end in draft.ends if not end.guessed]
+    outer = 6 if any(6 in _families(gateway) for gateway in known) else 4
     if outer == 6 and narrow.mtu < IPV6_MIN_MTU:
         place = _mtu_place(narrow, findings)
         if findings.first("mtu", place):
@@ -204,7 +233,7 @@ def _check_mtu_of(narrow: Gateway, draft: Draft, findings: Findings) -> None:
         return
     if not any(end.prefix.version == 6 for flow in draft.flows for end in flow.left):
         return
-    nat_t = left.gateway.behind_nat or right.gateway.behind_nat
+    nat_t = any(gateway.behind_nat for gateway in known)
     found = _smallest(left.profile, right.profile, narrow.mtu, outer, nat_t)
     if found is None or found[0] >= IPV6_MIN_MTU:
         return

@@ -26,9 +26,10 @@ class Credentials:
         self._used: set[str] = set()
         self._wrong: set[Path] = set()
         self._placeholders: dict[Path, list[str]] = {}
+        self._homes: dict[Path, CredentialDoc] = {
+            ("credentials", name): doc for name, doc in document.credentials.items()
+        }
         self._made: dict[tuple[Path | str, ...], Credential] = {}
-        for name, doc in document.credentials.items():
-            self._check_placeholders(doc, ("credentials", name))
         inline: list[tuple[CredentialDoc | str, Path]] = [
             (document.defaults.credential, ("defaults", "credential"))
         ]
@@ -38,9 +39,11 @@ class Credentials:
         ]
         for use, path in inline:
             if isinstance(use, CredentialDoc):
-                self._check_placeholders(use, path)
+                self._homes[path] = use
             elif use:
                 self._check_name(use, path)
+        for home, doc in self._homes.items():
+            self._check_placeholders(doc, home)
 
     def at(
         self, group: str, tunnel_doc: TunnelDoc, gateway: Gateway, tunnel: str
@@ -67,6 +70,15 @@ class Credentials:
     def words_of(self, credential: Credential) -> Collection[str]:
         """Return the placeholders that a credential was filled in with."""
         return self._placeholders[credential.where]
+
+    def unplaced(self) -> tuple[Credential, ...]:
+        """Return the PSKs that came to no tunnel: what is wrong in the file may be why."""
+        placed = {credential.where for credential in self._made.values()}
+        return tuple(
+            Credential(psk=_secret(doc.psk, {}, (*home, "psk")), where=home)
+            for home, doc in self._homes.items()
+            if doc.psk is not None and home not in placed and not _PLACEHOLDER.search(doc.psk)
+        )
 
     def report_unused(self) -> None:
         for name in self._document.credentials:

@@ -16,7 +16,8 @@ __all__ = ["Draft", "DraftEnd"]
 class DraftEnd:
     """One end: its gateway, what holds there, and where in the file each of these is said.
 
-    ``secret_known`` is false when which file the credential means depends on a name that is not known.
+    ``guessed`` when it is known which site it is, but not which of its gateways. ``secret_known`` is false
+    when which file the credential means depends on a name that is not known.
     """
 
     gateway: Gateway
@@ -31,14 +32,19 @@ class DraftEnd:
     options: SaOptions = NO_OPTIONS
     addresses: tuple[IPNetwork, ...] = ()
     routes: tuple[IPNetwork, ...] | None = None
+    guessed: bool = False
+
+    @property
+    def site(self) -> str:
+        return self.gateway.site
 
 
 @dataclass(slots=True)
 class Draft:
     """A tunnel in the making; ``flows`` come last.
 
-    ``guessed`` when it is known which sites it joins, but not which of their gateways. ``presumed`` is what
-    those of its flows may mean that name something unknown: no more is known of them than the sites.
+    ``presumed`` is what those of its flows may mean that name something unknown: no more is known of them
+    than the sites.
     """
 
     name: str
@@ -49,7 +55,6 @@ class Draft:
     child_per: ChildPer
     if_id: int = 0
     any_selectors: bool = False
-    guessed: bool = False
     flows: tuple[Flow, ...] = ()
     presumed: tuple[Flow, ...] = ()
 
@@ -61,6 +66,11 @@ class Draft:
     def ends(self) -> tuple[DraftEnd, DraftEnd]:
         return self.left, self.right
 
+    @property
+    def guessed(self) -> bool:
+        """Whether it is not known which two gateways it joins."""
+        return self.left.guessed or self.right.guessed
+
     def finished(self) -> Tunnel:
         """Return the tunnel; its ends must have profiles and credentials."""
         for end in self.ends:
@@ -69,7 +79,7 @@ class Draft:
         return self.known()
 
     def known(self) -> Tunnel:
-        """Return what is known of the tunnel: an end whose credential is not has one without anything in it."""
+        """Return what is known of the tunnel: an end whose credential is not has one with nothing in it."""
         return Tunnel(
             self.name,
             self.group,

@@ -127,10 +127,7 @@ class _Flows:
                     crossed.add(number)
             draft.flows = tuple(flows)
             draft.presumed = tuple(
-                flow
-                for number in flows_here
-                if number not in good
-                for flow in self._presumed(number, draft)
+                flow for number in flows_here if number not in good for flow in self._presumed(number, draft)
             )
         complete = self._group.joined and len(good) == len(flows_here)
         for number in good:
@@ -279,9 +276,9 @@ class _Flows:
                 yield Flow(self._names[number], *joined, where=self._path(number))
 
     def _meant(self, site: str, refs: Sequence[str]) -> list[FlowEnd]:
-        """Return what names may mean at a site: the networks they are most like, all where they are like none.
+        """Return what names may mean at a site: the networks they are like, or all if they are like none.
 
-        None when they are those of others.
+        What is known to be elsewhere is nothing here.
         """
         known = [network.name for network in self._sites.by_name[site].networks]
         meant = self._found(site, refs)

@@ -31,11 +31,13 @@ def check_interfaces(drafts: Iterable[Draft], sites: Sites, findings: Findings) 
     joined: dict[Path, set[str]] = defaultdict(set)
     for draft in drafts:
         for end in draft.ends:
-            if not end.gateway.managed or draft.guessed:
+            if not end.gateway.managed:
                 continue
-            joined[end.gateway.where] |= {draft.left.gateway.site, draft.right.gateway.site}
+            # What is at a gateway that is not known meets nothing of the others.
+            place: Path = (*end.gateway.where, draft.name) if end.guessed else end.gateway.where
+            joined[place] |= {draft.left.gateway.site, draft.right.gateway.site}
             if end.mode is not Mode.POLICY:
-                at[end.gateway.where].append(_Use(draft, end))
+                at[place].append(_Use(draft, end))
     for place, uses in at.items():
         _check_ids(uses, findings)
         _check_names(uses, findings)

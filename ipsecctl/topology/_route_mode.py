@@ -28,8 +28,7 @@ def check_modes(groups: Iterable[Group], findings: Findings) -> None:
             _check_any(draft, findings)
             _check_used(group, draft, findings)
             _check_options(draft, findings)
-            if not draft.guessed:
-                _check_addresses(draft, findings)
+            _check_addresses(draft, findings)
 
 
 def check_inside(sites: Sites, findings: Findings) -> None:
@@ -58,8 +57,20 @@ def _ours(draft: Draft) -> Iterator[DraftEnd]:
     return (end for end in draft.ends if end.gateway.managed)
 
 
+def _has_known_mode(draft: Draft, end: DraftEnd, findings: Findings) -> bool:
+    """Return whether nothing that would decide the mode of an end is unknown or was wrong."""
+    of_tunnel, of_gateway = (*draft.where, "mode"), (*end.gateway.where, "mode")
+    if findings.damaged(of_tunnel) or end.mode_at == of_tunnel:
+        return not findings.damaged(of_tunnel)
+    if end.guessed or findings.damaged(of_gateway) or end.mode_at == of_gateway:
+        return not end.guessed and not findings.damaged(of_gateway)
+    return not findings.damaged(("defaults", "mode"))
+
+
 def _check_data_path(draft: Draft, findings: Findings) -> None:
     for end in _ours(draft):
+        if end.guessed:
+            continue
         if end.mode is not Mode.ROUTE or end.gateway.data_path is not DataPath.LIBIPSEC:
             continue
         path = findings.nearest_place((*end.gateway.where, "datapath"), ("defaults", "datapath"))
@@ -77,7 +88,8 @@ def _check_any(draft: Draft, findings: Findings) -> None:
         return
     place: Path = (*draft.where, "selectors")
     for end in _ours(draft):
-        if end.mode is not Mode.ROUTE and findings.first("any", draft.group):
+        known = _has_known_mode(draft, end, findings)
+        if known and end.mode is not Mode.ROUTE and findings.first("any", draft.group):
             at = f" (line {findings.line(end.mode_at)})" if findings.says(end.mode_at) else ""
             summary = (
                 f"selectors of 0.0.0.0/0 without if_id: the mode is {str(end.mode)!r} at "
@@ -99,8 +111,9 @@ def _check_any(draft: Draft, findings: Findings) -> None:
 
 def _check_used(group: Group, draft: Draft, findings: Findings) -> None:
     """Report what is for route mode only where no end has it."""
-    if any(end.mode is not Mode.POLICY for end in _ours(draft)):
-        return
+    for end in _ours(draft):
+        if end.mode is not Mode.POLICY or not _has_known_mode(draft, end, findings):
+            return
     for key in ("if_id", "addresses", "routes"):
         if key in group.doc.model_fields_set and findings.first("for route mode", draft.group, key):
             summary = f"{key!r} means nothing in policy mode"
@@ -113,7 +126,7 @@ def _check_options(draft: Draft, findings: Findings) -> None:
         if end.options is NO_OPTIONS:
             continue
         asked = [key for key in _KERNEL_ONLY if getattr(end.options, key) not in (None, "", False, "no")]
-        if asked and end.gateway.data_path is DataPath.LIBIPSEC:
+        if asked and end.gateway.data_path is DataPath.LIBIPSEC and not end.guessed:
             place = _option_place(draft, end, asked[0], findings)
             if findings.first("option on libipsec", place, end.gateway.name):
                 summary = (
@@ -146,10 +159,14 @@ def _check_keys_of_ends(group: Group, findings: Findings) -> None:
     for draft in group.drafts:
         for end in draft.ends:
             known |= {end.gateway.site: end.gateway.name}
-            known |= {f"{end.gateway.site}/{end.gateway.name}": end.gateway.name}
+            if not end.guessed:
+                known |= {f"{end.gateway.site}/{end.gateway.name}": end.gateway.name}
     named: dict[str, str] = {}
-    for key in group.doc.addresses if group.whole and known else ():
+    for key in group.doc.addresses if group.joined and known else ():
         place: Path = ("tunnels", group.name, "addresses", key)
+        site, slash, _ = key.partition("/")
+        if slash and key not in known and any(e.guessed and e.site == site for e in group.drafts[0].ends):
+            continue
         if key not in known:
             hint = f"write {' or '.join(dict.fromkeys(e.gateway.site for e in group.drafts[0].ends))}"
             findings.error("IP224", place, f"{key!r} is no end of this tunnel", hint, key=True)

@@ -44,14 +44,14 @@ def check_shadows(drafts: Iterable[Draft], findings: Findings) -> None:
     """
     at: dict[Path, list[tuple[Draft, DraftEnd]]] = defaultdict(list)
     for draft in drafts:
-        if draft.guessed:
-            continue
         for end in draft.ends:
-            if end.gateway.managed:
+            if end.gateway.managed and not end.guessed:
                 at[end.gateway.where].append((draft, end))
     for uses in at.values():
         by_site: dict[str, list[tuple[Draft, DraftEnd]]] = defaultdict(list)
         for draft, end in uses:
+            if draft.guessed:
+                continue  # perhaps both lead to one gateway
             by_site[_far_end(draft, end).gateway.site].append((draft, end))
         for several in by_site.values():
             for one, other in itertools.combinations(several, 2):
@@ -71,8 +71,9 @@ def _settle_list(draft: Draft, listed: Sequence[IPNetwork], place: Path, finding
         setattr(draft, side, dataclasses.replace(end, routes=here))
         _check_covered(draft, end, far, here, place, findings)
         _check_peer(draft, end, here, place, findings)
-    if findings.damaged(place):
-        return
+    homes = [("sites", end.site, "networks") for end in draft.ends]
+    if draft.presumed or any(map(findings.damaged, (place, (*draft.where, "flows"), *homes))):
+        return  # what it holds may be what is not known
     for number, prefix in enumerate(listed):
         if prefix not in used:
             summary = f"{prefix} holds no network of either end of the tunnel {draft.name!r}"

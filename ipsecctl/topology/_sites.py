@@ -56,7 +56,7 @@ def make_sites(document: Document, findings: Findings) -> Sites:
 
 
 def unknown_gateway(site: Site) -> Gateway:
-    """Return what stands for a site's gateway where the file has none: it is at no address, and no one's peer.
+    """Return what stands for a site's gateway where the file has none: it has no address.
 
     So the site takes part in whatever is checked of sites, and in nothing that is checked of gateways.
     """

@@ -104,7 +104,6 @@ class _Expander:
                 child_per=ChildPer(doc.children),
                 if_id=(doc.between and doc.if_id) or derived_if_id(self._document.name, tunnel_name),
                 any_selectors=doc.selectors == "any",
-                guessed=left.guessed or right.guessed,
             )
             other = self._names.setdefault(tunnel_name, draft)
             if other is not draft:
@@ -290,6 +289,7 @@ class _Expander:
             addresses=tuple(
                 address for key in self._keys_of(group, ref) for address in group.doc.addresses[key]
             ),
+            guessed=ref.guessed,
         )
 
     def _is_secret_known(self, credential: Credential, ref: _Ref, *, named: bool) -> bool:

@@ -37,7 +37,7 @@ __all__ = ["validate"]
 _ROUNDS: Final = 12
 _NEAR: Final = 0.6
 # From here on, and with no other key as near, a mistyped key is read as the one that is meant.
-_SURELY: Final = 0.7
+_SURELY: Final = 0.75
 # Without these nothing could be checked; what stands in for a missing one is never seen.
 _STAND_INS: Final[dict[str, Any]] = {"ipsecctl": 1, "name": "unnamed", "sites": {}}
 _ANY: Final = "*"
@@ -121,7 +121,16 @@ def _nearest(written: str, known: Iterable[str]) -> tuple[str, bool] | None:
     """Return the known key that is nearest to one as written, and whether it surely is meant."""
     ratios = [(difflib.SequenceMatcher(None, key, written.lower()).ratio(), key) for key in known]
     (best, key), (second, _) = sorted([(0.0, ""), (0.0, ""), *ratios], reverse=True)[:2]
-    return (key, best >= _SURELY and best > second) if best >= _NEAR else None
+    if best < _NEAR:
+        return None
+    return key, best > second and (best >= _SURELY or _is_slip(written.lower(), key))
+
+
+def _is_slip(written: str, key: str) -> bool:
+    """Return whether one letter is another, or two have changed places: a short key is soon unlike itself."""
+    unlike = [pair for pair in zip(written, key, strict=False) if pair[0] != pair[1]]
+    swapped = len(unlike) == 2 and unlike[0] == unlike[1][::-1]
+    return len(written) == len(key) and (len(unlike) == 1 or swapped)
 
 
 def _report_nulls(data: Any, source: Source, findings: Findings) -> None:

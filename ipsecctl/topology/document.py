@@ -169,6 +169,9 @@ _NetworkRefs = Annotated[list[NetworkRef], Short(one_to_list, _NETWORKS), Field(
 class FlowDoc(Doc):
     """What may pass the tunnels of a group; without flows everything between the networks of both ends may.
 
+    Flows say what is protected: two networks that no flow pairs have no tunnel, and the firewall does not
+    hold back what goes between them.
+
     A flow applies to every tunnel of the group that has `from` at one end and `to` at the other. Answers may
     pass.
     """

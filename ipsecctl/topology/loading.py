@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipsecctl.collecting import without_collecting
 from ipsecctl.crypto import DEFAULT_PROFILE
 from ipsecctl.errors import Diagnostic
-from ipsecctl.topology._checks import check_tunnels, report_unused_sites
+from ipsecctl.topology._checks import check_tunnels, report_ssh, report_unused_sites
 from ipsecctl.topology._credentials import Credentials
 from ipsecctl.topology._findings import Findings
 from ipsecctl.topology._flows import add_flows
@@ -23,7 +23,7 @@ from ipsecctl.topology._twins import check_twins
 from ipsecctl.topology._validate import validate
 from ipsecctl.topology._yaml import Source, read_yaml
 from ipsecctl.topology.document import Document
-from ipsecctl.topology.model import Path, Topology
+from ipsecctl.topology.model import Credential, Path, Topology
 
 __all__ = ["Loaded", "load_bytes", "load_text"]
 
@@ -33,8 +33,9 @@ class Loaded:
     """What came of a topology file.
 
     ``topology`` is ``None`` exactly when a diagnostic is an error. ``known`` is what is known of it even
-    then: the tunnels with those credentials that are right, so that these can be looked at, too; nothing else in
-    it can be relied on. ``diagnostics`` holds every finding, worst first. ``source`` finds the line and column of
+    then: the tunnels with those credentials that are right, so that these can be looked at, too; nothing else
+    in it can be relied on. ``unplaced`` are the PSKs of a file with errors that came to no tunnel, perhaps
+    for these. ``diagnostics`` holds every finding, worst first. ``source`` finds the line and column of
     whatever the topology says ``where`` of.
     """
 
@@ -42,6 +43,7 @@ class Loaded:
     diagnostics: tuple[Diagnostic, ...]
     source: Source
     known: Topology | None = None
+    unplaced: tuple[Credential, ...] = ()
 
 
 def load_text(text: str, file: str) -> Loaded:
@@ -55,12 +57,14 @@ def _load(text: str, file: str) -> Loaded:
     findings = Findings(reading.source)
     for problem in reading.problems:
         findings.at(problem.code, problem.line, problem.column, problem.summary, problem.hint)
-    known = None
+    known: Topology | None = None
+    unplaced: tuple[Credential, ...] = ()
     if reading.readable:
         document = validate(reading, findings)
         if document is not None:
-            known = _build(document, file, findings)
-    return Loaded(None if findings.has_errors else known, findings.sorted(), reading.source, known)
+            known, unplaced = _build(document, file, findings)
+    topology = None if findings.has_errors else known
+    return Loaded(topology, findings.sorted(), reading.source, known, unplaced)
 
 
 def load_bytes(data: bytes, file: str) -> Loaded:
@@ -81,8 +85,11 @@ def load_bytes(data: bytes, file: str) -> Loaded:
         return Loaded(None, findings.sorted(), source)
 
 
-def _build(document: Document, file: str, findings: Findings) -> Topology:
-    """Work out what the document means and check it; with errors only what is known of it all the same."""
+def _build(document: Document, file: str, findings: Findings) -> tuple[Topology, tuple[Credential, ...]]:
+    """Work out what the document means and check it; with errors only what is known of it all the same.
+
+    Returns with it the PSKs that errors may have kept from their tunnels.
+    """
     profiles = Profiles(document.profiles, findings)
     sites = make_sites(document, findings)
     credentials = Credentials(document, findings)
@@ -100,12 +107,13 @@ def _build(document: Document, file: str, findings: Findings) -> Topology:
     check_twins(groups, findings)
     check_interfaces(drafts, sites, findings)
     check_shadows(drafts, findings)
+    report_ssh(sites, findings)
     if not findings.has_errors:
         # What a wrong tunnel would have used is not unused.
         report_unused_sites(groups, sites, findings)
         profiles.report_unused()
         credentials.report_unused()
-    return Topology(
+    topology = Topology(
         name=document.name,
         file=file,
         sites=tuple(sites.by_name[name] for name in sorted(sites.by_name)),
@@ -114,6 +122,7 @@ def _build(document: Document, file: str, findings: Findings) -> Topology:
             for draft in sorted(drafts, key=lambda d: d.name)
         ),
     )
+    return topology, credentials.unplaced() if findings.has_errors else ()
 
 
 def _profile_names(document: Document) -> Iterator[tuple[str, Path]]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-__all__ = ["INTERFACE_PREFIX", "derived_if_id", "interface_name"]
+__all__ = ["HOLDING_INTERFACE", "INTERFACE_PREFIX", "derived_if_id", "interface_name"]
 
 INTERFACE_PREFIX: Final = "ix-"
 """How the names of all our interfaces begin."""
+
+HOLDING_INTERFACE: Final = f"{INTERFACE_PREFIX}hold"
+"""The one that leads nowhere; no tunnel's has its name."""
 
 _LONGEST: Final = 15
 """IFNAMSIZ less the NUL (linux/if.h)."""
@@ -17,10 +20,11 @@ _LONGEST: Final = 15
 def interface_name(tunnel: str) -> str:
     """Return the name of a tunnel's interface, at most 15 characters, the same for the same tunnel.
 
-    ``ix-`` and the tunnel's name where that fits, else five characters of it and six digits of its SHA-256.
+    ``ix-`` and the tunnel's name where that fits and is free, else five characters of it and six digits of
+    its SHA-256.
     """
     name = f"{INTERFACE_PREFIX}{tunnel}"
-    if len(name) <= _LONGEST:
+    if len(name) <= _LONGEST and name != HOLDING_INTERFACE:
         return name
     return f"{INTERFACE_PREFIX}{tunnel[:5]}-{hashlib.sha256(tunnel.encode()).hexdigest()[:6]}"
 

@@ -160,7 +160,9 @@ def test_without_libyaml() -> None:
 
 
 def hub(spokes: int, network: str = "10.{high}.{low}.0/24") -> str:
-    head = "ipsecctl: 1\nname: big\ndefaults: {credential: {psk: 'file:{tunnel}.psk'}}\nsites:\n"
+    head = (
+        "ipsecctl: 1\nname: big\ndefaults: {control: lab, credential: {psk: 'file:{tunnel}.psk'}}\nsites:\n"
+    )
     dc = "  dc: {networks: {servers: 172.16.0.0/24}, gateway: 198.51.100.1}\n"
     sites = (
         f"  clinic-{n}:\n"
