@@ -10,17 +10,22 @@ import importlib
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from typer.core import TyperGroup
+try:
+    import typer
+    from typer.core import TyperGroup
 
-from ipsecctl import __version__
-from ipsecctl.errors import IpsecctlError, TopologyRefused
+    from ipsecctl import __version__
+    from ipsecctl.errors import IpsecctlError, TopologyRefused
+except KeyboardInterrupt:  # so early there is nobody yet who could say so
+    print("Interrupted.", file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -53,6 +58,25 @@ COMMANDS = (
 )
 
 
+_INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Say of an interruption that a command says nothing about; typer by itself would end without a word."""
+    try:
+        yield
+        return
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except SystemExit as stop:
+        if stop.code not in _INTERRUPTED:
+            raise
+        status = int(stop.code)
+    print("Interrupted.", file=sys.stderr, flush=True)
+    raise typer.Exit(status)
+
+
 class _Commands(TyperGroup):
     """The root group: knows the names of all commands, imports the one that is called."""
 
@@ -66,6 +90,14 @@ class _Commands(TyperGroup):
         loaded = typer.main.get_command(importlib.import_module(command.module).app)
         loaded.name = command.name
         return loaded
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _telling():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _telling():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not any(command.name == args[0] for command in COMMANDS):

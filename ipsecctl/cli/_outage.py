@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from ipsecctl.desired import HOLDING_METRIC
 from ipsecctl.errors import LabError
 from ipsecctl.gateway import NFT_TABLE, ROUTE_PROTOCOL
 from ipsecctl.lab import Lab, run
@@ -27,10 +28,10 @@ class Victim:
     def second_layer(self) -> tuple[tuple[str, ...], ...]:
         """Return the commands that take away what holds traffic back beside the firewall.
 
-        On kernel-libipsec these are the routes of ours that lead nowhere; a kernel that carries ESP goes on
-        with the policies and SAs of a charon that was killed, so there these go, too.
+        These are our routes; a kernel that carries ESP goes on with the policies and SAs of a charon that was
+        killed, so there these go, too.
         """
-        flush = ("route", "flush", "table", "all", "type", "unreachable", "proto", ROUTE_PROTOCOL)
+        flush = ("route", "flush", "table", "all", "proto", ROUTE_PROTOCOL)
         routes = tuple(("ip", family, *flush) for family in _FAMILIES)
         if run(self.lab, self.gateway, ["/usr/lib/ipsecctl-lab/has-esp"]).status != 0:
             return routes
@@ -38,9 +39,9 @@ class Victim:
 
     def holding_routes(self) -> frozenset[str]:
         """Return the routes of ours that lead nowhere, as ``ip route`` prints them."""
-        show = ("route", "show", "table", "all", "type", "unreachable", "proto", ROUTE_PROTOCOL)
+        show = ("route", "show", "table", "all", "proto", ROUTE_PROTOCOL)
         lines = (line for family in _FAMILIES for line in self._ask("ip", family, *show).splitlines())
-        return frozenset(line.strip() for line in lines)
+        return frozenset(line.strip() for line in lines if f" metric {HOLDING_METRIC}" in line)
 
     def dropped(self) -> int:
         """Return how many packets the firewall has dropped because they were leaving in clear."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ipsecctl.errors import CannotTell
-from ipsecctl.lab import INTERNET, Lab, Role, known, load
-from ipsecctl.lab.find import LAB_FILE
+from ipsecctl.errors import CannotTell, LabError
+from ipsecctl.lab import INTERNET, Lab, Role, complete, containers, known, load
+from ipsecctl.lab.find import LAB_FILE, is_path
 from ipsecctl.probe import Host, Scene, WanLink
 from ipsecctl.topology import ControlKind, Topology
 
-__all__ = ["lab_of", "scene_of"]
+__all__ = ["lab_of", "lab_that_is_up", "scene_of"]
 
 
 def lab_of(topology: Topology, name: str | None) -> Lab:
     """Return the lab called ``name``, or without a name the one that the topology's gateways are in.
 
-    It is looked for in this installation, beside the topology file, and in ``labs/`` beside its folder.
+    One that is up is found wherever its folder is. Else it is looked for in this installation, beside the
+    topology file, and in ``labs/`` beside its folder.
 
     Raises ``CannotTell`` when they are in none, ``LabError`` when there is no such lab.
     """
@@ -28,7 +29,11 @@ def lab_of(topology: Topology, name: str | None) -> Lab:
                 "Use --lab NAME, or 'control: lab' in the topology.",
             )
         name = controls[0].target or topology.name
-    if name in known() or "/" in name:
+    if is_path(name):
+        return load(name)
+    if running := lab_that_is_up(name):
+        return running
+    if name in known():
         return load(name)
     here = Path(topology.file).parent
     for folder in (here / name, here.parent / "labs" / name):
@@ -36,6 +41,20 @@ def lab_of(topology: Topology, name: str | None) -> Lab:
             return load(str(folder.absolute()))
     # A lab of this topology that runs under another name.
     return load(topology.name if topology.name in known() else name).called(name)
+
+
+def lab_that_is_up(name: str) -> Lab | None:
+    """Return a lab that has containers, from the folder that they say it was made from.
+
+    ``None`` when there is none, its folder has gone, or Docker does not say. Raises ``TopologyRefused`` when
+    what is in the folder is wrong by now.
+    """
+    try:
+        folders = {Path(c.folder) for c in complete(containers(name)) if c.folder}
+    except LabError:
+        return None
+    folder = next((folder for folder in sorted(folders) if (folder / LAB_FILE).is_file()), None)
+    return load(str(folder)).called(name) if folder else None
 
 
 def scene_of(lab: Lab) -> Scene:

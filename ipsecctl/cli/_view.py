@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from ipsecctl.errors import Diagnostic, IpsecctlError, Severity
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "console",
+    "folded",
     "paint",
     "print_diagnostics",
     "print_error",
     "print_json",
     "say",
     "terminal_width",
+    "too_narrow",
     "wants_colour",
 ]
 
@@ -35,8 +37,14 @@ def wants_colour(stream: IO[str]) -> bool:
 
 
 def paint(text: str, colour: str, stream: IO[str]) -> str:
-    """Return ``text`` in ``colour`` if ``stream`` shows colours, else as it is."""
-    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if wants_colour(stream) else text
+    """Return ``text`` in ``colour`` if ``stream`` shows colours, else as it is; nothing has no colour."""
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if text and wants_colour(stream) else text
+
+
+def too_narrow(columns: int) -> int | None:
+    """Return the width of a terminal that has no room for a table of so many columns, else ``None``."""
+    width = terminal_width()
+    return width if width is not None and columns > width else None
 
 
 def terminal_width() -> int | None:
@@ -59,6 +67,25 @@ def console(width: int) -> Console:
         highlight=False,
         markup=False,
         emoji=False,
+    )
+
+
+def folded(row: str, last: str, width: int | None) -> Iterator[str]:
+    """Yield a table's row as lines: as one, or with ``width`` columns its last cell below, wrapped."""
+    if width is None:
+        yield f"{row}  {last}".rstrip()
+        return
+    from textwrap import wrap
+
+    yield row.rstrip()
+    margin = " " * 4
+    yield from wrap(
+        last,
+        width,
+        initial_indent=margin,
+        subsequent_indent=margin,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -27,6 +27,9 @@ app = typer.Typer(
 )
 
 
+_NOTHING_YET = "Interrupted before anything was changed."
+
+
 @app.command()
 def apply(
     ctx: typer.Context,
@@ -58,19 +61,22 @@ def apply(
       ipsecctl apply clinics.yaml
       ipsecctl apply topologies/clinic-dc.yaml --lab clinic-dc --wait 60 --yes
     """
-    import asyncio
+    from ipsecctl.cli._interrupt import run, telling
 
-    from ipsecctl.cli._load import base_dir, errors_as_json, load_topology
-    from ipsecctl.deploy import apply as service
-    from ipsecctl.deploy.prepare import prepare
+    with telling(lambda: _NOTHING_YET):
+        from ipsecctl.cli._load import base_dir, errors_as_json, lab_called, load_topology
+        from ipsecctl.deploy import apply as service
+        from ipsecctl.deploy.prepare import prepare
 
-    topology = load_topology(file, json=json)
-    with errors_as_json(file, wanted=json):
-        prepared = asyncio.run(prepare(topology, base_dir(topology), lab=lab, take_over=take_over))
-        _confirm(prepared, ctx, yes=yes)
-        screen = _Screen(len(topology.tunnels), quiet=json)
-        reporter = service.Reporter(screen.gateway, screen.tunnel)
-        applied = asyncio.run(service.apply(prepared, reporter, wait_s=wait))
+        topology = load_topology(file, json=json)
+        with errors_as_json(file, wanted=json):
+            looking = prepare(topology, base_dir(topology), lab=lab_called(lab), take_over=take_over)
+            prepared = run(looking, lambda: _NOTHING_YET)
+            _confirm(prepared, ctx, yes=yes)
+            screen = _Screen(len(topology.tunnels), [plan.gateway for plan in prepared.plans], quiet=json)
+            reporter = service.Reporter(screen.gateway, screen.tunnel)
+            working = service.apply(prepared, reporter, wait_s=wait)
+            applied = run(working, lambda: screen.interrupted(file))
     if json:
         print_json(_document(applied))
     else:
@@ -102,12 +108,15 @@ def _confirm(prepared: Prepared, ctx: typer.Context, *, yes: bool) -> None:
 class _Screen:
     """Says what happened to each gateway and tunnel as it happens, with a counter below on a terminal."""
 
-    def __init__(self, tunnels: int, *, quiet: bool) -> None:
+    def __init__(self, tunnels: int, gateways: list[str], *, quiet: bool) -> None:
         self._out = sys.stderr if quiet else sys.stdout
         self._live = wants_colour(sys.stderr)
         self._waiting = tunnels
+        self._under_way = gateways
 
     def gateway(self, result: GatewayResult) -> None:
+        if result.name in self._under_way:
+            self._under_way.remove(result.name)
         if result.error is not None:
             self._line(f"{paint('failed', 'red', self._out)}  {result.error.summary}", result.error.hint)
         elif result.changes:
@@ -130,6 +139,15 @@ class _Screen:
         causes = "; ".join(result.health.causes)
         self._line(f"{paint(verdict, 'red', self._out)}{gap}{result.name}: {causes}")
 
+    def interrupted(self, file: Path) -> str:
+        """Return what is to be said when the work is cut short: how far it is, and what finishes it."""
+        if self._under_way:
+            going_on = f"while these were being changed: {', '.join(self._under_way)}"
+        else:
+            going_on = f"with every gateway done, while waiting for {_counted(self._waiting, 'tunnel')}"
+        before = "\r\x1b[K" if self._live else ""
+        return f"{before}Interrupted {going_on}. The next 'ipsecctl apply {file}' does what is left."
+
     def _line(self, text: str, hint: str = "") -> None:
         if self._live:
             sys.stderr.write("\r\x1b[K")
@@ -138,23 +156,29 @@ class _Screen:
         if hint:
             print(f"        {hint}", file=self._out, flush=True)
         if self._live and self._waiting:
-            sys.stderr.write(f"waiting for {self._waiting} tunnel{'s' if self._waiting != 1 else ''} ...")
+            sys.stderr.write(f"waiting for {_counted(self._waiting, 'tunnel')} ...")
             sys.stderr.flush()
 
 
 def _summary(applied: Applied) -> str:
-    up = sum(tunnel.up for tunnel in applied.tunnels)
-    tunnels = f"{up} of {len(applied.tunnels)} tunnels up"
+    up, total = sum(tunnel.up for tunnel in applied.tunnels), len(applied.tunnels)
+    tunnels = f"{up} of {_counted(total, 'tunnel')} up"
     failed = [gateway.name for gateway in applied.gateways if gateway.error is not None]
     count = len(applied.gateways)
-    gateways = f"{count} gateway{'s are' if count != 1 else ' is'}"
+    gateways = f"{_counted(count, 'gateway')} {'is' if count == 1 else 'are'}"
     if applied.nothing_done:
         waiting = any(gateway.restart_for for gateway in applied.gateways)
         but = "once charon is restarted where it is said above, " if waiting else ""
+        if not applied.succeeded:
+            return f"{tunnels[0].upper()}{tunnels[1:]}, though {but}{gateways} as the topology says."
         return f"Nothing to do: {gateways} as the topology says, {but}{tunnels}."
     text = f"{tunnels} after {applied.took_s:.1f} s."
     others = "; the others are done" if len(failed) < count else ""
     return text + (f" Failed: {', '.join(failed)}{others}." if failed else "")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _document(applied: Applied) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from ipsecctl.cli._view import paint, print_json
+from ipsecctl.cli._view import folded, paint, print_json, too_narrow
 from ipsecctl.crypto import ALGORITHMS, PROFILES, Algorithm, Profile, Status, nearest
 
 __all__ = ["app"]
@@ -94,6 +94,7 @@ def _algorithm_lines() -> Iterator[str]:
         for a in ALGORITHMS
     ]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    room = too_narrow(sum(widths) + 2 * (len(widths) - 1))
     kind = None
     for algorithm, row in zip(ALGORITHMS, cells, strict=True):
         if algorithm.kind is not kind:
@@ -102,13 +103,17 @@ def _algorithm_lines() -> Iterator[str]:
             kind = algorithm.kind
             title = f"{kind.label} (IKEv2 transform type {kind.value})"
             yield paint(title[0].upper() + title[1:], "bold", sys.stdout)
-            yield paint(_row(head, widths), "dim", sys.stdout)
-        line = _row(row, widths)
-        yield line if algorithm.status is Status.GOOD else paint(line, _COLOURS[algorithm.status], sys.stdout)
+            yield from (paint(line, "dim", sys.stdout) for line in _row(head, widths, room))
+        for line in _row(row, widths, room):
+            good = algorithm.status is Status.GOOD
+            yield line if good else paint(line, _COLOURS[algorithm.status], sys.stdout)
 
 
-def _row(cells: Iterable[str], widths: list[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+def _row(cells: Sequence[str], widths: list[int], room: int | None) -> Iterator[str]:
+    """Yield a row of the table as one line; with ``room`` columns only, names and sources below it."""
+    below = 1 if room is None else 2
+    beside = "  ".join(cell.ljust(width) for cell, width in zip(cells[:-below], widths, strict=False))
+    return folded(beside, ": ".join(cells[-below:]), room)
 
 
 def _profile(profile: Profile) -> dict[str, Any]:

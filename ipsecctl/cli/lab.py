@@ -104,11 +104,25 @@ def up(
       ipsecctl lab up clinic-dc --recreate
       ipsecctl lab up ./labs/my-lab
     """
-    from ipsecctl import lab as service
+    from ipsecctl.cli._interrupt import telling
     from ipsecctl.cli._view import say
 
-    lab = service.load(name)
-    done = service.up(lab, recreate=recreate, say=say)
+    said: list[str] = []
+
+    def tell(text: str) -> None:
+        said.append(text)
+        say(text)
+
+    with telling(lambda: "Interrupted before anything of the lab was made."):
+        from ipsecctl import lab as service
+
+        lab = service.load(name)
+        try:
+            done = service.up(lab, recreate=recreate, say=tell)
+        except SystemExit as stop:
+            if not said:  # once something of it is there, that it is removed has been said
+                say("Interrupted before anything of the lab was made.")
+            raise typer.Exit(int(stop.code or 0)) from None
     if not done.created:
         say(f"Lab {lab.name} is up already.")
         return
@@ -133,10 +147,11 @@ def down(
     """
     from ipsecctl import lab as service
     from ipsecctl.cli._view import say
+    from ipsecctl.lab.find import name_of
 
     if every == (name is not None):
         raise typer.BadParameter("name a lab, or say --all", param_hint="NAME")
-    labs = [_lab_name(name)] if name else [status.lab for status in service.complete(service.look_all())]
+    labs = [name_of(name)] if name else [status.lab for status in service.complete(service.look_all())]
     if not labs:
         say("No lab is up.")
     for lab in labs:
@@ -195,9 +210,10 @@ def status(
     from ipsecctl import lab as service
     from ipsecctl.cli._load import errors_as_json
     from ipsecctl.cli._view import print_json, say
+    from ipsecctl.lab.find import name_of
 
     with errors_as_json(Path(name or "labs"), wanted=json):
-        labs = _seen(service.look_all()) if name is None else (_seen(service.look(_lab_name(name))),)
+        labs = _seen(service.look_all()) if name is None else (_seen(service.look(name_of(name))),)
     if json:
         print_json({"schema": "ipsecctl/lab-status/1", "labs": [_status_json(lab) for lab in labs]})
     else:
@@ -231,11 +247,13 @@ def execute(
     import os
     import sys
 
+    from ipsecctl.lab.find import name_of
+
     # With options of the command left alone, click leaves the "--" before it in place as well.
     command = command[1:] if command[0] == "--" else command
     if not command:
         raise typer.BadParameter("what is to be run in the node?", param_hint="CMD")
-    container = _running_container(_lab_name(name), node)
+    container = _running_container(name_of(name), node)
     terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     os.execvp("docker", ["docker", "exec", "-i", *terminal, container, *command])  # noqa: S606
 
@@ -254,24 +272,15 @@ def graph(
       ipsecctl lab graph clinic-dc
       ipsecctl lab graph clinic-dc --format dot | dot -Tsvg -o clinic-dc.svg
     """
-    from ipsecctl.lab import GraphFormat, draw, load
+    from ipsecctl.cli._scene import lab_that_is_up
+    from ipsecctl.lab import GraphFormat, draw, known, load
+    from ipsecctl.lab.find import is_path
 
-    typer.echo(draw(load(name), GraphFormat(form.value)), nl=False)
+    running = None if is_path(name) or name in known() else lab_that_is_up(name)
+    typer.echo(draw(running or load(name), GraphFormat(form.value)), nl=False)
 
 
 # ------------------------------------------------------------------------------------------------------ views
-
-
-def _lab_name(name: str) -> str:
-    """Return the name of a lab that may be given by the path of its folder."""
-    from pathlib import Path
-
-    from ipsecctl.lab import check_name
-
-    path = Path(name).absolute()
-    return check_name(
-        (path.parent if path.suffix in (".yaml", ".yml") else path).name if "/" in name else name
-    )
 
 
 def _seen(looking: Coroutine[Any, Any, T]) -> T:
@@ -352,6 +361,11 @@ def _by_data_path(lab: LabStatus) -> dict[str, list[str]]:
 
 
 def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from ipsecctl.cli._view import folded, too_narrow
+
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    room = too_narrow(sum(widths) + 2 * (len(widths) - 1))
     for row in (head, *rows):
-        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = "  ".join(f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=False))
+        for line in folded(cells, row[-1], room):
+            typer.echo(line)

@@ -47,9 +47,8 @@ def plan(
       ipsecctl plan topologies/clinic-dc.yaml --lab clinic-dc --json
       ipsecctl plan clinics.yaml --detailed-exitcode || echo "there is something to do, or to look into"
     """
-    import asyncio
-
-    from ipsecctl.cli._load import base_dir, errors_as_json, load_topology
+    from ipsecctl.cli._interrupt import run
+    from ipsecctl.cli._load import base_dir, errors_as_json, lab_called, load_topology
     from ipsecctl.cli._plan import print_plan
     from ipsecctl.cli._view import print_json
     from ipsecctl.deploy.prepare import prepare
@@ -58,7 +57,8 @@ def plan(
 
     topology = load_topology(file, json=json)
     with errors_as_json(file, wanted=json):
-        prepared = asyncio.run(prepare(topology, base_dir(topology), lab=lab, take_over=take_over))
+        work = prepare(topology, base_dir(topology), lab=lab_called(lab), take_over=take_over)
+        prepared = run(work, lambda: "Interrupted while the gateways were looked at; plan changes nothing.")
     if json:
         print_json(plan_json(prepared.plans, {n: e.summary for n, e in prepared.failures.items()}))
     else:

@@ -66,15 +66,17 @@ def probe_tunnel(
       ipsecctl probe tunnel clinic-dc.yaml --all --json
       ipsecctl probe tunnel clinic-dc.yaml --all --lab my-lab --report probe.json
     """
-    import asyncio
     import time
 
-    from ipsecctl.cli._checks import print_reports
-    from ipsecctl.cli._load import errors_as_json, load_topology
-    from ipsecctl.cli._scene import lab_of, scene_of
-    from ipsecctl.cli._view import print_json, say
-    from ipsecctl.gateway import reach
-    from ipsecctl.probe import exit_status, probe_tunnels, report_json
+    from ipsecctl.cli._interrupt import run, telling
+
+    with telling(lambda: "Interrupted before the probe began."):
+        from ipsecctl.cli._checks import print_reports
+        from ipsecctl.cli._load import errors_as_json, load_topology
+        from ipsecctl.cli._scene import lab_of, scene_of
+        from ipsecctl.cli._view import print_json
+        from ipsecctl.gateway import reach
+        from ipsecctl.probe import exit_status, probe_tunnels, report_json
 
     if every == (tunnel is not None):
         raise typer.BadParameter("name one tunnel, or say --all", param_hint="TUNNEL")
@@ -89,11 +91,9 @@ def probe_tunnel(
         _check_up(running)
         handles = {g.name: reach(g, topology.name, running.name) for g in topology.gateways() if g.managed}
         began = time.monotonic()
-        try:
-            reports = asyncio.run(probe_tunnels(topology, tunnels, scene_of(running), handles))
-        except KeyboardInterrupt:
-            say("Interrupted; every capture has ended.")
-            raise typer.Exit(130) from None
+        probing = probe_tunnels(topology, tunnels, scene_of(running), handles)
+        names = tunnels[0].name if len(tunnels) == 1 else f"{len(tunnels)} tunnels"
+        reports = run(probing, lambda: f"Interrupted while probing {names}: ending every capture.")
     document = report_json(reports)
     if report is not None:
         report.write_text(jsonlib.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -114,7 +114,7 @@ def _check_up(lab: Lab) -> None:
     except LabError as error:
         raise CannotTell(error.summary, error.hint) from error
     if not there:
-        folder = Path(lab.file).parent
+        folder = Path(lab.file).absolute().parent
         place = lab.name if lab.name in known() else folder
         hint = f"Bring it up: ipsecctl lab up {place}"
         if lab.name != folder.name:  # the topology's lab, under a name that somebody gave it

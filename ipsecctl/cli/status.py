@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipsecctl.cli._sas import amount, sa_lines, span
 from ipsecctl.cli._view import console, print_json, terminal_width
 from ipsecctl.patience import PATIENCE
 
@@ -44,6 +45,9 @@ def status(
     timeout: Annotated[
         float, typer.Option(help="How long to wait for gateways, in all.", metavar="SECONDS", min=0.1)
     ] = 4.0 * PATIENCE,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Then both ends' IKE_SAs and CHILD_SAs in full.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show every declared tunnel, worst first, as both of its ends see it.
@@ -52,24 +56,34 @@ def status(
     gateway that does not answer makes its tunnels unknown and costs at most the timeout, once. Exit status:
     0 all up, 1 not all up, 3 could not tell.
 
+    With --verbose each SA follows: algorithms, selectors, SPIs and where the other end has them, bytes and
+    packets, age and rekey.
+
     \b
     Examples:
       ipsecctl status clinics.yaml
+      ipsecctl status clinics.yaml --verbose
       ipsecctl status topologies/clinic-dc.yaml --lab clinic-dc --json
     """
-    import asyncio
+    from ipsecctl.cli._interrupt import run, telling
 
-    from ipsecctl.cli._load import errors_as_json, load_topology
-    from ipsecctl.deploy.survey import survey
-    from ipsecctl.health import exit_status, status_json
+    def interrupted() -> str:
+        return "Interrupted while the gateways were looked at; status changes nothing."
 
-    topology = load_topology(file, quiet=True, json=json)
-    with errors_as_json(file, wanted=json):
-        seen = asyncio.run(survey(topology, lab=lab, timeout_s=timeout))
+    with telling(interrupted):
+        from ipsecctl.cli._load import errors_as_json, lab_called, load_topology
+        from ipsecctl.deploy.survey import survey
+        from ipsecctl.health import exit_status, status_json
+
+        topology = load_topology(file, quiet=True, json=json)
+        with errors_as_json(file, wanted=json):
+            seen = run(survey(topology, lab=lab_called(lab), timeout_s=timeout), interrupted)
     if json:
         print_json(status_json(seen.tunnels, seen.views, seen.time))
     else:
         _print_survey(seen)
+        if verbose:
+            print("\n" + "\n".join(line for tunnel in seen.tunnels for line in sa_lines(tunnel)))
     raise typer.Exit(exit_status(seen.tunnels))
 
 
@@ -172,31 +186,16 @@ def _traffic(tunnel: TunnelHealth) -> tuple[str, ...]:
     if not children:
         return ("-",) * 6
     flipped = not _carrying(left)
-    out = _amount(sum(c.bytes_out for c in children), sum(c.packets_out for c in children))
-    back = _amount(sum(c.bytes_in for c in children), sum(c.packets_in for c in children))
+    out = amount(sum(c.bytes_out for c in children), sum(c.packets_out for c in children))
+    back = amount(sum(c.bytes_in for c in children), sum(c.packets_in for c in children))
     return (
         ", ".join(sorted({child.suite for child in children})),
         *((back, out) if flipped else (out, back)),
-        _span(max((c.age_s for c in children if c.age_s is not None), default=None)),
-        _span(min((c.rekey_in_s for c in children if c.rekey_in_s is not None), default=None)),
+        span(max((c.age_s for c in children if c.age_s is not None), default=None)),
+        span(min((c.rekey_in_s for c in children if c.rekey_in_s is not None), default=None)),
         "yes" if any(child.encapsulated for child in children) else "no",
     )
 
 
 def _carrying(end: EndView) -> list[ChildSa]:
     return [child for sa in end.sas for child in sa.children if child.carries]
-
-
-def _amount(size: int, packets: int) -> str:
-    amount, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while amount >= 1024 and len(units) > 1:
-        amount /= 1024
-        units.pop(0)
-    return f"{amount:.{0 if units[0] == 'B' else 1}f} {units[0]} / {packets} p"
-
-
-def _span(time_s: int | None) -> str:
-    if time_s is None:
-        return "-"
-    hours, minutes = divmod(time_s // 60, 60)
-    return f"{hours}:{minutes:02}:{time_s % 60:02}" if hours else f"{minutes}:{time_s % 60:02}"

@@ -98,7 +98,9 @@ def document(
     """
     return {
         "name": project_name(lab.name),
-        "services": {node.name: _service(lab, node, images[node.release], labels or {}) for node in lab.nodes},
+        "services": {
+            node.name: _service(lab, node, images[node.release], labels or {}) for node in lab.nodes
+        },
         "networks": {link.name: _network(lab, link, subnets[link.name]) for link in lab.links},
     }
 

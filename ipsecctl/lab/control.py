@@ -32,6 +32,7 @@ from ipsecctl.lab.compose import (
 )
 from ipsecctl.lab.credentials import make_missing
 from ipsecctl.lab.files import node_files
+from ipsecctl.lab.find import known
 from ipsecctl.lab.firewall import machine_rules, no_machine_rules
 from ipsecctl.lab.image import image_names
 from ipsecctl.lab.observe import LabStatus, NodeStatus, look, node_status, shell, side_by_side
@@ -147,8 +148,9 @@ async def _standing(lab: Lab, labels: Mapping[str, str]) -> LabStatus | None:
     there = await docker.containers(lab.name)
     if not there and not await docker.networks(lab.name):
         return None
+    place = lab.name if lab.name in known() else Path(lab.file).parent.absolute()
     remedy = (
-        f"Take it down (ipsecctl lab down {lab.name}), or make it anew: ipsecctl lab up {lab.name} --recreate"
+        f"Take it down (ipsecctl lab down {lab.name}), or make it anew: ipsecctl lab up {place} --recreate"
     )
     if {c.node for c in there} != {n.name for n in lab.nodes} or not all(c.running for c in there):
         raise LabError(f"lab {lab.name} is there, but not whole", remedy)

@@ -65,7 +65,7 @@ def load(name: str) -> Lab:
     loaded = _topology(file, rest, places, findings)
     if loaded.topology is None:
         raise TopologyRefused((*findings, *loaded.diagnostics))
-    lab, wrong = wire(check_name(file.parent.name), loaded.topology, rest, str(file))
+    lab, wrong = wire(check_name(file.absolute().parent.name), loaded.topology, rest, str(file))
     if lab is None:
         raise TopologyRefused((*findings, *_diagnostics(wrong, places, loaded)))
     missing = places.diagnostics(wrong_files(lab))
@@ -113,7 +113,7 @@ def _topology(file: Path, spec: LabSpec, places: Places, before: tuple[Diagnosti
     if spec.topology:
         path = _short((file.parent / spec.topology).resolve())
     else:
-        path = _short(resource_dir("topologies") / f"{file.parent.name}.yaml")
+        path = _short(resource_dir("topologies") / f"{file.absolute().parent.name}.yaml")
     if not path.is_file():
         hint = "the path is relative to the lab file"
         finding = Finding(f"there is no topology {path}", hint, ("topology",), code="IP404")

@@ -14,6 +14,7 @@ from shlex import quote
 from ipsecctl.errors import LabError
 from ipsecctl.lab.firewall import internet_rules, nat_rules
 from ipsecctl.lab.wiring import Interface, Lab, Node, NodeRoute, Role
+from ipsecctl.patience import PATIENCE
 
 __all__ = ["LOOK", "Seen", "check", "configure", "read_look"]
 
@@ -48,12 +49,12 @@ set_sysctl ipv6/conf/default/disable_ipv6 0
 set_sysctl ipv6/conf/default/accept_ra 0
 """
 
-_CHARON = """\
-tries=200
+_CHARON = f"""\
+tries={round(200 * PATIENCE)}
 until [ -S /run/charon.vici ] && swanctl --stats </dev/null >/dev/null 2>&1; do
     tries=$((tries - 1))
     if [ "$tries" -eq 0 ]; then
-        echo "charon does not answer after 10 s; its log ends:" >&2
+        echo "charon does not answer after {10 * PATIENCE:g} s; its log ends:" >&2
         tail -n 5 /var/log/charon.log >&2
         exit 1
     fi
@@ -70,11 +71,11 @@ if [ -n "$complaints" ]; then
 fi
 """
 
-LOOK = """\
+LOOK = f"""\
 charon=- data_path=-
 if [ "$1" = gateway ]; then
     charon=down data_path=unknown
-    if stats=$(timeout 3 swanctl --stats </dev/null 2>/dev/null); then
+    if stats=$(timeout {3 * PATIENCE:g} swanctl --stats </dev/null 2>/dev/null); then
         charon=running data_path=kernel
         case $stats in *kernel-libipsec*) data_path=libipsec ;; esac
     fi
@@ -152,12 +153,20 @@ def check(node: Node) -> str:
 def _sysctls(node: Node) -> Iterator[str]:
     if node.role is not Role.HOST:
         yield "set_sysctl ipv6/conf/all/forwarding 1\n"
+    dual_stack = any(a.version == 6 for interface in node.interfaces for a in interface.addresses)
     for interface in node.interfaces:
         path = f"ipv6/conf/{interface.name}"
         if any(address.version == 6 for address in interface.addresses):
             yield f"set_sysctl {path}/disable_ipv6 0\n"
             yield f"set_sysctl {path}/accept_ra 0\n"
             yield f"set_sysctl {path}/accept_dad 0\n"
+        elif dual_stack and node.role is Role.GATEWAY:
+            # What the kernel has decrypted comes in at the WAN interface once more, IPv6 out of IPv4 too, and
+            # is dropped where IPv6 is off. Without an address the interface says nothing on the wire.
+            yield f"set_sysctl {path}/addr_gen_mode 1\n"
+            yield f"set_sysctl {path}/accept_ra 0\n"
+            yield f"set_sysctl {path}/router_solicitations 0\n"
+            yield f"set_sysctl {path}/disable_ipv6 0\n"
         else:
             # No router solicitations on a wire that has no IPv6: captures show what matters.
             yield f"set_sysctl {path}/disable_ipv6 1\n"

@@ -155,9 +155,7 @@ class Places:
         )
 
 
-def parse(
-    text: str, file: str
-) -> tuple[LabSpec | None, LabSpec | None, Places, tuple[Diagnostic, ...]]:
+def parse(text: str, file: str) -> tuple[LabSpec | None, LabSpec | None, Places, tuple[Diagnostic, ...]]:
     """Read a lab file.
 
     Returns the specification (``None`` when there are errors); what is left of it without what is wrong, so
@@ -196,10 +194,14 @@ def _pruned(value: Any, paths: Iterable[Path]) -> Any:
     """Return a copy of a YAML value without those that ``paths`` lead to."""
     paths = [path for path in paths if path]
     if isinstance(value, dict):
-        items = ((key, inner, [p[1:] for p in paths if str(p[0]) == str(key)]) for key, inner in value.items())
+        items = (
+            (key, inner, [p[1:] for p in paths if str(p[0]) == str(key)]) for key, inner in value.items()
+        )
         return {key: _pruned(inner, below) for key, inner, below in items if () not in below}
     if isinstance(value, list):
-        entries = ((inner, [p[1:] for p in paths if p[0] == position]) for position, inner in enumerate(value))
+        entries = (
+            (inner, [p[1:] for p in paths if p[0] == position]) for position, inner in enumerate(value)
+        )
         return [_pruned(inner, below) for inner, below in entries if () not in below]
     return value
 

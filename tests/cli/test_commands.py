@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +16,12 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from ipsecctl.cli import COMMANDS, app, main
+from ipsecctl.cli import COMMANDS, _interrupt, _view, app, main
 from ipsecctl.cli import apply as apply_command
+from ipsecctl.deploy.apply import Applied, GatewayResult
+from ipsecctl.deploy.tunnels import TunnelResult
+from ipsecctl.health import EndState, EndView, TunnelHealth, Verdict
+from ipsecctl.lab.compose import LABEL_PARTS
 from ipsecctl.plan import Change, Conflict, GatewayPlan, Kind, Part
 
 PAIR = """
@@ -269,3 +276,169 @@ def test_on_a_terminal_one_is_asked(monkeypatch, capsys, answer, goes_on):
         went_on = True
     assert went_on is goes_on
     assert "Do it?" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------ words at the end
+
+
+def applied(verdict: Verdict, changes: int = 0) -> Applied:
+    ends = (EndView("a", "a", EndState.SEEN), EndView("b", "b", EndState.SEEN))
+    health = TunnelHealth("t", verdict, (), ends, ("t",))
+    gateways = tuple(GatewayResult(name, changes, 0.1) for name in ("a", "b"))
+    return Applied(gateways, (TunnelResult(health, 0.1, acted=False),), 1.5)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (applied(Verdict.UP), "Nothing to do: 2 gateways are as the topology says, 1 of 1 tunnel up."),
+        (applied(Verdict.DOWN), "0 of 1 tunnel up, though 2 gateways are as the topology says."),
+        (applied(Verdict.UP, changes=3), "1 of 1 tunnel up after 1.5 s."),
+    ],
+)
+def test_a_tunnel_that_is_down_is_not_nothing_to_do(outcome, said):
+    assert apply_command._summary(outcome) == said
+
+
+def test_what_is_empty_has_no_colour():
+    assert _view.paint("x", "red", Terminal()) == "\x1b[31mx\x1b[0m"
+    assert _view.paint("", "red", Terminal()) == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "heads"),
+    [("crypto algorithms", ["KEYWORD"]), ("lab list", ["LAB"])],
+)
+def test_tables_fit_a_terminal(run, monkeypatch, line, heads):
+    whole = run(line)[1]
+    assert max(map(len, whole.splitlines())) > 60
+    monkeypatch.setattr(_view, "terminal_width", lambda: 60)
+    narrow = run(line)[1]
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert sorted(narrow.replace(":", "").split()) == sorted(whole.replace(":", "").split())
+    assert any(row.startswith(heads[0]) for row in narrow.splitlines())
+
+
+# ------------------------------------------------------------------------------------------------ interrupted
+
+
+async def interrupts_itself(cleaned: list[str]) -> None:
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(30)
+    finally:
+        await asyncio.sleep(0.01)
+        cleaned.append("up")
+
+
+def test_an_interruption_is_told_once_and_work_cleans_up(capsys):
+    cleaned: list[str] = []
+    with pytest.raises(_interrupt.typer.Exit) as ended:
+        _interrupt.run(interrupts_itself(cleaned), lambda: "Interrupted while testing.")
+    assert ended.value.exit_code == 130
+    assert cleaned == ["up"]
+    assert capsys.readouterr().err == "Interrupted while testing.\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "target", "said"),
+    [
+        ("apply pair.yaml", "ipsecctl.cli._load.load_topology", "Interrupted before anything was changed."),
+        (
+            "status pair.yaml",
+            "ipsecctl.cli._load.load_topology",
+            "Interrupted while the gateways were looked at",
+        ),
+        ("probe tunnel pair.yaml --all", "ipsecctl.cli._scene.lab_of", "Interrupted"),
+        ("lab up clinic-dc", "ipsecctl.lab.load", "Interrupted before anything of the lab was made."),
+        ("lab graph clinic-dc", "ipsecctl.lab.draw", "Interrupted."),
+        ("validate pair.yaml", "ipsecctl.cli._load.check_file", "Interrupted."),
+    ],
+)
+def test_ctrl_c_is_never_silent(run, monkeypatch, line, target, said):
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(target, interrupted)
+    status, out, err = run(line)
+    assert (status, out) == (130, "")
+    assert said in err
+    assert err.count("Interrupted") == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["apply pair.yaml --yes", "status pair.yaml", "plan pair.yaml", "lab up clinic-dc"]
+)
+def test_ctrl_c_while_docker_is_asked(run, monkeypatch, tmp_path, line):
+    """A docker that interrupts who asks it, and then takes its time."""
+    program = tmp_path / "docker"
+    program.write_text(f"#!/bin/sh\nkill -INT {os.getpid()}\nexec sleep 5\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    status, out, err = run(line)
+    assert (status, out) == (130, "")
+    assert err.count("Interrupted") == 1
+
+
+def test_apply_says_how_far_it_was(capsys):
+    screen = apply_command._Screen(1, ["a", "b"], quiet=False)
+    assert screen.interrupted(Path("x.yaml")) == (
+        "Interrupted while these were being changed: a, b. "
+        "The next 'ipsecctl apply x.yaml' does what is left."
+    )
+    screen.gateway(GatewayResult("a", 1, 0.1))
+    assert "being changed: b." in screen.interrupted(Path("x.yaml"))
+    screen.gateway(GatewayResult("b", 1, 0.1))
+    assert "with every gateway done, while waiting for 1 tunnel." in screen.interrupted(Path("x.yaml"))
+
+
+# ------------------------------------------------------------------------------ labs from one's own folders
+
+
+@pytest.fixture
+def own_lab(run, tmp_path, monkeypatch):
+    """A lab in a folder that is neither the installation's nor beside the topology, and it is up."""
+    folder = tmp_path / "elsewhere" / "f3hub"
+    folder.mkdir(parents=True)
+    (folder / "lab.yaml").write_text("ipsecctl-lab: 1\ntopology: ../../pair.yaml\n")
+    row = ["f3hub", "a", "gateway", "1", "running", "digest", *("" for _ in LABEL_PARTS), str(folder)]
+    program = tmp_path / "docker"
+    text = "\\t".join(row)
+    program.write_text(f"#!/bin/sh\ncase \"$*\" in 'ps '*=f3hub*) printf '{text}\\n' ;; esac\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    (tmp_path / "named.yaml").write_text(PAIR.format(control="lab:f3hub"))
+    return folder
+
+
+def test_a_lab_that_is_up_is_found_by_its_name(run, own_lab):
+    status, out, _ = run("lab graph f3hub")
+    assert status == 0
+    assert out.startswith("lab f3hub: topology pair")
+    status, _, err = run("lab graph f3hab")
+    assert status == 1
+    assert "there is no lab 'f3hab'" in err
+
+
+def test_the_lab_of_a_topology_is_the_one_that_is_up(run, own_lab, monkeypatch):
+    from ipsecctl.cli._load import load_topology
+    from ipsecctl.cli._scene import lab_of
+    from ipsecctl.errors import LabError
+
+    topology = load_topology(Path("named.yaml"))
+    assert Path(lab_of(topology, None).file).absolute() == own_lab / "lab.yaml"
+    assert lab_of(topology, "f3hub").name == "f3hub"
+    with pytest.raises(LabError, match="there is no lab 'f3hab'"):
+        lab_of(topology, "f3hab")
+
+
+def test_a_lab_is_named_by_the_folder_one_is_in(run, own_lab, monkeypatch):
+    monkeypatch.chdir(own_lab)
+    assert run("lab graph .")[1].startswith("lab f3hub:")
+    assert run("lab graph ../f3hub/")[1].startswith("lab f3hub:")
+    assert "lab f3hub" in run("lab down .")[2]
+    assert run("lab status .")[1].startswith("lab f3hub:")
+    from ipsecctl.cli._load import lab_called
+
+    assert [lab_called(said) for said in (None, "x-1", ".", "../f3hub")] == [None, "x-1", "f3hub", "f3hub"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from ipsecctl.cli import _view
 from ipsecctl.cli import status as command
+from ipsecctl.cli._sas import sa_lines
 from ipsecctl.deploy.survey import Survey
 from ipsecctl.health import EndView, TunnelHealth, Verdict, parse_list_sas
 from ipsecctl.health.tunnel import EndState
@@ -114,3 +116,51 @@ def test_who_wants_no_colour_gets_no_bold_either(monkeypatch, capsys, shown, no_
     monkeypatch.setenv("TERM", term)
     monkeypatch.setattr(_view.sys.stdout, "isatty", lambda: True, raising=False)
     assert ("\x1b" in "".join(shown(80, *two()))) is not plain
+
+
+# ------------------------------------------------------------------------------------------------- --verbose
+
+
+def mirrored(name, spi_in="22222222"):
+    """Return a tunnel whose ends have each other's SPIs, but for what the second end has as ``in``."""
+    (near,) = sas(name)
+    (child,) = near.children
+    far = replace(
+        child, spi_in=spi_in, spi_out="11111111", local_ts=child.remote_ts, remote_ts=child.local_ts
+    )
+    ends = (
+        EndView("clinic-a", "clinic-a", EndState.SEEN, (near,), loaded=True),
+        EndView("dc", "dc", EndState.SEEN, (replace(near, children=(far,)),), loaded=True),
+    )
+    return TunnelHealth(name, Verdict.UP, (), ends, (name,))
+
+
+def test_every_sa_is_told_in_full():
+    assert list(sa_lines(mirrored("t")))[:13] == [
+        "t: up",
+        "  clinic-a:",
+        "    IKE_SA #1: ESTABLISHED, responder, age -, rekey in -",
+        "      algorithms  -",
+        "      local       :0",
+        "      remote      :0",
+        "      SPIs        initiator -, responder -",
+        "      NAT         none found",
+        "    CHILD_SA t #1: INSTALLED, age 13:53:20, rekey in 50:00",
+        "      algorithms  AES_GCM_16-256, ESP",
+        "      selectors   local 10.1.0.0/24",
+        "                  remote 10.2.0.0/24",
+        "      out         941.9 MiB / 987654 p, SPI 22222222 (is in at dc)",
+    ]
+
+
+def test_an_spi_that_the_other_end_does_not_have_is_said():
+    lines = list(sa_lines(mirrored("t", spi_in="33333333")))
+    assert any(line.endswith("SPI 22222222 (NOT in at dc)") for line in lines)
+    assert any(line.endswith("SPI 33333333 (NOT out at clinic-a)") for line in lines)
+    assert any(line.endswith("SPI 11111111 (is out at dc)") for line in lines)
+
+
+def test_of_an_end_that_nobody_sees_nothing_is_claimed():
+    lines = list(sa_lines(tunnel("t", Verdict.DOWN, EndState.CHARON_DOWN)))
+    assert "  dc: charon is not running" in lines
+    assert any(line.endswith("SPI 22222222") for line in lines)

@@ -14,7 +14,7 @@ from netaddr import IPNetwork
 
 from ipsecctl.errors import LabError
 from ipsecctl.lab import GraphFormat, Release, draw, load
-from ipsecctl.lab.compose import choose_subnets, document
+from ipsecctl.lab.compose import LABEL_DIGEST, choose_subnets, document
 from ipsecctl.lab.firewall import internet_rules, machine_rules, nat_rules
 from ipsecctl.lab.script import check, configure, read_look
 
@@ -58,7 +58,8 @@ def test_graph_for_documents(form: GraphFormat) -> None:
 
 def test_compose_document() -> None:
     lab = load("clinic-dc")
-    made = document(lab, {Release.FORKY: "ipsecctl-lab:latest"}, choose_subnets(lab, ()), {LABEL_DIGEST: "0123456789abcdef"})
+    labels = {LABEL_DIGEST: "0123456789abcdef"}
+    made = document(lab, {Release.FORKY: "ipsecctl-lab:latest"}, choose_subnets(lab, ()), labels)
     golden("clinic-dc.compose.json", json.dumps(made, indent=2) + "\n")
 
 
@@ -108,12 +109,15 @@ def test_scripts() -> None:
         golden(f"clinic-dc.{node}.sh", configure(lab, lab.node(node), macs, {}))
 
 
-def test_an_ipv6_node_has_ipv6_and_the_wan_has_none() -> None:
+def test_an_ipv6_node_takes_ipv6_at_the_wan_and_has_no_address_there() -> None:
     lab = load("mesh-dual-stack")
     macs = {i.link: "02:00:00:00:00:00" for i in lab.node("north").interfaces}
     script = configure(lab, lab.node("north"), macs, {})
     assert "set_sysctl ipv6/conf/lan-lan/disable_ipv6 0" in script
-    assert "set_sysctl ipv6/conf/wan/disable_ipv6 1" in script
+    assert "set_sysctl ipv6/conf/wan/addr_gen_mode 1" in script
+    assert "set_sysctl ipv6/conf/wan/disable_ipv6 0" in script
+    box = configure(lab, lab.node("internet"), {i.link: "" for i in lab.node("internet").interfaces}, {})
+    assert "set_sysctl ipv6/conf/to-north/disable_ipv6 1" in box
     assert "address add fd00:1::1/64 dev lan-lan nodad" in script
 
 

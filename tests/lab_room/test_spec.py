@@ -8,6 +8,7 @@ import pytest
 
 from ipsecctl.errors import LabError, TopologyRefused
 from ipsecctl.lab import load
+from ipsecctl.lab.find import name_of
 from ipsecctl.lab.spec import parse
 
 TOPOLOGY = Path(__file__).parents[2] / "topologies" / "clinic-dc.yaml"
@@ -154,3 +155,32 @@ def test_names_that_compose_would_not_take(tmp_path: Path) -> None:
     (tmp_path / "Big" / "lab.yaml").write_text(f"topology: {TOPOLOGY}\n")
     with pytest.raises(LabError, match="cannot be the name"):
         load(str(tmp_path / "Big"))
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    file = lab_file(
+        tmp_path,
+        "links:\n  dc: {mtu: 200}\n  clinic-x: {mtu: 1400}\n"
+        "hosts:\n  pacs: {network: dc.imaging, address: 10.99.0.1}\n  lost: {network: dc.nowhere}\n"
+        "nat:\n  box: {gateway: [clinic-b]}\n",
+    )
+    with pytest.raises(TopologyRefused) as caught:
+        load(file)
+    found = [(d.line, d.code, d.summary) for d in caught.value.diagnostics]
+    assert sorted(found) == [
+        (3, "IP402", "links.dc.mtu: 200 is out of range"),
+        (4, "IP403", "there is no gateway, NAT box or network 'clinic-x'"),
+        (6, "IP403", "10.99.0.1 is not in network dc.imaging"),
+        (7, "IP403", "there is no network 'dc.nowhere'"),
+        (9, "IP401", "'gateways' is missing"),
+        (9, "IP401", "unknown key 'gateway'"),
+    ]
+
+
+@pytest.mark.parametrize("said", [".", "./", "../t", "../t/lab.yaml", "lab.yaml", "..", "../"])
+def test_a_lab_is_named_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    lab_file(tmp_path, "")
+    (tmp_path / "t" / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "t" / ("below" if said in ("..", "../") else ""))
+    assert load(said).name == name_of(said) == "t"
+    assert Path(load(said).file).is_file()
