@@ -60,7 +60,8 @@ test-lab: $(VENV)/.dev releases ## What runs on real strongSwan
 	$(PYTEST) tests -m lab -n $(WORKERS) --dist loadgroup
 
 test-kernel: $(VENV)/.dev releases ## The labs of this selection on Debian's kernel and its ESP, in a virtual machine
-	@labs/vm/vm run $(PYTEST) tests -m kernel -n $(KERNEL_WORKERS) --dist loadgroup
+	@labs/vm/vm run env IPSECCTL_PATIENCE=$${IPSECCTL_PATIENCE:-8} \
+	    $(PYTEST) tests -m kernel -n $(KERNEL_WORKERS) --dist loadgroup --durations 25
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	rm -rf dist

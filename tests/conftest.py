@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,12 @@ conf.route6_autoload = False
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-machine")
+
+LEFT_OUT = pytest.StashKey[int]()
+"""How many tests were left out because they need a kernel with ESP (tests/lab/conftest.py)."""
+
+SHOWN = "shown"
+"""Name of the property of a test's report that is printed at the end of the run."""
 
 _NO_DOCKER = """this test runs a lab, and Docker Engine, Compose v2 or the lab image is missing, or cannot be
 used. Get them: labs/setup (it says first what it installs). Tests that need none of them: make test-unit"""
@@ -55,6 +62,47 @@ def _docker_is_usable() -> bool:
     return True
 
 
+def _data_path() -> str:
+    """Return what carries ESP in labs on this machine: what was said, or what its kernel can."""
+    from ipsecctl import lab
+
+    if said := os.environ.get("IPSECCTL_TEST_DATA_PATH"):
+        return said
+    there = ["docker", "run", "--rm", "--network", "none", "--cap-add", "NET_ADMIN", "--entrypoint"]
+    try:
+        done = subprocess.run(
+            [*there, "/usr/lib/ipsecctl-lab/has-esp", lab.image_name()],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "libipsec"  # without Docker every lab fails, and says why
+    return "kernel" if done.returncode == 0 else "libipsec"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this kernel cannot carry; keep a lab's tests together, and in it those of a mode."""
+    if any(item.get_closest_marker("esp") for item in items) and _data_path() != "kernel":
+        left_out = [item for item in items if item.get_closest_marker("esp")]
+        items[:] = [item for item in items if not item.get_closest_marker("esp")]
+        config.hook.pytest_deselected(items=left_out)
+        config.stash[LEFT_OUT] = len(left_out)
+    items.sort(key=_lab_and_mode)
+
+
+def _lab_and_mode(item: pytest.Item) -> tuple[str, ...]:
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return (str(params["running"]), str(params["mode"])) if {"running", "mode"} <= params.keys() else ()
+
+
+@pytest.fixture(scope="session")
+def data_path(docker: None) -> str:
+    """What carries ESP in labs on this machine: ``kernel`` or ``libipsec``."""
+    return _data_path()
+
+
 @pytest.fixture(scope="session")
 def docker() -> None:
     """Fail, with what to do, where a lab is needed and cannot be had."""
@@ -66,3 +114,25 @@ def docker() -> None:
 def _docker_for_labs(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("lab"):
         request.getfixturevalue("docker")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:  # a worker of pytest-xdist
+        output["left out"] = session.config.stash.get(LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Each worker collects the same tests."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", 0)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for report in terminalreporter.getreports("passed"):
+        for text in (value for name, value in report.user_properties if name == SHOWN):
+            terminalreporter.write_line(text)
+    if left_out := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(
+            f"{left_out} tests need a kernel with ESP, and this one has none: `make test-kernel` runs them"
+        )

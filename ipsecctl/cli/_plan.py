@@ -31,28 +31,31 @@ def print_plan(
     plans = tuple(plans)
     for plan in plans:
         if plan.changes or plan.conflicts or plan.restart_for:
-            print(f"{paint(plan.gateway, 'bold', stream)} (charon {plan.version})", file=stream)
+            charon = f"charon {plan.version}" if not plan.charon_down else "the host alone: charon is down"
+            print(f"{paint(plan.gateway, 'bold', stream)} ({charon})", file=stream)
         for change in plan.changes:
             _print_change(change, stream, wide)
         for conflict in plan.conflicts:
             print(f"  {paint('conflict', 'red', stream)}: {conflict.summary}", file=stream)
             print(f"      {conflict.hint}", file=stream)
         if plan.restart_for:
-            text, hint = restart_notice(plan.gateway, plan.restart_for)
+            text, hint = restart_notice(plan.gateway, plan.restart_for, plan.restart)
             print(f"  {paint('restart', 'yellow', stream)}: {text}", file=stream)
             print(f"      {hint}", file=stream)
-    for error in failures.values():
-        print(f"{paint('not planned', 'red', stream)}: {error.summary}", file=stream)
+    halves = {plan.gateway for plan in plans}
+    for name, error in failures.items():
+        what = "charon's part not planned" if name in halves else "not planned"
+        print(f"{paint(what, 'red', stream)}: {error.summary}", file=stream)
         if error.hint:
             print(f"      {error.hint}", file=stream)
     print(_summary(plans, len(failures)), file=stream)
 
 
-def restart_notice(gateway: str, options: Iterable[str]) -> tuple[str, str]:
+def restart_notice(gateway: str, options: Iterable[str], how: str) -> tuple[str, str]:
     """Return what must be said of options that charon does not take up while it runs, and what to do."""
     return (
         f"charon on {gateway} must be restarted for {', '.join(options)}",
-        f"apply does not do that, as all tunnels of {gateway} go down: systemctl restart strongswan",
+        f"apply does not do that, as all tunnels of {gateway} go down: {how or 'restart charon there'}",
     )
 
 

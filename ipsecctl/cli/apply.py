@@ -125,7 +125,7 @@ class _Screen:
                 f"{paint('done', 'green', self._out)}    {result.name}: {changes} in {result.took_s:.1f} s"
             )
         if result.restart_for and result.error is None:
-            text, hint = restart_notice(result.name, result.restart_for)
+            text, hint = restart_notice(result.name, result.restart_for, result.restart)
             self._line(f"{paint('restart', 'yellow', self._out)} {text}", hint)
 
     def tunnel(self, result: TunnelResult) -> None:
@@ -192,6 +192,7 @@ def _document(applied: Applied) -> dict[str, Any]:
                 "changes": gateway.changes,
                 "took_s": round(gateway.took_s, 3),
                 "restart_for": list(gateway.restart_for),
+                "restart": gateway.restart if gateway.restart_for else None,
                 "error": gateway.error.summary if gateway.error else None,
                 "hint": gateway.error.hint if gateway.error else None,
             }

@@ -86,7 +86,7 @@ def in_the_way(
     it, and one that is to have another itself is made anew.
     """
     changed = {change.name: interfaces[change.name] for change in plan.of(Part.INTERFACE, *_SET)}
-    wanted = {interface.if_id: name for name, interface in changed.items()}
+    wanted = {interface.if_id: name for name, interface in changed.items() if interface.if_id}
     return tuple(
         sorted(
             link.name
@@ -94,7 +94,7 @@ def in_the_way(
             if link.ours
             and (
                 (link.if_id in wanted and wanted[link.if_id] != link.name)
-                or (link.name in changed and changed[link.name].if_id != link.if_id)
+                or (link.name in changed and (changed[link.name].if_id or None) != link.if_id)
             )
         )
     )

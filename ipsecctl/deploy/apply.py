@@ -20,9 +20,9 @@ from ipsecctl.deploy.tunnels import TunnelResult, bring_up, callers
 from ipsecctl.deploy.watch import Watch, watch
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError, ViciRefused
 from ipsecctl.gateway import RECORD_PATH, NewFile, Record, write_files
-from ipsecctl.health import declare, parse_list_sas
+from ipsecctl.health import Declared, declare, parse_list_sas, start_up_causes
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import Disruption
+from ipsecctl.plan import Disruption, GatewayPlan, start_up
 
 __all__ = ["Applied", "GatewayResult", "Reporter", "apply"]
 
@@ -33,7 +33,8 @@ _WRITE_TRIES = 2
 class GatewayResult:
     """What became of a gateway: ``changes`` done in ``took_s`` seconds, or the ``error`` that stopped it.
 
-    ``restart_for`` are the options for which its charon must yet be restarted.
+    ``restart_for`` are the options for which its charon must yet be restarted, and ``restart`` says how. With
+    ``charon_down`` the changes were done to the host alone, although there is an error.
     """
 
     name: str
@@ -41,6 +42,8 @@ class GatewayResult:
     took_s: float
     error: IpsecctlError | None = None
     restart_for: tuple[str, ...] = ()
+    restart: str = ""
+    charon_down: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,9 @@ async def _carry_out_all(
 ) -> tuple[GatewayResult, ...]:
     """Carry all plans out; the record left on each gateway that succeeded goes to ``records``."""
     bound = asyncio.Semaphore(SIDE_BY_SIDE)
-    results = [GatewayResult(name, 0, 0.0, error) for name, error in prepared.failures.items()]
+    planned = {plan.gateway for plan in prepared.plans}
+    failures = {name: error for name, error in prepared.failures.items() if name not in planned}
+    results = [GatewayResult(name, 0, 0.0, error) for name, error in failures.items()]
     for result in results:
         report.gateway(result)
 
@@ -169,7 +174,7 @@ async def _carry_out(
 ) -> GatewayResult:
     started = time.monotonic()
     plan = next(plan for plan in prepared.plans if plan.gateway == name)
-    error = None
+    error: IpsecctlError | None = None
     handle, wanted, observed = prepared.handles[name], prepared.wanted[name], prepared.observed[name]
     if changes:
         try:
@@ -179,7 +184,22 @@ async def _carry_out(
     else:
         with suppress(IpsecctlError):  # it is asked for again next time
             await remember(handle, wanted, observed)
-    return GatewayResult(name, changes, time.monotonic() - started, error, plan.restart_for)
+    down = observed.charon_down
+    if down is not None and error is None:
+        error = _host_alone(plan, down)
+    took_s = time.monotonic() - started
+    return GatewayResult(
+        name, changes, took_s, error, plan.restart_for, plan.restart, charon_down=down is not None
+    )
+
+
+def _host_alone(plan: GatewayPlan, down: GatewayUnreachable) -> GatewayUnreachable:
+    """Return what is to be said of a gateway whose charon does not run: what was done there, and what not."""
+    done = ", ".join(f"{change.part} {change.name}" for change in plan.changes)
+    host = f"done without it: {done}" if done else "the host's part is as it should be"
+    cause = f"{down.cause}; {host}; not done: its connections and keys, and what is to be taken away"
+    hint = f"{down.hint.rstrip('.')}, then apply again." if down.hint else "Start it, then apply again."
+    return GatewayUnreachable(down.gateway, cause, hint, charon_down=True)
 
 
 async def _strike_out(
@@ -224,15 +244,43 @@ async def _tunnels(
     """Return what became of the tunnels, and those whose SAs were let go for the far end to make anew."""
     declared = declare(prepared.topology, prepared.states)
     calling = callers(prepared.states, declared)
-    lost = {g.name: g.error for g in gateways if g.error is not None and g.name in prepared.failures}
+    failed = {g.name for g in gateways if g.error is not None}
+    lost = {name: error for name, error in prepared.failures.items() if name in failed}
     handles = {name: handle for name, handle in prepared.handles.items() if name not in lost}
     async with watch(handles) as watched:
         watched.views.update({name: _unreachable(name, error) for name, error in lost.items()})
         gone = await _let_go(watched, prepared, {*calling, *left})
         results = await bring_up(
-            watched, declared, calling, renew, wait_s=wait_s, left=left, report=report.tunnel
+            watched,
+            declared,
+            calling,
+            renew,
+            wait_s=wait_s,
+            left=left,
+            doubts=_doubts(prepared, declared),
+            report=report.tunnel,
         )
     return results, gone
+
+
+def _doubts(prepared: Prepared, declared: Iterable[Declared]) -> dict[str, tuple[str, ...]]:
+    """Return by tunnel why it is not proven right: charon at an end has not read options that it needs."""
+    pending = {
+        name: start_up(prepared.wanted[name], seen).pending(seen.facts.charon)
+        for name, seen in prepared.observed.items()
+    }
+    found = {
+        tunnel.name: tuple(
+            cause
+            for end in (tunnel.left.name, tunnel.right.name)
+            if pending.get(end)
+            for cause in start_up_causes(
+                end, tunnel.mtus.get(end), pending[end], prepared.observed[end].facts.restart
+            )
+        )
+        for tunnel in declared
+    }
+    return {name: causes for name, causes in found.items() if causes}
 
 
 def _unreachable(name: str, error: IpsecctlError) -> GatewayUnreachable:

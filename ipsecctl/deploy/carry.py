@@ -2,8 +2,9 @@
 
 In this order: the record of what is begun and the files; interfaces, routes, firewall and sysctls;
 credentials; connections; then what is no longer wanted, the other way round; last the record of what was
-done. Cut off anywhere, the record
-names all that is ours, and the next apply goes on from there.
+done. Cut off anywhere, the record names all that is ours, and the next apply goes on from there.
+
+Where charon does not run, the host's part is done alone: files, interfaces, routes, firewall, sysctls, unit.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ async def remember(handle: Handle, wanted: Wanted, observed: Observed) -> None:
     So the next plan need not ask again. Raises as ``carry_out`` does.
     """
     record = observed.facts.record
+    if observed.charon_down is not None:
+        return  # what it can do was not asked
     if record is not None and (record.means != wanted.means or record.trials != wanted.trials):
         known = replace(record, means=wanted.means, trials=wanted.trials)
         await write_files(handle, [NewFile(RECORD_PATH, known.to_json(), 0o600)])
@@ -73,6 +76,8 @@ class _Carrier:
         self.wanted = wanted
         self.observed = observed
         self.record = observed.facts.record or Record.fresh()
+        if observed.charon_down is not None:
+            self.record = _foreseeing(self.record, wanted)
         self.start_up = start_up(wanted, observed)
         self.key_ids: dict[str, str] = {}
         self.refused: dict[tuple[Part, str], str] = {}
@@ -82,6 +87,8 @@ class _Carrier:
         links = self.observed.facts.ways.links
         first = in_the_way(self.plan, self.wanted.interfaces, links)
         firewall = await activate(self.handle, self.plan, first)
+        if self.observed.charon_down is not None:
+            return await self._finish_host(firewall)
         async with self.handle.vici(timeout_s=30.0 * PATIENCE) as client:
             await self._load(client)
             await self._unload(client)
@@ -176,18 +183,17 @@ class _Carrier:
             done = {name: key.digest(str(part), value) for name, value in objects.items()}
             return done | {name: "" for refused, name in self.refused if refused is part}
 
-        files = {p: file_entry(sha256(f.content).hexdigest(), f.mode) for p, f in wanted.files.items()}
         keys = digests(Part.KEY, wanted.keys)
         record = replace(
             self.record,
             topology=wanted.topology,
-            files=digests(Part.FILE, files),
+            files=self._file_digests(),
             connections=digests(Part.CONNECTION, wanted.connections),
             shared=digests(Part.SHARED, wanted.shared),
             certificates=digests(Part.CERTIFICATE, wanted.certificates),
             keys={name: (self._key_id(name), keys[name]) for name in wanted.keys},
             messages=self._sent(),
-            interfaces={name: interface_text(wanted.interfaces[name]) for name in wanted.interfaces},
+            interfaces=self._interfaces(),
             means=wanted.means,
             trials=wanted.trials,
             seen=Seen(
@@ -201,6 +207,28 @@ class _Carrier:
         await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
         return record
 
+    async def _finish_host(self, firewall: str | None) -> Record:
+        """Write down what was done to the host; all of charon's part stays as it was recorded."""
+        record = replace(
+            self._begun(),
+            files={**self.record.files, **self._file_digests()},
+            interfaces={**self.record.interfaces, **self._interfaces()},
+            seen=replace(
+                self.record.seen, firewall=self.record.seen.firewall if firewall is None else firewall
+            ),
+        )
+        await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
+        return record
+
+    def _file_digests(self) -> dict[str, str]:
+        return {
+            path: self.record.digest("file", file_entry(sha256(file.content).hexdigest(), file.mode))
+            for path, file in self.wanted.files.items()
+        }
+
+    def _interfaces(self) -> dict[str, str]:
+        return {name: interface_text(interface) for name, interface in self.wanted.interfaces.items()}
+
     def _sent(self) -> dict[str, Mapping[str, Any]]:
         """Return the connections as charon has them: of one that it refused, what it had before."""
         old = self.record.messages
@@ -211,3 +239,20 @@ class _Carrier:
 
     def _key_id(self, name: str) -> str:
         return self.key_ids.get(name) or self.record.keys.get(name, ("", ""))[0]
+
+
+def _foreseeing(record: Record, wanted: Wanted) -> Record:
+    """Return a record for a charon that will load our files when it starts: what it then has is ours.
+
+    What it does not have yet as wanted has no digest, so that the next apply loads it.
+    """
+
+    def begun(kind: Part, recorded: Mapping[str, str], objects: Mapping[str, Any]) -> dict[str, str]:
+        changed = {n for n, value in objects.items() if recorded.get(n) != record.digest(str(kind), value)}
+        return {**recorded, **dict.fromkeys(sorted(changed), "")}
+
+    return replace(
+        record,
+        connections=begun(Part.CONNECTION, record.connections, wanted.connections),
+        shared=begun(Part.SHARED, record.shared, wanted.shared),
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ipsecctl.crypto import Offload
-from ipsecctl.desired import GatewayState, Means, compile_topology
+from ipsecctl.desired import GatewayState, InterfaceKind, Means, compile_topology
 from ipsecctl.desired.versions import Knows, unmet, version_text
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.gateway import (
@@ -56,7 +56,8 @@ async def compile_observed(
     gateway lacks costs time at every plan.
     """
     remembered = {name: known for name, seen in observed.items() if (known := _remembered(seen))}
-    unknown = {name: handles[name] for name in observed if name not in remembered}
+    running = {name for name, seen in observed.items() if seen.charon_down is None}
+    unknown = {name: handles[name] for name in running if name not in remembered}
     trials = remembered | await _try_all(unknown, observed, timeout_s)
     compiled = _compile(topology, observed, trials)
     doubtful = {name: handles[name] for name in compiled.lacking if name in remembered}
@@ -97,13 +98,15 @@ def _compile(topology: Topology, observed: Mapping[str, Observed], trials: Mappi
     records = {name: seen.facts.record for name, seen in observed.items()}
     before = means_remembered({name: record.means for name, record in records.items() if record})
     means = before | {
-        name: _means(seen, trials.get(name), before.get(name)) for name, seen in observed.items()
+        name: _means(seen, trials.get(name), before.get(name))
+        for name, seen in observed.items()
+        if seen.charon_down is None
     }
     states = compile_topology(topology, means)
     paths = {gateway.name: gateway.data_path for gateway in topology.gateways()}
     lacking: dict[str, tuple[Conflict, ...]] = {}
     for state in states:
-        if state.name in observed:
+        if state.name in observed and observed[state.name].charon_down is None:
             needs = needs_of(state, paths[state.name], _features(state))
             found = _lacking(state, needs, observed[state.name], trials.get(state.name))
             if conflicts := tuple(found):
@@ -156,7 +159,8 @@ def _worth_keeping(topology: Topology, means: Mapping[str, Means]) -> Iterator[t
 
 def _features(state: GatewayState) -> frozenset[Feature]:
     """Return what a state asks of the kernel beside suites, addresses and NAT."""
-    found = {Feature.XFRM_INTERFACES} if state.interfaces else set()
+    routed = any(interface.kind is InterfaceKind.XFRM for interface in state.interfaces)
+    found = {Feature.XFRM_INTERFACES} if routed else set()
     for options in {child.options for connection in state.connections for child in connection.children}:
         if options.iptfs:
             found.add(Feature.IPTFS)

@@ -25,7 +25,10 @@ SIDE_BY_SIDE = 16
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that is known before an apply, by gateway; ``failures`` has those that could not be observed."""
+    """All that is known before an apply, by gateway; ``failures`` has those that could not be observed.
+
+    A gateway of which only charon does not run is among the failures, and has a plan of the host's part.
+    """
 
     topology: Topology
     states: tuple[GatewayState, ...]
@@ -101,9 +104,10 @@ async def _observe_all(
     async def one(handle: Handle) -> None:
         async with bound:
             try:
-                observed[handle.name] = await observe(
-                    handle, prefixes.get(handle.name, ()), timeout_s=timeout_s
-                )
+                seen = await observe(handle, prefixes.get(handle.name, ()), timeout_s=timeout_s)
+                observed[handle.name] = seen
+                if seen.charon_down is not None:
+                    failures[handle.name] = seen.charon_down
             except IpsecctlError as error:
                 failures[handle.name] = error
 

@@ -67,6 +67,7 @@ class _Pending:
     retry_s: float
     told: frozenset[int] = frozenset()
     left: str = ""
+    doubts: tuple[str, ...] = ()
     acted: bool = False
     pushed: bool = False
     called: bool = False
@@ -89,13 +90,15 @@ async def bring_up(
     *,
     wait_s: float,
     left: Mapping[str, str] | None = None,
+    doubts: Mapping[str, tuple[str, ...]] | None = None,
     report: Callable[[TunnelResult], None],
 ) -> tuple[TunnelResult, ...]:
     """Bring tunnels up for at most ``wait_s`` seconds; return what became of each, sorted by name.
 
     ``calling`` says by tunnel which gateway initiates; the others are only waited for. ``renew`` holds, by
     tunnel, the unique ids of IKE_SAs at the calling gateway that must go first, because they have an old
-    configuration; ``left`` says by tunnel why old ones are left as they run. ``report`` is called as soon as
+    configuration; ``left`` says by tunnel why old ones are left as they run, ``doubts`` what
+    keeps it from counting as up even when its SAs are. ``report`` is called as soon as
     a tunnel's result is known.
     """
     started = time.monotonic()
@@ -106,6 +109,7 @@ async def bring_up(
             renew.get(t.name, frozenset()),
             _RETRY_S,
             left=(left or {}).get(t.name, ""),
+            doubts=(doubts or {}).get(t.name, ()),
         )
         for t in tunnels
     }
@@ -165,7 +169,7 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     """Add to the causes what charon said about a tunnel that did not come up."""
     if health.verdict is Verdict.UP:
         old = f"{entry.caller} still has an IKE_SA that was to be made anew" if _old(entry, health) else ""
-        causes = tuple(filter(None, (entry.left, old)))
+        causes = tuple(filter(None, (entry.left, old, *entry.doubts)))
         return replace(health, verdict=Verdict.DEGRADED, causes=causes, since=None) if causes else health
     said = [(end.gateway, watch.complaint(end.gateway, health.name)) for end in health.ends]
     words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]

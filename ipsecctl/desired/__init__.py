@@ -14,6 +14,7 @@ from ipsecctl.desired.places import (
 )
 from ipsecctl.desired.state import (
     HOLDING_METRIC,
+    HOLDING_MTU,
     INTO_METRIC,
     Action,
     Authentication,
@@ -26,6 +27,7 @@ from ipsecctl.desired.state import (
     FirewallRule,
     GatewayState,
     Interface,
+    InterfaceKind,
     PrivateKey,
     Route,
     RouteKind,
@@ -40,6 +42,7 @@ __all__ = [
     "GUARD_UNIT",
     "GUARD_UNIT_FILE",
     "HOLDING_METRIC",
+    "HOLDING_MTU",
     "INTERFACES_FILE",
     "INTO_METRIC",
     "NETWORKD_FILE",
@@ -57,6 +60,7 @@ __all__ = [
     "FirewallRule",
     "GatewayState",
     "Interface",
+    "InterfaceKind",
     "Knows",
     "Means",
     "PrivateKey",

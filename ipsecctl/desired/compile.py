@@ -18,8 +18,8 @@ from netaddr import IPNetwork
 from ipsecctl.collecting import without_collecting
 from ipsecctl.desired.credentials import GatewayCredentials, gateway_credentials, shared_key
 from ipsecctl.desired.means import Means
-from ipsecctl.desired.mtu import compute_mtus
-from ipsecctl.desired.routes import InterfaceUse, holding_routes, routes_into
+from ipsecctl.desired.mtu import Mtus, compute_mtus
+from ipsecctl.desired.routes import InterfaceUse, holding_interface, holding_routes, routes_into
 from ipsecctl.desired.selectors import ChildPlan, GuardedPair, plan_children
 from ipsecctl.desired.state import (
     Action,
@@ -87,6 +87,7 @@ class _View:
     is_left: bool
     initiates: bool
     mode: Mode
+    unaided_mtu: int = 0
 
     @property
     def interface(self) -> str:
@@ -113,7 +114,7 @@ def compile_topology(
     ways = Ways(gateways, means)
     outsides = {gateway.name: _Outside.of(gateway) for gateway in gateways}
     mtus = compute_mtus(topology.tunnels, ways)
-    views = _views(topology.tunnels, mtus.inner, ways)
+    views = _views(topology.tunnels, mtus, ways)
     return tuple(
         _gateway_state(
             gateway, ways, views.get(gateway.name, []), outsides, mtus.on_routes.get(gateway.name, 0)
@@ -123,17 +124,17 @@ def compile_topology(
     )
 
 
-def _views(tunnels: tuple[Tunnel, ...], mtus: Mapping[str, int], ways: Ways) -> dict[str, list[_View]]:
+def _views(tunnels: tuple[Tunnel, ...], mtus: Mtus, ways: Ways) -> dict[str, list[_View]]:
     """Return each gateway's views of its tunnels, sorted by the tunnels' names."""
     views: dict[str, list[_View]] = defaultdict(list)
     for tunnel in sorted(tunnels, key=attrgetter("name")):
-        shared = _Shared(tunnel, *plan_children(tunnel), mtus[tunnel.name], ways.in_udp(tunnel))
+        shared = _Shared(tunnel, *plan_children(tunnel), mtus.inner[tunnel.name], ways.in_udp(tunnel))
         left, right, left_calls = tunnel.left, tunnel.right, tunnel.initiator == "left"
-        modes = ways.mode(left), ways.mode(right)
-        views[left.gateway.name].append(_View(tunnel.name, shared, left, right, True, left_calls, modes[0]))
-        views[right.gateway.name].append(
-            _View(tunnel.name, shared, right, left, False, not left_calls, modes[1])
-        )
+        for here, there, is_left in ((left, right, True), (right, left, False)):
+            gateway = here.gateway.name
+            unaided = mtus.unaided.get((gateway, tunnel.name), 0)
+            calls, mode = left_calls is is_left, ways.mode(here)
+            views[gateway].append(_View(tunnel.name, shared, here, there, is_left, calls, mode, unaided))
     return views
 
 
@@ -152,6 +153,9 @@ def _gateway_state(
         InterfaceUse(view.name, view.interface, view.here, view.far()) for view in views if view.interface
     )
     peers = (view.there.gateway for view in views)
+    holding = holding_routes(data_path, peers, firewall, into, inside=gateway.inside, mtu=route_mtu)
+    nowhere = holding_interface(holding)
+    interfaces = tuple(_interface(view) for view in views if view.interface)
     return GatewayState(
         name=gateway.name,
         site=gateway.site,
@@ -161,10 +165,10 @@ def _gateway_state(
         certificates=credentials.certificate_files(),
         private_keys=credentials.private_keys(),
         firewall=firewall,
-        routes=(*into, *holding_routes(data_path, peers, firewall, into)),
+        routes=(*into, *holding),
         inner_mtu=min((view.shared.inner_mtu for view in views), default=0),
         daemon=Daemon(route_mtu=route_mtu),
-        interfaces=tuple(_interface(view) for view in views if view.interface),
+        interfaces=interfaces if nowhere is None else (*interfaces, nowhere),
         version=ways.version(gateway.name),
     )
 
@@ -209,6 +213,7 @@ def _connection(view: _View, credentials: GatewayCredentials, outsides: Mapping[
         keyingtries=0 if view.initiates else 1,
         mode=view.mode,
         force_udp=bool(here.options.force_udp),
+        unaided_mtu=view.unaided_mtu,
     )
 
 

@@ -41,10 +41,14 @@ _AGGFRAG_HEADER_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Mtus:
-    """MTUs in bytes: of each tunnel's inner packets, and on charon's routes at gateways that want one."""
+    """MTUs in bytes: of each tunnel's inner packets, and on charon's routes at gateways that want one.
+
+    ``unaided`` is, by gateway and tunnel in policy mode, what the gateway would let in without the latter.
+    """
 
     inner: Mapping[str, int]
     on_routes: Mapping[str, int]
+    unaided: Mapping[tuple[str, str], int]
 
 
 def compute_mtus(tunnels: Iterable[Tunnel], ways: Ways) -> Mtus:
@@ -86,7 +90,7 @@ def compute_mtus(tunnels: Iterable[Tunnel], ways: Ways) -> Mtus:
                 others = [other for other in gateways[name] if other != gateway and other not in queued]
                 waiting.extend(others)
                 queued.update(others)
-    return Mtus(inner, on_routes)
+    return Mtus(inner, on_routes, alone)
 
 
 def outer_family(tunnel: Tunnel) -> int:

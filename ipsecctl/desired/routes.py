@@ -9,10 +9,18 @@ from dataclasses import dataclass
 from netaddr import IPAddress, IPNetwork
 
 from ipsecctl.desired.selectors import minimal
-from ipsecctl.desired.state import INTO_METRIC, FirewallRule, Route, RouteKind
-from ipsecctl.topology import DataPath, End, Gateway
+from ipsecctl.desired.state import (
+    HOLDING_MTU,
+    INTO_METRIC,
+    FirewallRule,
+    Interface,
+    InterfaceKind,
+    Route,
+    RouteKind,
+)
+from ipsecctl.topology import HOLDING_INTERFACE, DataPath, End, Gateway
 
-__all__ = ["InterfaceUse", "holding_routes", "routes_into"]
+__all__ = ["InterfaceUse", "holding_interface", "holding_routes", "routes_into"]
 
 _PRIVATE = tuple(
     IPNetwork(prefix)
@@ -63,45 +71,73 @@ def holding_routes(
     peers: Iterable[Gateway],
     rules: Iterable[FirewallRule],
     into: Iterable[Route] = (),
+    *,
+    inside: Iterable[IPAddress] = (),
+    mtu: int = 0,
 ) -> tuple[Route, ...]:
-    """Return an unreachable route for each remote prefix, sorted: a tunnel that is down fails at once.
+    """Return a route that leads nowhere for each remote prefix, sorted: what no tunnel carries stays here.
 
-    Where charon carries ESP itself its routes (table 220, looked up before the main table) always exist while
-    a tunnel is up. In route mode the route into the interface (``into``) has a better metric; what is held
-    are the prefixes of these routes and no others, as a narrower one would win over them whatever its metric.
-    With the kernel's data path in policy mode charon adds a route only if the gateway has an address in the
-    local network; for any other gateway the packet must find its way through the main table to meet its IPsec
-    policy at all, so an unreachable route would stop a tunnel that works. There the firewall alone does the
-    holding; a prefix that such a tunnel shares with one in route mode is not held either.
+    On charon's own data path, and behind a route into an interface (``into``, of better metric), it is
+    unreachable, so that traffic fails at once. In policy mode the kernel looks a packet's policy up only
+    after the packet has found a route; there the route leads to ``HOLDING_INTERFACE``: with a policy the
+    packet goes the way of its outer header, without one it ends there. So it does whether or not charon adds
+    a route of its own, which it does not for an inner family that the WAN has not, nor for a gateway without
+    an address in the local network. Such a route has the ``mtu`` (bytes, 0 for none) that charon's have, and
+    as source the first of the ``inside`` addresses that the prefix's policies cover.
 
-    A prefix that contains, or might contain, the outer address of a peer is left out: IKE must still reach
-    it.
+    What is led into an interface gets no narrower route than that: it would win whatever its metric. There
+    the wider one is what a policy's packets find. A prefix that contains, or might contain, the outer address
+    of a peer is left out: IKE must still reach it.
     """
     outer, all_known = _outer_addresses(peers)
-    held: dict[IPNetwork, str] = {}
+    own = tuple(inside)
+    held = {route.prefix: route.tunnel for route in reversed(tuple(into))}
+    led = minimal(held)
     by_policy: list[IPNetwork] = []
-    for route in into:
-        held.setdefault(route.prefix, route.tunnel)
+    sources: dict[IPNetwork, IPAddress] = {}
     for rule in rules:
-        if data_path is DataPath.LIBIPSEC:
-            for prefix in rule.remote:
-                held.setdefault(prefix, rule.tunnel)
-        elif not rule.interface:
-            by_policy.extend(rule.remote)
+        if rule.interface:
+            continue
+        source = next((a for a in own if any(a in local for local in rule.local)), None)
+        for prefix in rule.remote:
+            if data_path is not DataPath.LIBIPSEC:
+                by_policy.append(prefix)
+                if source is not None:
+                    sources.setdefault(prefix, source)
+            if prefix not in held and not _overlaps_any(prefix, led, only_wider=True):
+                held[prefix] = rule.tunnel
     apart = minimal(by_policy)
     return tuple(
-        Route(prefix, tunnel)
+        Route(prefix, tunnel, RouteKind.HOLDING, HOLDING_INTERFACE, source=sources.get(prefix), mtu=mtu)
+        if _overlaps_any(prefix, apart)
+        else Route(prefix, tunnel)
         for prefix, tunnel in sorted(held.items())
-        if (all_known or _is_private(prefix))
-        and not _holds_any(prefix, outer)
-        and not _overlaps_any(prefix, apart)
+        if (all_known or _is_private(prefix)) and not _holds_any(prefix, outer)
     )
 
 
-def _overlaps_any(prefix: IPNetwork, others: tuple[IPNetwork, ...]) -> bool:
-    """Return whether a prefix has addresses in common with one of ``others``, sorted and apart."""
+def holding_interface(routes: Iterable[Route]) -> Interface | None:
+    """Return the interface that leads nowhere, if one of a gateway's routes leads to it.
+
+    It bears the sources of these routes, as hosts: see ``Interface.addresses`` of tunnels.
+    """
+    here = [route for route in routes if route.interface == HOLDING_INTERFACE]
+    if not here:
+        return None
+    sources = {IPNetwork(route.source) for route in here if route.source is not None}
+    return Interface(
+        HOLDING_INTERFACE, 0, HOLDING_MTU, tuple(sorted(sources)), tunnel="", kind=InterfaceKind.DUMMY
+    )
+
+
+def _overlaps_any(prefix: IPNetwork, others: tuple[IPNetwork, ...], *, only_wider: bool = False) -> bool:
+    """Return whether a prefix has addresses in common with one of ``others``, sorted and apart.
+
+    With ``only_wider``: whether it lies in one of them.
+    """
     place = bisect_right(others, _start(prefix), key=_start)
-    return any(prefix in other or other in prefix for other in others[max(place - 1, 0) : place + 1])
+    near = others[max(place - 1, 0) : place + 1]
+    return any(prefix in other or (not only_wider and other in prefix) for other in near)
 
 
 def _start(prefix: IPNetwork) -> tuple[int, int]:

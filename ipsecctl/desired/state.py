@@ -16,6 +16,7 @@ from ipsecctl.topology import DataPath, Mode, SecretRef
 
 __all__ = [
     "HOLDING_METRIC",
+    "HOLDING_MTU",
     "INTO_METRIC",
     "Action",
     "AuthMethod",
@@ -28,6 +29,7 @@ __all__ = [
     "FirewallRule",
     "GatewayState",
     "Interface",
+    "InterfaceKind",
     "PrivateKey",
     "Route",
     "RouteKind",
@@ -122,7 +124,8 @@ class Connection:
 
     ``mobike`` is on only where an address can change: it moves IKE to port 4500 and offers the peer every
     other address of the gateway. ``keyingtries`` 0 is "for ever". ``mode`` is never ``auto``. ``force_udp``
-    wants ESP in UDP where no NAT is.
+    wants ESP in UDP where no NAT is. ``unaided_mtu`` is the largest inner packet in bytes that this gateway
+    would let in if charon put no MTU on its routes (policy mode only, else 0).
     """
 
     name: str
@@ -146,6 +149,7 @@ class Connection:
     keyingtries: int = 1
     mode: Mode = Mode.POLICY
     force_udp: bool = False
+    unaided_mtu: int = 0
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -191,11 +195,25 @@ class FirewallRule:
     interface: str = ""
 
 
+class InterfaceKind(StrEnum):
+    """What an interface is for, by the kernel's word for what it is."""
+
+    XFRM = "xfrm"
+    """The way into one tunnel in route mode."""
+    DUMMY = "dummy"
+    """Leads nowhere: so packets in policy mode find a route, and then their policy if there is one."""
+
+
+HOLDING_MTU = 65_535
+"""Of the interface that leads nowhere, in bytes: it must not be what limits a tunnel's packets."""
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class Interface:
-    """An xfrm interface: the way into one tunnel in route mode; ``mtu`` in bytes.
+    """An interface of ours; ``mtu`` in bytes.
 
-    ``name`` has at most 15 characters. ``addresses`` have their host bits.
+    ``name`` has at most 15 characters. ``addresses`` have their host bits. ``if_id`` is 0 and ``tunnel`` ""
+    for one that leads nowhere.
     """
 
     name: str
@@ -203,13 +221,14 @@ class Interface:
     mtu: int
     addresses: tuple[IPNetwork, ...]
     tunnel: str
+    kind: InterfaceKind = InterfaceKind.XFRM
 
 
 class RouteKind(StrEnum):
     """What a route is for."""
 
     HOLDING = "holding"
-    """Unreachable: traffic does not follow the default route when no tunnel carries it."""
+    """Leads nowhere: traffic does not follow the default route when no tunnel carries it."""
     INTO = "into"
     """Leads into a tunnel's interface."""
 
@@ -225,8 +244,9 @@ INTO_METRIC = 50
 class Route:
     """A route of the main table.
 
-    ``interface`` and ``source`` (the gateway's own address for its own packets, ``None`` for the kernel's
-    choice) are for ``INTO`` only.
+    ``interface`` is "" for one that is unreachable. ``source`` is the gateway's own address for its own
+    packets, ``None`` for the kernel's choice; ``mtu`` (bytes) the largest packet that may take it, 0 for what
+    the kernel computes.
     """
 
     prefix: IPNetwork
@@ -235,6 +255,7 @@ class Route:
     interface: str = ""
     metric: int = HOLDING_METRIC
     source: IPAddress | None = None
+    mtu: int = 0
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -20,7 +20,7 @@ from ipsecctl.gateway.handle import Completed, Handle
 from ipsecctl.gateway.lacks import Feature, Lack, Needs, lacks, needs_of
 from ipsecctl.gateway.local import LocalHost
 from ipsecctl.gateway.lock import locked
-from ipsecctl.gateway.look import Guard, LiveView, ShellView, look, look_at_guard
+from ipsecctl.gateway.look import CharonSilent, Guard, LiveView, ShellView, look, look_at_guard
 from ipsecctl.gateway.names import (
     LINK_ALIAS,
     NFT_TABLE,
@@ -38,13 +38,14 @@ from ipsecctl.gateway.observe import (
     observe,
 )
 from ipsecctl.gateway.reach import reach
-from ipsecctl.gateway.record import Record, Seen, StartUp, canonical
+from ipsecctl.gateway.record import NO_CHARON, Record, Seen, StartUp, canonical
 from ipsecctl.gateway.trials import Trials
 from ipsecctl.gateway.ways import Link, RouteSeen, WaysSeen
 
 __all__ = [
     "LINK_ALIAS",
     "NFT_TABLE",
+    "NO_CHARON",
     "RECORD_PATH",
     "ROUTE_PROTOCOL",
     "STATE_DIR",
@@ -52,6 +53,7 @@ __all__ = [
     "Answer",
     "Capabilities",
     "Charon",
+    "CharonSilent",
     "Clock",
     "Completed",
     "Container",

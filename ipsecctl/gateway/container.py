@@ -97,7 +97,7 @@ class Container:
         return ["docker", "exec", "-i", self.container, *argv]
 
     @property
-    def _lab(self) -> str:
+    def lab(self) -> str:
         """The lab that the container is of, by its name (see ``container_name``)."""
         return self.container.removeprefix("ipsecctl-").removesuffix(f"-{self.name}")
 
@@ -120,7 +120,7 @@ class Container:
         """Return what docker itself says against reaching the container, if it does."""
         said = stderr.decode("utf-8", "replace")
         for sign, state, hint in (
-            ("No such container", "does not exist", f"Bring the lab up: ipsecctl lab up {self._lab}"),
+            ("No such container", "does not exist", f"Bring the lab up: ipsecctl lab up {self.lab}"),
             ("is not running", "is not running", f"Start it: docker start {self.container}"),
             ("is paused", "is paused", f"Go on with it: docker unpause {self.container}"),
         ):

@@ -10,15 +10,30 @@ from enum import StrEnum
 
 from ipsecctl.desired import FIREWALL_FILE, ROUTES_FILE, SYSCTL_FILE, Means
 from ipsecctl.errors import GatewayUnreachable, ViciError, ViciRefused
-from ipsecctl.gateway import ways
+from ipsecctl.gateway import restart, ways
 from ipsecctl.gateway.handle import Handle
-from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, REWRITTEN_COUNTER, ROUTE_PROTOCOL
+from ipsecctl.gateway.names import (
+    NFT_TABLE,
+    RECORD_PATH,
+    REWRITTEN_COUNTER,
+    ROUTE_PROTOCOL,
+    VICI_SOCKETS,
+)
 from ipsecctl.gateway.record import Record
+from ipsecctl.gateway.restart import how_to_restart
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Message
 
-__all__ = ["Guard", "LiveView", "ShellView", "look", "look_at_guard", "parse_shell"]
+__all__ = [
+    "CharonSilent",
+    "Guard",
+    "LiveView",
+    "ShellView",
+    "look",
+    "look_at_guard",
+    "parse_shell",
+]
 
 
 class Guard(StrEnum):
@@ -39,6 +54,9 @@ class ShellView:
     packets that the firewall held back, since it was loaded, because something had changed their addresses
     after they were bound for a tunnel. ``means`` is what the last apply there knew of each gateway. ``None``
     where it is not known.
+
+    ``pending`` are the options for which charon must be restarted (``StartUp.pending``), ``restart`` says how
+    that is done there.
     """
 
     guard: Guard = Guard.UNKNOWN
@@ -46,6 +64,8 @@ class ShellView:
     ways: WaysSeen | None = None
     rewritten: int | None = None
     means: Mapping[str, Means] = field(default_factory=dict)
+    pending: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    restart: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +83,29 @@ class LiveView:
     shell: ShellView = ShellView()
 
 
+class CharonSilent(GatewayUnreachable):
+    """charon on a gateway did not answer, and the gateway's shell did: ``shell`` is what it told."""
+
+    def __init__(self, error: GatewayUnreachable, shell: ShellView) -> None:
+        super().__init__(error.gateway, error.cause, error.hint, charon_down=error.charon_down)
+        self.shell = shell
+
+
 async def look(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) -> LiveView:
     """Return what lives on a gateway; it never waits for an IKE_SA that is busy.
 
-    Raises ``GatewayUnreachable`` when there is no answer of charon's within ``timeout_s`` seconds in all.
-    What the shell tells is asked for side by side with it, and not known when that fails.
+    Raises ``GatewayUnreachable`` when there is no answer of charon's within ``timeout_s`` seconds in all,
+    ``CharonSilent`` when the shell told something nevertheless. What the shell tells is asked for side by
+    side with it, and not known when that fails.
     """
-    try:
-        async with asyncio.TaskGroup() as group:
-            shell = group.create_task(_shell(handle, timeout_s))
-            charon = group.create_task(_live(handle, timeout_s))
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    version, sas, connections = charon.result()
-    return LiveView(handle.name, version, sas, connections, shell.result())
+    async with asyncio.TaskGroup() as group:
+        shell = group.create_task(_shell(handle, timeout_s))
+        charon = group.create_task(_live_or_why_not(handle, timeout_s))
+    told, live = shell.result(), charon.result()
+    if isinstance(live, GatewayUnreachable):
+        raise live if told == ShellView() else CharonSilent(live, told)
+    version, sas, connections = live
+    return LiveView(handle.name, version, sas, connections, told)
 
 
 async def look_at_guard(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) -> tuple[Guard, bool | None]:
@@ -86,6 +115,15 @@ async def look_at_guard(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) ->
     """
     seen = await _shell(handle, timeout_s)
     return seen.guard, seen.forwarding
+
+
+async def _live_or_why_not(
+    handle: Handle, timeout_s: float
+) -> tuple[str, tuple[Message, ...], frozenset[str]] | GatewayUnreachable:
+    try:
+        return await _live(handle, timeout_s)
+    except GatewayUnreachable as error:
+        return error
 
 
 async def _live(handle: Handle, timeout_s: float) -> tuple[str, tuple[Message, ...], frozenset[str]]:
@@ -109,6 +147,9 @@ _SCRIPT = (
     r"""
 LC_ALL=C; export LC_ALL
 settings=$4 routes=$5 protocol=$6 counter=$7
+for socket in $8; do
+    [ ! -S "$socket" ] || { stat -c 'charon %i-%Y' "$socket"; break; }
+done
 [ ! -r "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
 if table=$(nft -s list table "$2" "$3" 2>/dev/null); then
     digest=$(printf '%s' "$table" | sha256sum)
@@ -120,6 +161,9 @@ elif nft list tables >/dev/null 2>&1; then
     echo absent
 fi
 printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward)"
+"""
+    + restart.SCRIPT
+    + r"""
 if grep -q '^net\.ipv6\.conf\.all\.forwarding *= *1' "$settings" 2>/dev/null; then
     printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv6/conf/all/forwarding)"
 fi
@@ -135,16 +179,17 @@ prefixes=applied
 
 
 async def _shell(handle: Handle, timeout_s: float) -> ShellView:
-    places = (RECORD_PATH, *NFT_TABLE, SYSCTL_FILE, ROUTES_FILE, ROUTE_PROTOCOL, REWRITTEN_COUNTER)
+    marks = (ROUTE_PROTOCOL, REWRITTEN_COUNTER, " ".join(VICI_SOCKETS))
+    places = (RECORD_PATH, *NFT_TABLE, SYSCTL_FILE, ROUTES_FILE, *marks)
     try:
         async with asyncio.timeout(timeout_s):
             completed = await handle.run(("sh", "-c", _SCRIPT, "guard", *places), timeout_s=0.9 * timeout_s)
-        return parse_shell(completed.stdout.decode("utf-8", "replace").splitlines())
+        return parse_shell(completed.stdout.decode("utf-8", "replace").splitlines(), handle)
     except (GatewayUnreachable, TimeoutError, ValueError):
         return ShellView()
 
 
-def parse_shell(lines: Iterable[str]) -> ShellView:
+def parse_shell(lines: Iterable[str], handle: Handle | None = None) -> ShellView:
     """Return what the script's answer means. Raises ``ValueError`` when the record in it is not ours."""
     found: dict[str, list[str]] = {}
     for line in lines:
@@ -159,6 +204,8 @@ def parse_shell(lines: Iterable[str]) -> ShellView:
         ways=seen if values else None,
         rewritten=int(found["rewritten"][0]) if "rewritten" in found else None,
         means=record.means if record else {},
+        pending=record.start_up.pending(found.get("charon", [""])[0]) if record else {},
+        restart=how_to_restart(handle, found.get("service", [""])[0]) if handle else "",
     )
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from ipsecctl.desired import GUARD_UNIT
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciError, ViciRefused
-from ipsecctl.gateway import ways
+from ipsecctl.gateway import restart, ways
 from ipsecctl.gateway._capability_parser import parse_charon
 from ipsecctl.gateway.capabilities import LIBIPSEC_PLUGIN, Charon
 from ipsecctl.gateway.handle import Completed, Handle
 from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL, VICI_SOCKETS
 from ipsecctl.gateway.record import Record
+from ipsecctl.gateway.restart import how_to_restart
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
 from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import DataPath
@@ -53,7 +54,7 @@ class Facts:
     ``kernel`` tells one start of the kernel from the next, "" where it says nothing of it. ``charon`` does so
     for charon: inode and time of its VICI socket, "" when there is none. ``unit`` is what systemd says of our
     unit (``systemctl is-enabled`` and ``is-active``), ``None`` where no systemd runs. ``record_sha256`` is
-    the record's as it lies there, that of nothing without one.
+    the record's as it lies there, that of nothing without one. ``restart`` says how charon is restarted.
     """
 
     files: Mapping[str, FileSeen] = field(default_factory=dict)
@@ -67,6 +68,7 @@ class Facts:
     charon: str = ""
     unit: tuple[str, str] | None = None
     record_sha256: str = hashlib.sha256(b"").hexdigest()
+    restart: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,9 @@ class Observed:
     ``charon`` is what charon says of itself. ``connections`` is by name as ``list-conns`` reports them;
     ``shared`` are the ids of shared keys, ``keys`` those of private keys; ``certificates`` the SHA-256 of the
     DER of X.509 certificates, in hexadecimal digits.
+
+    ``charon_down`` is set where charon does not run: then all that it would tell is empty, and ``data_path``
+    is the one of the last apply.
     """
 
     gateway: str
@@ -87,6 +92,7 @@ class Observed:
     keys: frozenset[str] = frozenset()
     facts: Facts = field(default_factory=Facts)
     charon: Charon = field(default_factory=lambda: Charon(""))
+    charon_down: GatewayUnreachable | None = None
 
 
 async def observe(
@@ -96,16 +102,33 @@ async def observe(
 
     ``prefixes`` are those that a plan may want to lead into tunnels: others' routes to them are told too.
 
+    Where only charon does not run, the rest is returned; but not where nothing tells what data path it has.
+
     Raises ``GatewayUnreachable`` (``charon_down`` when it is only charon that is missing) or ``ApplyFailed``
     when it can be reached and not be read, as without root's rights.
     """
     try:
         async with asyncio.TaskGroup() as group:
             facts = group.create_task(_facts(handle, prefixes, timeout_s))
-            charon = group.create_task(_charon(handle, timeout_s))
+            charon = group.create_task(_charon_if_it_runs(handle, timeout_s))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None  # both say the same when it is the gateway that is gone
-    return Observed(gateway=handle.name, facts=facts.result(), **charon.result())
+    found, told = facts.result(), charon.result()
+    if not isinstance(told, GatewayUnreachable):
+        return Observed(gateway=handle.name, facts=found, **told)
+    known = found.record.means.get(handle.name) if found.record else None
+    if known is None:
+        raise told
+    return Observed(handle.name, "", known.data_path, {}, facts=found, charon_down=told)
+
+
+async def _charon_if_it_runs(handle: Handle, timeout_s: float) -> dict[str, Any] | GatewayUnreachable:
+    try:
+        return await _charon(handle, timeout_s)
+    except GatewayUnreachable as error:
+        if not error.charon_down:
+            raise
+        return error
 
 
 async def _charon(handle: Handle, timeout_s: float) -> dict[str, Any]:
@@ -196,6 +219,7 @@ for family in ip ip6; do
         /^-A/ { print "legacy " family " " table " " $0 }'
 done
 """
+    + restart.SCRIPT
     + ways.SCRIPT
     + "exit 0\n"
 )
@@ -208,7 +232,7 @@ async def _facts(handle: Handle, prefixes: Iterable[str], timeout_s: float) -> F
     if completed.status != 0:
         raise ApplyFailed(f"{handle.name}: its files cannot be read: {completed.error}")
     try:
-        return parse_facts(completed.stdout.decode("utf-8", "surrogateescape").splitlines())
+        return parse_facts(completed.stdout.decode("utf-8", "surrogateescape").splitlines(), handle)
     except ValueError as exc:
         raise ApplyFailed(
             f"{handle.name}: {RECORD_PATH} is damaged: {exc}",
@@ -216,7 +240,7 @@ async def _facts(handle: Handle, prefixes: Iterable[str], timeout_s: float) -> F
         ) from exc
 
 
-def parse_facts(lines: Iterable[str]) -> Facts:
+def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
     """Return the facts in the script's answer. Raises ``ValueError`` when the record in it is not ours."""
     found: dict[str, list[str]] = {}
     for line in lines:
@@ -245,6 +269,7 @@ def parse_facts(lines: Iterable[str]) -> Facts:
         charon=found.get("charon", [""])[0],
         unit=(enabled, active) if enabled else None,
         record_sha256=hashlib.sha256(record).hexdigest(),
+        restart=how_to_restart(handle, found.get("service", [""])[0]) if handle else "",
     )
 
 

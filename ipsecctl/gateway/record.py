@@ -20,10 +20,13 @@ from ipsecctl.desired import Means
 from ipsecctl.gateway.trials import Trials
 from ipsecctl.topology import DataPath
 
-__all__ = ["Record", "Seen", "StartUp", "canonical"]
+__all__ = ["NO_CHARON", "Record", "Seen", "StartUp", "canonical"]
 
 _FORMAT = "ipsecctl/record/1"
 Digests: TypeAlias = Mapping[str, str]
+
+NO_CHARON = "none"
+"""Stands for charon's start where it does not run: the next one is another."""
 
 
 def canonical(value: Any) -> bytes:
@@ -62,6 +65,20 @@ class StartUp:
     charon: str = ""
     read: Mapping[str, str] = field(default_factory=dict)
     written: Mapping[str, str] = field(default_factory=dict)
+
+    def pending(self, charon: str) -> dict[str, tuple[str, str]]:
+        """Return the options for which the charon that runs now must be restarted, by name.
+
+        Each with the value that it has and the one that is wanted, "" for charon's default. One that was
+        started after the last apply has read all; of one that nothing is known about nothing is claimed.
+        """
+        if not charon or charon != self.charon:
+            return {}
+        return {
+            name: (self.read.get(name, ""), self.written.get(name, ""))
+            for name in sorted(self.read.keys() | self.written.keys())
+            if self.read.get(name) != self.written.get(name)
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The ways into tunnels as a gateway has them: its xfrm interfaces, and the routes that concern ours.
+"""The ways into tunnels as a gateway has them: interfaces that may be ours, and the routes that concern ours.
 
 ``SCRIPT`` is the part of a shell script that tells of them, ``parse_link`` and ``parse_route`` read what it
 prints. Source: the JSON of ``ip -j -d address`` (one object for each interface, empty ones for those that a
@@ -20,11 +20,15 @@ from ipsecctl.gateway.names import LINK_ALIAS, ROUTE_PROTOCOL
 __all__ = ["SCRIPT", "Link", "RouteSeen", "WaysSeen", "parse_ways"]
 
 XFRM: Final = "xfrm"
+_KINDS: Final = (XFRM, "dummy")
+"""Of our interfaces: those of tunnels, and the one that leads nowhere."""
 
 # Expects in $prefixes a command that prints the prefixes of which every route is to be told, and in $protocol
 # the mark of our routes, which are told in any case. iproute2 leaves out the length of a host's prefix.
 SCRIPT: Final = r"""
-printf 'links %s\n' "$(ip -j -d address show type xfrm 2>/dev/null)"
+for kind in xfrm dummy; do
+    printf 'links %s\n' "$(ip -j -d address show type $kind 2>/dev/null)"
+done
 for link in /sys/class/net/ix-* /sys/class/net/ipsec0; do
     [ ! -e "$link" ] || printf 'link %s\n' "${link##*/}"
 done
@@ -64,8 +68,8 @@ class RouteSeen:
     """A route of the main table.
 
     ``kind`` is ``unicast``, ``unreachable`` and so on; ``interface`` is "" for one that leads nowhere, or by
-    several ways; ``via`` the next hop as ``ip`` prints it. ``metric`` 0 is what IPv4 has where none is told.
-    ``ours`` tells whether it bears our mark.
+    several ways; ``via`` the next hop as ``ip`` prints it. ``metric`` 0 is what IPv4 has where none is told,
+    ``mtu`` 0 that the route itself limits nothing. ``ours`` tells whether it bears our mark.
     """
 
     prefix: IPNetwork
@@ -75,6 +79,7 @@ class RouteSeen:
     source: IPAddress | None = None
     via: str = ""
     ours: bool = False
+    mtu: int = 0
 
     @property
     def leads(self) -> str:
@@ -88,7 +93,7 @@ class RouteSeen:
 
 @dataclass(frozen=True, slots=True)
 class WaysSeen:
-    """What is on a gateway: xfrm interfaces by name, names that look like ours or charon's, routes."""
+    """What is on a gateway: xfrm and dummy interfaces by name, names like ours or charon's, routes."""
 
     links: Mapping[str, Link] = field(default_factory=dict)
     routes: frozenset[RouteSeen] = frozenset()
@@ -126,7 +131,7 @@ def _link(entry: Mapping[str, Any]) -> Link:
         mtu=mtu if isinstance(mtu, int) else 0,
         up="UP" in entry.get("flags", ()),
         addresses=tuple(sorted(_addresses(entry.get("addr_info") or ()))),
-        ours=kind == XFRM and alias.partition(" ")[0] == LINK_ALIAS,
+        ours=kind in _KINDS and alias.partition(" ")[0] == LINK_ALIAS,
     )
 
 
@@ -161,6 +166,7 @@ def _route(line: str) -> RouteSeen | None:
             source=IPAddress(said["src"]) if "src" in said else None,
             via=said.get("via", ""),
             ours=said.get("proto") == ROUTE_PROTOCOL,
+            mtu=int(said.get("mtu", 0)),
         )
     except (AddrFormatError, ValueError):
         return None

@@ -27,12 +27,14 @@ def exit_status(tunnels: Iterable[TunnelHealth]) -> int:
 
 
 def headline(tunnels: Iterable[TunnelHealth]) -> str:
-    """Return one line for a person: "2 of 41 tunnels down, 1 degraded"."""
+    """Return one line for a person: "2 of 41 tunnels down, 1 degraded", of a single one "1 tunnel, down"."""
     verdicts = [tunnel.verdict for tunnel in tunnels]
     total = f"{len(verdicts)} tunnel{'' if len(verdicts) == 1 else 's'}"
     bad = [(v, verdicts.count(v)) for v in Verdict if v is not Verdict.UP and v in verdicts]
+    if len(verdicts) == 1:
+        return f"{total}, {verdicts[0]}"
     if not bad:
-        return f"all {total} up" if len(verdicts) != 1 else f"{total}, up"
+        return f"all {total} up"
     first, *rest = bad
     return ", ".join(
         [f"{first[1]} of {total} {first[0]}", *(f"{count} {verdict}" for verdict, count in rest)]
@@ -92,6 +94,7 @@ def _end(end: EndView) -> dict[str, Any]:
         "mode": str(end.way.mode) if end.way else None,
         "interface": _interface(end.way) if end.way and end.way.interface else None,
         "changed_by_nat": end.rewritten,
+        "restart_for": [f"{name} = {wanted or 'default'}" for name, (_, wanted) in end.pending.items()],
         "ike_sas": [_ike(sa) for sa in end.sas],
     }
 

@@ -9,13 +9,14 @@ all its traffic and is not as declared, or could leak.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from ipsecctl.errors import GatewayUnreachable
-from ipsecctl.gateway import Guard, LiveView
+from ipsecctl.gateway import CharonSilent, Guard, LiveView, ShellView
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
+from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.traffic import departures, ike_departures
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
 from ipsecctl.health.way import rewritten_note, view_way, way_causes
@@ -66,22 +67,26 @@ def _end(
 ) -> EndView:
     if not gateway.managed:
         return EndView(gateway.name, gateway.site, EndState.NOT_MANAGED)
+    shell = view.shell if isinstance(view, (LiveView, CharonSilent)) else ShellView()
+    way = tunnel.ways.get(gateway.name)
+    end = EndView(
+        gateway.name,
+        gateway.site,
+        EndState.UNREACHABLE,
+        guard=shell.guard,
+        forwarding=shell.forwarding,
+        rewritten=shell.rewritten,
+        way=view_way(way, shell.ways) if way else None,
+        pending=shell.pending,
+        restart=shell.restart,
+    )
     if isinstance(view, LiveView):
-        loaded, way = tunnel.name in view.connections, tunnel.ways.get(gateway.name)
-        return EndView(
-            gateway.name,
-            gateway.site,
-            EndState.SEEN,
-            sas.get(tunnel.name, ()),
-            loaded,
-            guard=view.shell.guard,
-            forwarding=view.shell.forwarding,
-            rewritten=view.shell.rewritten,
-            way=view_way(way, view.shell.ways) if way else None,
-        )
-    down = view is not None and view.charon_down
-    state = EndState.CHARON_DOWN if down else EndState.UNREACHABLE
-    return EndView(gateway.name, gateway.site, state, error=view.cause if view else "it was not looked at")
+        found, loaded = sas.get(tunnel.name, ()), tunnel.name in view.connections
+        return replace(end, state=EndState.SEEN, sas=found, loaded=loaded)
+    if view is None:
+        return replace(end, error="it was not looked at")
+    state = EndState.CHARON_DOWN if view.charon_down else EndState.UNREACHABLE
+    return replace(end, state=state, error=view.cause)
 
 
 def _judge(tunnel: Declared, ends: tuple[EndView, EndView], now: datetime) -> TunnelHealth:
@@ -95,9 +100,10 @@ def _judge(tunnel: Declared, ends: tuple[EndView, EndView], now: datetime) -> Tu
     ]
     seen = [end for end in ends if end.state is EndState.SEEN]
     if dead:
-        return health(Verdict.DOWN, dead + lost + _unguarded(seen))
+        return health(Verdict.DOWN, dead + lost + _beside_charon(tunnel, ends))
     if lost:
-        return health(Verdict.UNKNOWN, lost + [_one_sided(end, tunnel) for end in seen] + _unguarded(seen))
+        one_sided = [_one_sided(end, tunnel) for end in seen]
+        return health(Verdict.UNKNOWN, lost + one_sided + _beside_charon(tunnel, ends))
     if len(seen) == 1:
         return _judge_alone(tunnel, seen[0], health)
     return _judge_both(tunnel, seen[0], seen[1], health)
@@ -116,6 +122,14 @@ def _one_sided(end: EndView, tunnel: Declared) -> str:
     if len(missing) < len(tunnel.children):
         return f"{end.gateway} has no CHILD_SA for {', '.join(missing)}"
     return f"{end.gateway} has no CHILD_SA for it"
+
+
+def _beside_charon(tunnel: Declared, ends: Iterable[EndView]) -> list[str]:
+    """Return what is wrong with ways, firewall and forwarding, which the shell tells without any charon."""
+    found = _Findings(tunnel)
+    ends = tuple(ends)
+    _blame_ways(found, ends)
+    return [*found.blocked, *_unguarded(ends)]
 
 
 def _unguarded(ends: Iterable[EndView]) -> list[str]:
@@ -196,6 +210,9 @@ def _blame_ways(found: _Findings, ends: Iterable[EndView]) -> None:
         if way is not None and end.way is not None:
             found.blocked += way_causes(end.gateway, way, end.way)
             found.notes += rewritten_note(end.gateway, way, end.rewritten)
+        if end.state is EndState.SEEN:
+            mtu = found.tunnel.mtus.get(end.gateway)
+            found.blocked += start_up_causes(end.gateway, mtu, end.pending, end.restart)
 
 
 def _blame_unloaded(found: _Findings, ends: Iterable[EndView]) -> None:

@@ -13,9 +13,10 @@ from ipsecctl.crypto import Proposal, parse_esp_proposal, parse_ike_proposal
 from ipsecctl.desired import Child, GatewayState, Route, RouteKind
 from ipsecctl.gateway import Guard
 from ipsecctl.health.sa import IkeSa
+from ipsecctl.health.start_up import Mtu
 from ipsecctl.health.traffic import Traffic
 from ipsecctl.health.way import Way, WayView
-from ipsecctl.topology import Gateway, Topology
+from ipsecctl.topology import Gateway, Mode, Topology
 
 __all__ = ["Declared", "EndState", "EndView", "TunnelHealth", "Verdict", "declare"]
 
@@ -46,7 +47,8 @@ class Declared:
     """A tunnel that the topology declares: its two gateways and the names of its children.
 
     ``traffic`` says what each child must carry, by gateway and child, ``ike`` which IKE proposals each
-    gateway has, ``ways`` how packets enter it there; what is not in them is not judged.
+    gateway has, ``ways`` how packets enter it there, ``mtus`` what may enter it where that hangs on charon's
+    options; what is not in them is not judged.
     """
 
     name: str
@@ -56,14 +58,15 @@ class Declared:
     traffic: Mapping[tuple[str, str], Traffic] = field(default_factory=dict)
     ike: Mapping[str, tuple[Proposal, ...]] = field(default_factory=dict)
     ways: Mapping[str, Way] = field(default_factory=dict)
+    mtus: Mapping[str, Mtu] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EndView:
     """One end of a tunnel: ``error`` says why it is not seen, ``loaded`` if charon has the connection.
 
-    ``guard``, ``forwarding`` and ``rewritten`` are the gateway's, as in ``ShellView``; ``way`` is what was
-    seen of the way into the tunnel there.
+    ``guard``, ``forwarding``, ``rewritten``, ``pending`` and ``restart`` are the gateway's, as in
+    ``ShellView``, also where charon does not answer; ``way`` is what was seen of the way into the tunnel.
     """
 
     gateway: str
@@ -76,6 +79,8 @@ class EndView:
     forwarding: bool | None = None
     rewritten: int | None = None
     way: WayView | None = None
+    pending: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    restart: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +117,13 @@ def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declare
     traffic: dict[str, dict[tuple[str, str], Traffic]] = {name: {} for name in children}
     ike: dict[str, dict[str, tuple[Proposal, ...]]] = {name: {} for name in children}
     ways: dict[str, dict[str, Way]] = {name: {} for name in children}
+    mtus: dict[str, dict[str, Mtu]] = {name: {} for name in children}
     for state in states:
         for name, way in _ways(state):
             ways[name][state.name] = way
         for connection in state.connections:
+            if connection.mode is Mode.POLICY:
+                mtus[connection.name][state.name] = Mtu(connection.inner_mtu, connection.unaided_mtu)
             ike[connection.name][state.name] = tuple(map(parse_ike_proposal, connection.ike_proposals))
             for child in connection.children:
                 traffic[connection.name][state.name, child.name] = _traffic(child)
@@ -128,6 +136,7 @@ def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declare
             traffic[t.name],
             ike[t.name],
             ways[t.name],
+            mtus[t.name],
         )
         for t in topology.tunnels
         if t.name in children

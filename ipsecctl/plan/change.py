@@ -33,6 +33,7 @@ class Part(StrEnum):
     KEY = "key"
     SHARED = "shared"
     CONNECTION = "connection"
+    RECORD = "record"
 
 
 class Disruption(IntEnum):
@@ -101,7 +102,9 @@ class GatewayPlan:
     """All changes on one gateway, sorted by address, and what stands against them.
 
     A plan with conflicts is not carried out. ``restart_for`` are the options that charon does not take up
-    until it is restarted, be they about to be written or written before; ``apply`` does not restart it.
+    until it is restarted, be they about to be written or written before; ``apply`` does not restart it, and
+    ``restart`` says how that is done there. ``charon_down`` says why nothing was planned for charon: then the
+    changes are the host's alone, and nothing is taken away yet.
     """
 
     gateway: str
@@ -109,6 +112,8 @@ class GatewayPlan:
     conflicts: tuple[Conflict, ...] = ()
     restart_for: tuple[str, ...] = ()
     version: str = field(default="", compare=False)
+    restart: str = ""
+    charon_down: str = ""
 
     def of(self, part: Part, *kinds: Kind) -> tuple[Change, ...]:
         """Return the changes to one kind of object, only those of ``kinds`` where given."""
@@ -133,10 +138,12 @@ def plan_json(plans: Iterable[GatewayPlan], failures: Mapping[str, str]) -> dict
         "gateways": [
             {
                 "name": plan.gateway,
-                "charon": plan.version,
+                "charon": plan.version or None,
+                "charon_down": plan.charon_down or None,
                 "changes": len(plan.changes),
                 "disturbed": {name: str(grade) for name, grade in plan.disturbed.items()},
                 "restart_for": list(plan.restart_for),
+                "restart": plan.restart if plan.restart_for else None,
                 "conflicts": [{"summary": c.summary, "hint": c.hint} for c in plan.conflicts],
             }
             for plan in plans

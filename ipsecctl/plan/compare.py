@@ -12,9 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 from ipsecctl.desired import GUARD_UNIT, GUARD_UNIT_FILE
-from ipsecctl.gateway import NFT_TABLE, NewFile, Observed, Record
+from ipsecctl.gateway import NFT_TABLE, RECORD_PATH, NewFile, Observed, Record
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Part, fields
-from ipsecctl.plan.connections import differing, disruption, flatten
+from ipsecctl.plan.connections import (
+    differing,
+    disruption,
+    flatten,
+    network_pairs,
+    not_held_any_more,
+)
 from ipsecctl.plan.obstacles import legacy_conflicts
 from ipsecctl.plan.start_up import restart_for, start_up
 from ipsecctl.plan.wanted import Wanted, certificate_digest, sysctls
@@ -53,10 +59,12 @@ def plan_gateway(
     comparison = _Comparison(wanted, observed)
     return GatewayPlan(
         gateway=wanted.gateway,
-        changes=tuple(sorted(comparison.changes())),
+        changes=tuple(sorted([*comparison.changes(), *(comparison.taken_over() if take_over else ())])),
         conflicts=tuple(sorted({*comparison.conflicts(take_over), *lacking})),
         restart_for=comparison.restart_for,
         version=observed.version,
+        restart=observed.facts.restart,
+        charon_down=observed.charon_down.cause if observed.charon_down else "",
     )
 
 
@@ -73,14 +81,38 @@ class _Comparison:
         # Without a record nothing is ours, and no digest is looked at.
         self.record = observed.facts.record or Record(key=b"")
         self.restart_for = restart_for(start_up(wanted, observed))
+        self.kept = network_pairs(wanted.connections.values())
 
     def changes(self) -> Iterator[Change]:
+        if self.observed.charon_down is None:
+            yield from self._host()
+            yield from self._charon()
+            return
+        # What a dead charon still uses is taken away when it has let go of it: then it can be told so.
+        yield from (change for change in self._host() if change.kind is not Kind.REMOVE)
+
+    def taken_over(self) -> Iterator[Change]:
+        """Yield that the record, and with it all that is ours there, becomes another topology's."""
+        before, after = self.record.topology, self.wanted.topology
+        if before not in ("", after):
+            yield self._change(
+                Part.RECORD,
+                RECORD_PATH,
+                Kind.CHANGE,
+                f"taken over from topology '{before}'",
+                before=fields({"topology": before}),
+                after=fields({"topology": after}),
+            )
+
+    def _host(self) -> Iterator[Change]:
         yield from self._files()
         yield from self._firewall()
         yield from self._sysctls()
         yield from interface_changes(self.wanted, self.facts, self.record)
         yield from route_changes(self.wanted, self.facts, self.record, changes=self._file_changes)
         yield from self._unit()
+
+    def _charon(self) -> Iterator[Change]:
         yield from self._certificates()
         yield from self._keys()
         yield from self._shared()
@@ -300,9 +332,14 @@ class _Comparison:
                     name,
                     Kind.REMOVE,
                     _NO_LONGER,
+                    *self._exposed(name),
                     before=fields(flatten(self.record.messages.get(name, {}))),
                     disruption=Disruption.IKE_RESTART,
                 )
+
+    def _exposed(self, name: str) -> tuple[str, ...]:
+        """Return as a reason what a connection held back when it was applied, and none will any more."""
+        return not_held_any_more(self.record.messages.get(name, {}), self.kept)
 
     def _grade(self, name: str, message: Mapping[str, Any]) -> Disruption:
         """Return what must be done to the SAs of a connection, also for a change that was begun before."""
@@ -324,6 +361,7 @@ class _Comparison:
                 name,
                 Kind.CHANGE,
                 _ALTERED,
+                *self._exposed(name),
                 before=fields(before),
                 after=fields(after),
                 disruption=grade,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from netaddr import AddrFormatError, IPNetwork
 
 from ipsecctl.plan.change import Disruption
 
-__all__ = ["differing", "disruption", "flatten"]
+__all__ = ["NetworkPairs", "differing", "disruption", "flatten", "network_pairs", "not_held_any_more"]
+
+NetworkPairs: TypeAlias = frozenset[tuple[IPNetwork, IPNetwork]]
+"""Of a local and a remote network each."""
 
 # Of the IKE part: lifetimes, DPD and retries hold for the next IKE_SA and need no new one now.
 _IKE_HARMLESS = frozenset(
@@ -99,6 +104,43 @@ def disruption(old: Mapping[str, Any], new: Mapping[str, Any]) -> Disruption:
         ):
             grades.append(Disruption.CHILD_RESTART)
     return max(grades)
+
+
+def network_pairs(connections: Iterable[Mapping[str, Any]]) -> NetworkPairs:
+    """Return between which networks connections carry traffic; selectors that take anything name none."""
+    return frozenset(
+        (local, remote)
+        for connection in connections
+        for child in connection.get("children", {}).values()
+        for local in _networks(child.get("local_ts", ()))
+        for remote in _networks(child.get("remote_ts", ()))
+        if local.version == remote.version and local.prefixlen and remote.prefixlen
+    )
+
+
+def _networks(selectors: Iterable[str]) -> list[IPNetwork]:
+    found = []
+    for selector in selectors:
+        try:
+            found.append(IPNetwork(selector.partition("[")[0]))
+        except (AddrFormatError, ValueError):  # "dynamic", or a range
+            continue
+    return found
+
+
+def not_held_any_more(old: Mapping[str, Any], kept: NetworkPairs) -> tuple[str, ...]:
+    """Return, as a reason, what a connection carried that nothing of ``kept`` covers; empty when all is."""
+    lost = sorted(
+        pair
+        for pair in network_pairs([old]) - kept
+        if not any(pair[0] in local and pair[1] in remote for local, remote in kept)
+    )
+    if not lost:
+        return ()
+    named = ", ".join(f"{local} and {remote}" for local, remote in lost[:3])
+    more = f" and {len(lost) - 3} more pairs of networks" if len(lost) > 3 else ""
+    what = f"traffic between {named}{more}"
+    return (f"no longer protected: {what} is not held back any more, may leave in clear",)
 
 
 def _without_children(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from netaddr import AddrFormatError, IPNetwork
 
+from ipsecctl.desired import InterfaceKind
 from ipsecctl.plan.change import Conflict
 from ipsecctl.plan.wanted import Wanted
 
@@ -46,8 +47,9 @@ def legacy_conflicts(wanted: Wanted, rules: Iterable[str]) -> Iterator[Conflict]
 
 
 def _commands(wanted: Wanted, command: str) -> Iterator[str]:
+    routed = any(interface.kind is InterfaceKind.XFRM for interface in wanted.interfaces.values())
     for direction, flag in (("in", "-i"), ("out", "-o")):
-        matching = f"{flag} ix-+" if wanted.interfaces else f"-m policy --dir {direction} --pol ipsec"
+        matching = f"{flag} ix-+" if routed else f"-m policy --dir {direction} --pol ipsec"
         yield f"{command} -I FORWARD {matching} -j ACCEPT"
 
 

@@ -6,7 +6,7 @@ A plugin reads its own section when charon creates it (kernel_netlink_net.c, ker
 
 from __future__ import annotations
 
-from ipsecctl.gateway import Observed, StartUp
+from ipsecctl.gateway import NO_CHARON, Observed, StartUp
 from ipsecctl.plan.wanted import Wanted
 from ipsecctl.render import STRONGSWAN_FILE
 from ipsecctl.topology import DataPath
@@ -18,10 +18,13 @@ def start_up(wanted: Wanted, observed: Observed) -> StartUp:
     """Return what a record must say of charon's start after the wanted files have been written.
 
     A charon that was started since the last apply has read what was written then; another one still has what
-    it had. Where nothing is recorded, a data path that runs is taken to run as we want it.
+    it had. Where nothing is recorded, a data path that runs is taken to run as we want it. A charon that does
+    not run will read all of it.
     """
     file = wanted.files.get(STRONGSWAN_FILE)
     options = plugin_options(file.content if file else b"")
+    if observed.charon_down is not None:
+        return StartUp(NO_CHARON, options, options)
     before = observed.facts.record.start_up if observed.facts.record else StartUp()
     if not before.charon:
         libipsec = observed.data_path is DataPath.LIBIPSEC

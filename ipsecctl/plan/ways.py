@@ -1,4 +1,4 @@
-"""The ways into tunnels, desired against observed: xfrm interfaces and routes, and what stands in their way.
+"""The ways into tunnels, desired against observed: interfaces and routes, and what stands in their way.
 
 An interface is ours when it bears our mark (its alias), a route when it bears our protocol number; nothing
 else is changed or removed.
@@ -42,12 +42,14 @@ def _link_fields(link: Link) -> Fields:
     """Return what an interface is, in the fields of a change."""
     addresses = ", ".join(map(str, link.addresses))
     state = "up" if link.up else "down"
-    return fields({"if_id": _hex(link.if_id), "mtu": str(link.mtu), "addresses": addresses, "state": state})
+    if_id = {} if link.if_id is None else {"if_id": _hex(link.if_id)}
+    return fields(if_id | {"mtu": str(link.mtu), "addresses": addresses, "state": state})
 
 
 def _wanted_fields(interface: Interface) -> Fields:
     addresses = tuple(sorted(interface.addresses))
-    return _link_fields(Link(interface.name, "xfrm", interface.if_id, interface.mtu, True, addresses))
+    if_id = interface.if_id or None
+    return _link_fields(Link(interface.name, interface.kind.value, if_id, interface.mtu, True, addresses))
 
 
 def _hex(if_id: int | None) -> str:
@@ -85,7 +87,7 @@ def _interface(
         return
     by_hand = recorded in (None, interface_text(interface))
     reason = _BY_HAND if by_hand else _ALTERED if recorded else _CUT_OFF
-    differ = [pair[0] for pair, other in zip(before, after, strict=True) if pair != other]
+    differ = {name for name, _ in {*before} ^ {*after}}
     yield Change(
         gateway,
         Part.INTERFACE,
@@ -93,7 +95,7 @@ def _interface(
         Kind.CHANGE,
         before=tuple(pair for pair in before if pair[0] in differ),
         after=tuple(pair for pair in after if pair[0] in differ),
-        reasons=(reason, _REMADE) if link.if_id != interface.if_id else (reason,),
+        reasons=(reason, _REMADE) if link.if_id != (interface.if_id or None) else (reason,),
     )
 
 
@@ -110,8 +112,10 @@ def route_name(route: Route | RouteSeen) -> str:
     return f"{route.prefix} dev {route.interface} metric {route.metric}"
 
 
-def _source(route: Route | RouteSeen) -> Fields:
-    return (("source", str(route.source)),) if route.source is not None else ()
+def _details(route: Route | RouteSeen) -> Fields:
+    """Return what can be altered of a route."""
+    source = {} if route.source is None else {"source": str(route.source)}
+    return fields(source | ({"mtu": str(route.mtu)} if route.mtu else {}))
 
 
 def route_changes(
@@ -123,19 +127,19 @@ def route_changes(
     remade = _remade(wanted, facts)
     declared = {route_name(route): route for route in wanted.routes}
     for name, route in declared.items():
-        seen, after = ours.get(name), _source(route)
+        seen, after = ours.get(name), _details(route)
         if seen is None:
             reason = _LOST if lost else _DECLARED
             yield Change(wanted.gateway, Part.ROUTE, name, Kind.CREATE, after=after, reasons=(reason,))
-        elif _source(seen) != after:
+        elif _details(seen) != after:
             reason = _BY_HAND if lost else _ALTERED
-            yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, _source(seen), after, (reason,))
+            yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, _details(seen), after, (reason,))
         elif route.interface in remade:
             yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, reasons=(_GOES_TOO,))
     if facts.record is not None:
         for name in ours.keys() - declared.keys():
             yield Change(
-                wanted.gateway, Part.ROUTE, name, Kind.REMOVE, _source(ours[name]), reasons=(_NO_LONGER,)
+                wanted.gateway, Part.ROUTE, name, Kind.REMOVE, _details(ours[name]), reasons=(_NO_LONGER,)
             )
 
 
@@ -145,7 +149,7 @@ def _remade(wanted: Wanted, facts: Facts) -> set[str]:
     return {
         name
         for name, interface in wanted.interfaces.items()
-        if name in links and links[name].ours and links[name].if_id != interface.if_id
+        if name in links and links[name].ours and links[name].if_id != (interface.if_id or None)
     }
 
 
@@ -160,9 +164,11 @@ def way_conflicts(wanted: Wanted, facts: Facts, record: Record, runs: DataPath) 
         if link is not None and not link.ours:
             yield Conflict(
                 f"{gateway}: there is an interface {name} that ipsecctl did not make",
-                f"Remove it (ip link delete {name}), or rename the tunnel '{interface.tunnel}'.",
+                f"Remove it (ip link delete {name})"
+                + (f", or rename the tunnel '{interface.tunnel}'." if interface.tunnel else "."),
             )
-        yield from _if_id_taken(gateway, interface, links, facts.if_ids, record)
+        if interface.if_id:
+            yield from _if_id_taken(gateway, interface, links, facts.if_ids, record)
     yield from _others_routes(wanted, facts)
     device = links.get(_LIBIPSEC_DEVICE)
     if device is not None and runs is DataPath.KERNEL and wanted.data_path is DataPath.KERNEL:

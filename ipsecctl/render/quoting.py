@@ -16,7 +16,7 @@ from typing import NoReturn, SupportsBytes
 
 from netaddr import IPNetwork
 
-from ipsecctl.desired import Interface, Route, RouteKind, TrafficSelector
+from ipsecctl.desired import Interface, InterfaceKind, Route, TrafficSelector
 from ipsecctl.errors import CannotQuote
 from ipsecctl.topology import RESERVED_NAME, identity_fault
 
@@ -158,22 +158,24 @@ def elements(values: Iterable[str]) -> str:
 
 
 def interface(value: Interface) -> str:
-    """Return a tunnel's interface as one line of the guard's file: name, if_id, MTU, addresses.
+    """Return an interface as one line of the guard's file: name, if_id, MTU, addresses.
 
-    The if_id is written as ``ip -d link`` shows it.
+    The if_id is written as ``ip -d link`` shows it; ``dummy`` stands for it where there is none.
     """
+    what = f"{value.if_id:#x}" if value.kind is InterfaceKind.XFRM else value.kind.value
     addresses = (f"{address.ip}/{address.prefixlen:d}" for address in value.addresses)
-    return " ".join((bare(value.name), f"{value.if_id:#x}", f"{value.mtu:d}", *addresses))
+    return " ".join((bare(value.name), what, f"{value.mtu:d}", *addresses))
 
 
 def route(value: Route) -> str:
     """Return a route in the words that follow ``ip route replace``."""
-    if value.kind is RouteKind.HOLDING:
-        where = f"unreachable {prefix(value.prefix)}"
-    else:
+    if value.interface:
         where = f"{prefix(value.prefix)} dev {bare(value.interface)}"
+    else:
+        where = f"unreachable {prefix(value.prefix)}"
     source = "" if value.source is None else f" src {value.source}"
-    return f"{where} proto 213 metric {value.metric:d}{source}"
+    mtu = f" mtu {value.mtu:d}" if value.mtu else ""
+    return f"{where} proto 213 metric {value.metric:d}{source}{mtu}"
 
 
 def mark(value: str) -> str:

@@ -90,7 +90,7 @@ class GatewayDoc(Doc):
         Field(
             default=[],
             description="Its own address in its networks, or one for IPv4 and one for IPv6: the source of "
-            "its own packets into tunnels in route mode.",
+            "its own packets into tunnels, where the kernel carries ESP.",
             examples=["10.10.0.1", ["10.10.0.1", "fd00:10::1"]],
         )
     )

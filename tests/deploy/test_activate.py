@@ -9,7 +9,7 @@ import pytest
 
 import ipsecctl.deploy.activate as activating
 from ipsecctl.deploy.activate import activate, in_the_way, retire
-from ipsecctl.desired import NETWORKD_FILE, Interface
+from ipsecctl.desired import NETWORKD_FILE, Interface, InterfaceKind
 from ipsecctl.errors import ApplyFailed
 from ipsecctl.gateway import Link, LocalHost
 from ipsecctl.plan import Change, GatewayPlan, Kind, Part
@@ -162,7 +162,9 @@ def test_an_interface_that_keeps_an_if_id_goes_first(programs):
         "ix-new": Interface("ix-new", 7, 1400, (), "new"),
         "ix-kept": Interface("ix-kept", 8, 1300, (), "kept"),
         "lo": Interface("lo", 11, 1400, (), "changed"),
+        "ix-hold": Interface("ix-hold", 0, 65535, (), "", InterfaceKind.DUMMY),
     }
+    links["ix-hold"] = Link("ix-hold", "dummy", ours=True)
     made = plan(*((Part.INTERFACE, name, Kind.CHANGE) for name in wanted))
     first = in_the_way(made, wanted, links)
     assert first == ("ix-renamed", "lo")

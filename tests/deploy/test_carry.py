@@ -13,8 +13,18 @@ from netaddr import IPAddress
 import ipsecctl.deploy.apply as applying
 import ipsecctl.deploy.carry as carrying
 from ipsecctl.desired import Interface, Means
-from ipsecctl.errors import ApplyFailed, ViciRefused
-from ipsecctl.gateway import RECORD_PATH, Facts, Link, Observed, Record, Seen, WaysSeen
+from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciRefused
+from ipsecctl.gateway import (
+    NO_CHARON,
+    RECORD_PATH,
+    Facts,
+    Link,
+    NewFile,
+    Observed,
+    Record,
+    Seen,
+    WaysSeen,
+)
 from ipsecctl.plan import (
     Change,
     Disruption,
@@ -238,3 +248,44 @@ def test_what_was_found_out_is_written_down_though_there_is_nothing_to_do(record
     asyncio.run(carrying.remember(Handle(), wanted, again))
     asyncio.run(carrying.remember(Handle(), wanted, replace(seen, facts=Facts())))
     assert records == [record]
+
+
+def test_without_charon_the_host_alone_is_done_and_what_charon_will_load_counts_as_ours(records, monkeypatch):
+    async def loaded(handle, plan, first=()):
+        return "new nft"
+
+    monkeypatch.setattr(carrying, "activate", loaded)
+    down = GatewayUnreachable("a", "charon is not running", "Start it", charon_down=True)
+    seen = observed(connections={"t": "x", "gone": "y"}, messages={"t": OLD}, files={"/old": "z"})
+    seen = replace(seen, connections={}, version="", charon_down=down)
+    file = NewFile("/new", b"content", 0o644)
+    wanted = Wanted("a", "top", files={"/new": file}, connections={"t": NEW, "u": NEW}, shared={"k": {}})
+    handle = Handle("version")
+    record = carry(handle, seen, change(Part.FILE, "/new", Kind.CREATE), wanted=wanted)
+    assert handle.sent == []
+    assert record == records[-1]
+    assert record.connections == {"t": "", "gone": "y", "u": ""}
+    assert record.shared == {"k": ""}
+    assert (record.files.keys(), record.messages) == ({"/old", "/new"}, {"t": OLD})
+    assert record.files["/new"]
+    assert (record.seen.firewall, record.start_up.charon) == ("new nft", NO_CHARON)
+    # charon starts and loads our files: that is no conflict, and the rest is done then.
+    facts = replace(seen.facts, record=record, charon="8-1")
+    up = replace(seen, connections={"t": {}, "u": {}, "gone": {}}, charon_down=None, facts=facts)
+    later = plan_gateway(wanted, up)
+    assert later.conflicts == ()
+    assert {(c.name, c.kind) for c in later.of(Part.CONNECTION)} == {
+        ("t", Kind.CHANGE),
+        ("u", Kind.CHANGE),
+        ("gone", Kind.REMOVE),
+    }
+
+
+def test_a_gateway_without_charon_is_failed_with_what_was_done_there():
+    down = GatewayUnreachable("a", "charon is not running", "Start it.", charon_down=True)
+    told = applying._host_alone(GatewayPlan("a", (change(Part.FIREWALL, "inet ipsecctl"),)), down)
+    assert told.summary == (
+        "a: charon is not running; done without it: firewall inet ipsecctl; not done: its connections and "
+        "keys, and what is to be taken away"
+    )
+    assert (told.hint, told.charon_down) == ("Start it, then apply again.", True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.desired import Action, AuthMethod, FirewallRule, GatewayState, Route
+from ipsecctl.desired import Action, AuthMethod, FirewallRule, GatewayState, InterfaceKind, Route
 from ipsecctl.desired.routes import holding_routes
 from ipsecctl.topology import Control, ControlKind, DataPath, Gateway
 
@@ -335,8 +335,41 @@ class TestRoutes:
         assert dc.data_path is DataPath.LIBIPSEC
         assert [str(route.prefix) for route in dc.routes] == ["10.20.1.0/24", "10.20.2.0/24"]
 
-    def test_none_where_the_kernel_must_find_a_route_to_meet_its_policy(self, compiled):
-        assert compiled(CLINICS)["dc"].routes == ()
+    def test_where_the_kernel_must_find_a_route_to_meet_its_policy_it_leads_to_an_interface(self, compiled):
+        dc = compiled(CLINICS)["dc"]
+        assert [(str(r.prefix), r.interface, r.source) for r in dc.routes] == [
+            ("10.20.1.0/24", "ix-hold", None),
+            ("10.20.2.0/24", "ix-hold", None),
+        ]
+        (nowhere,) = dc.interfaces
+        assert (nowhere.name, nowhere.kind, nowhere.if_id) == ("ix-hold", InterfaceKind.DUMMY, 0)
+        assert (nowhere.mtu, nowhere.addresses, nowhere.tunnel) == (65535, (), "")
+        # The far link of one clinic is narrower: the kernel, which does not know it, is told.
+        assert {r.mtu for r in dc.routes} == {dc.daemon.route_mtu} == {dc.inner_mtu}
+
+    def test_the_source_is_an_inside_address_that_the_policies_cover(self, compiled):
+        a = compiled("""
+            defaults: {credential: {psk: "file:{tunnel}.psk"}}
+            sites:
+              a:
+                networks: {lan: [10.1.0.0/24, "fd00:1::/64"], dmz: 10.1.1.0/24}
+                gateway: {address: 192.0.2.1, inside: [10.1.0.1, "fd00:1::1"]}
+              b: {networks: {lan: [10.2.0.0/24, "fd00:2::/64"]}, gateway: 192.0.2.2}
+              c: {networks: {lan: 10.3.0.0/24}, gateway: 192.0.2.3}
+            tunnels:
+              ab: {between: [a, b], flows: [{from: a.lan, to: b.lan}]}
+              ac: {between: [a, c], flows: [{from: a.dmz, to: c.lan}]}
+        """)["a"]
+        assert [(str(r.prefix), str(r.source)) for r in a.routes] == [
+            ("10.2.0.0/24", "10.1.0.1"),
+            ("10.3.0.0/24", "None"),  # its policies cover another network than that
+            ("fd00:2::/64", "fd00:1::1"),
+        ]
+        # At boot the routes are set before the network is, and need their sources to be there.
+        assert [str(address) for address in a.interfaces[0].addresses] == [
+            "10.1.0.1/32",
+            "fd00:1::1/128",
+        ]
 
     def test_a_prefix_with_any_peers_outer_address_is_left_out(self):
         # `validate` refuses such a topology; the rule must hold for values that come from elsewhere too.

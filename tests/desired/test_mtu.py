@@ -60,11 +60,13 @@ def test_every_end_lets_through_exactly_what_its_tunnel_carries(gateways, joined
             assert connection.inner_mtu <= fits
             assert connection.inner_mtu == found.inner[connection.name]
         for interface in state.interfaces:
-            assert interface.mtu == found.inner[interface.tunnel]
+            assert interface.mtu == (found.inner[interface.tunnel] if interface.tunnel else 65_535)
         # In policy mode the gateway itself must come to the same size for every tunnel: it says one, or its
         # own link leaves exactly that.
         alone = LIBIPSEC_MTU if state.data_path is DataPath.LIBIPSEC else EXACT[wan]
         assert {c.inner_mtu for c in by_policy} <= {said or alone}
+        # Our own routes say the same as charon's.
+        assert {route.mtu for route in state.routes if route.interface == "ix-hold"} <= {said}
 
 
 @settings(max_examples=100, deadline=None)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from textwrap import dedent
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from netaddr import IPAddress, IPNetwork
 
 from ipsecctl.desired import (
     HOLDING_METRIC,
     SINCE,
+    FirewallRule,
+    InterfaceKind,
     Knows,
     Means,
     Route,
@@ -80,7 +84,10 @@ class TestInterfaces:
 
     def test_policy_mode_has_none(self):
         for state in states("policy").values():
-            assert (state.interfaces, state.routes) == ((), ())
+            assert [(i.name, i.kind) for i in state.interfaces] == [("ix-hold", InterfaceKind.DUMMY)]
+            assert {(route.kind, route.interface) for route in state.routes} == {
+                (RouteKind.HOLDING, "ix-hold")
+            }
             assert {child.if_id for c in state.connections for child in c.children} == {0}
             assert {rule.interface for rule in state.firewall} == {""}
 
@@ -91,6 +98,7 @@ class TestInterfaces:
         ("ab", "ix-ab"),
         ("exactly-12-c", "ix-exactly-12-c"),
         ("clinics-clinic-a", "ix-clini-72ca7b"),
+        ("hold", "ix-hold-e8b22d"),
     ],
 )
 def test_a_name_fits_fifteen_characters_and_stays_the_same(tunnel, name):
@@ -148,11 +156,58 @@ class TestRoutes:
         assert a.routes == ()
         assert a.interfaces
 
-    def test_a_prefix_that_a_policy_needs_a_way_to_is_not_held(self, rule):
-        into = [Route(IPNetwork("10.2.0.0/16"), "r", RouteKind.INTO, "ix-r", 50)]
-        rules = [rule("r", "10.2.0.0/16", "ix-r"), rule("p", "10.2.9.0/24", "")]
-        assert holding_routes(DataPath.KERNEL, [], rules, into) == ()
-        assert [r.prefix for r in holding_routes(DataPath.KERNEL, [], rules[:1], into)] == [into[0].prefix]
+    @pytest.mark.parametrize(
+        ("led", "by_policy", "held"),
+        [
+            ("10.2.0.0/16", "10.2.9.0/24", ["10.2.0.0/16 ix-hold"]),  # a narrower route would win over INTO
+            ("10.2.9.0/24", "10.2.0.0/16", ["10.2.0.0/16 ix-hold", "10.2.9.0/24 ix-hold"]),
+            ("10.2.0.0/16", "10.2.0.0/16", ["10.2.0.0/16 ix-hold"]),
+            ("10.2.0.0/16", "10.3.0.0/16", ["10.2.0.0/16 ", "10.3.0.0/16 ix-hold"]),
+        ],
+    )
+    def test_where_a_policy_needs_a_way_it_finds_one_and_none_wins_over_those_into_tunnels(
+        self, rule, led, by_policy, held
+    ):
+        into = [Route(IPNetwork(led), "r", RouteKind.INTO, "ix-r", 50)]
+        rules = [rule("r", led, "ix-r"), rule("p", by_policy, "")]
+        found = holding_routes(DataPath.KERNEL, [], rules, into)
+        assert [f"{r.prefix} {r.interface}" for r in found] == held
+
+    @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6), st.booleans()), max_size=8))
+    def test_every_policy_finds_a_route_and_every_route_into_a_tunnel_keeps_its_packets(self, drawn):
+        def prefix(place, spare):
+            return IPNetwork(f"10.0.{place}.0/{24 - spare}").cidr
+
+        into = [
+            Route(p, "r", RouteKind.INTO, "ix-r", 50)
+            for p in sorted({prefix(x, s) for x, s, routed in drawn if routed})
+        ]
+        rules = [
+            FirewallRule("t", 4, (), (prefix(x, s),), 1400, "ix-r" if routed else "")
+            for x, s, routed in drawn
+        ]
+        table = [*into, *holding_routes(DataPath.KERNEL, [], rules, into)]
+
+        def best(address):
+            fitting = [r for r in table if address in r.prefix]
+            return max(fitting, key=lambda r: (r.prefix.prefixlen, -r.metric), default=None)
+
+        for rule in rules:
+            for place in range(64):
+                address = IPAddress(f"10.0.{place}.1")
+                if address in rule.remote[0]:
+                    found = best(address)
+                    assert found is not None
+                    assert found.interface == "ix-r" if rule.interface else found.interface
+        # Also when somebody takes the interface, and the routes to it, away.
+        table = [r for r in table if r.kind is RouteKind.HOLDING]
+        for rule in rules:
+            for place in range(64):
+                address = IPAddress(f"10.0.{place}.1")
+                if address in rule.remote[0]:
+                    found = best(address)
+                    assert found is not None
+                    assert rule.interface or found.interface == "ix-hold"
 
 
 def test_the_addresses_of_the_interface_itself_have_no_other_way(compiled):
@@ -187,12 +242,13 @@ class TestModes:
     def test_auto_is_route_only_where_it_is_known_to_work(self, means, mode):
         clinic = states("auto", clinic=means)["clinic"]
         assert {c.mode for c in clinic.connections} == {mode}
-        assert bool(clinic.interfaces) is (mode is Mode.ROUTE)
+        routed = any(interface.kind is InterfaceKind.XFRM for interface in clinic.interfaces)
+        assert routed is (mode is Mode.ROUTE)
 
     def test_each_end_decides_for_itself(self):
         both = states("auto", clinic=Means(DataPath.KERNEL, xfrm_interfaces=True))
-        assert both["clinic"].interfaces
-        assert not both["gw-1"].interfaces
+        assert {i.kind for i in both["clinic"].interfaces} == {InterfaceKind.XFRM}
+        assert {i.kind for i in both["gw-1"].interfaces} == {InterfaceKind.DUMMY}
 
     def test_the_tunnel_comes_before_the_gateway_and_that_before_the_defaults(self, compiled):
         a = compiled("""

@@ -10,11 +10,25 @@ from types import SimpleNamespace
 
 import pytest
 
-from ipsecctl.desired import FIREWALL_FILE
+from ipsecctl.desired import FIREWALL_FILE, Means
 from ipsecctl.errors import GatewayUnreachable
-from ipsecctl.gateway import Completed, FileSeen, Guard, Record, Seen, WaysSeen, look
+from ipsecctl.gateway import (
+    NO_CHARON,
+    CharonSilent,
+    Completed,
+    FileSeen,
+    Guard,
+    Record,
+    Seen,
+    StartUp,
+    WaysSeen,
+    look,
+    observe,
+)
 from ipsecctl.gateway.look import parse_shell
 from ipsecctl.gateway.observe import parse_facts
+from ipsecctl.gateway.restart import how_to_restart
+from ipsecctl.topology import DataPath
 
 
 def test_nothing_there():
@@ -108,19 +122,53 @@ def test_forwarding_is_said_only_where_it_is_known(values, forwarding):
     assert (seen.guard, seen.forwarding) == (Guard.UNKNOWN, forwarding)
 
 
+def started(charon, read, written):
+    record = recorded(start_up=StartUp(charon, read, written))
+    return parse_shell([record, "charon 7-1"]).pending
+
+
+def test_what_charon_has_not_read_is_told_only_of_the_start_that_was_recorded():
+    assert started("7-1", {"a": "1", "same": "x"}, {"b": "2", "same": "x"}) == {
+        "a": ("1", ""),
+        "b": ("", "2"),
+    }
+    assert started("6-1", {}, {"b": "2"}) == {}
+    assert started("", {}, {"b": "2"}) == {}
+    assert started(NO_CHARON, {}, {"b": "2"}) == {}
+    assert parse_shell([recorded(start_up=StartUp("", {}, {"b": "2"}))]).pending == {}
+
+
+@pytest.mark.parametrize(
+    ("lab", "service", "how"),
+    [
+        ("x", "lab", "ipsecctl lab exec x a -- /usr/lib/ipsecctl-lab/charon stop, the same with start, "),
+        ("", "unit strongswan-starter", "systemctl restart strongswan-starter"),
+        ("", "unit a; rm -rf /", "stop and start it as it is started there"),
+        ("", "systemd", "systemctl restart strongswan"),
+        ("x", "", "stop and start it as it is started there"),
+    ],
+)
+def test_how_charon_is_restarted_hangs_on_where_it_runs(lab, service, how):
+    assert how_to_restart(SimpleNamespace(name="a", lab=lab), service).startswith(how)
+
+
 class Seer:
-    """A gateway whose charon answers, and whose shell does as told."""
+    """A gateway whose charon answers (or is ``gone``), and whose shell does as told."""
 
     name = "a"
 
-    def __init__(self, shell):
+    def __init__(self, shell, gone=None):
         self.shell = shell
+        self.gone = gone
 
     async def run(self, argv, stdin=b"", *, timeout_s=10.0):
         return await self.shell()
 
     @asynccontextmanager
     async def vici(self, *, timeout_s):
+        if self.gone:
+            raise self.gone
+
         async def command(name, message=None):
             return {"version": "6.1.0"}
 
@@ -149,3 +197,38 @@ def test_looking_sees_the_firewall_and_what_its_shell_does_is_not_charons_fault(
     for shell in (refuses, hangs, damaged):
         seen = asyncio.run(look(Seer(shell), timeout_s=0.1))
         assert (seen.version, seen.shell.guard, seen.shell.forwarding) == ("6.1.0", Guard.UNKNOWN, None)
+
+
+DEAD = GatewayUnreachable("a", "charon is not running on this host", "start it", charon_down=True)
+
+
+def test_without_charon_the_shell_still_tells():
+    async def good():
+        return Completed(0, f"{recorded()}\nabsent\nforwarding 1\n".encode(), b"")
+
+    async def refuses():
+        raise GatewayUnreachable("a", "no shell")
+
+    with pytest.raises(CharonSilent) as silent:
+        asyncio.run(look(Seer(good, DEAD)))
+    assert (silent.value.charon_down, silent.value.shell.guard) == (True, Guard.MISSING)
+    with pytest.raises(GatewayUnreachable) as lost:
+        asyncio.run(look(Seer(refuses, DEAD)))
+    assert lost.value is DEAD
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_without_charon_the_host_is_observed_if_its_data_path_is_known(known):
+    means = {"a": Means(DataPath.LIBIPSEC)} if known else {}
+
+    async def shell():
+        return Completed(0, f"{recorded(means=means)}\nfirewall cc\n".encode(), b"")
+
+    if not known:
+        with pytest.raises(GatewayUnreachable, match="charon is not running"):
+            asyncio.run(observe(Seer(shell, DEAD)))
+        return
+    seen = asyncio.run(observe(Seer(shell, DEAD)))
+    assert (seen.charon_down, seen.data_path, seen.facts.firewall) == (DEAD, DataPath.LIBIPSEC, "cc")
+    with pytest.raises(GatewayUnreachable, match="hangs"):
+        asyncio.run(observe(Seer(shell, GatewayUnreachable("a", "it hangs"))))

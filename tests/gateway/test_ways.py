@@ -45,6 +45,13 @@ def test_what_is_no_route_is_left_out(line):
     assert routes(line) == frozenset()
 
 
+def test_a_route_to_nowhere_as_debian_13_tells_it():
+    line = "fd00:2::/64 dev ix-hold proto 213 src fd00:1::1 metric 4278198272 mtu 1400 pref medium"
+    (route,) = routes(line)
+    assert (route.interface, route.source, route.ours) == ("ix-hold", IPAddress("fd00:1::1"), True)
+    assert (route.metric, route.mtu) == (4278198272, 1400)
+
+
 def link(**changes):
     """Return an interface as ``ip -j -d address`` of Debian 13 tells it."""
     recorded = (RECORDED / "debian-13-kernel.txt").read_text()
@@ -65,7 +72,9 @@ def test_an_interface_as_debian_13_tells_it():
     assert not one(link(ifalias="ipsecctlish")).ours
     assert not one(link(flags=["NOARP"])).up
     other = one(link(ifalias="ipsecctl", linkinfo={"info_kind": "dummy"}))
-    assert (other.kind, other.if_id, other.ours) == ("dummy", None, False)
+    assert (other.kind, other.if_id, other.ours) == ("dummy", None, True)
+    other = one(link(ifalias="ipsecctl", linkinfo={"info_kind": "bridge"}))
+    assert (other.kind, other.if_id, other.ours) == ("bridge", None, False)
 
 
 def test_a_name_without_more_is_somebody_elses():
@@ -87,6 +96,7 @@ def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(tmp_pat
         (tmp_path / name).write_text("\n".join(lines) + "\n")
     ip.write_text(
         f'#!/bin/sh\ncase "$*" in\n"-j -d address show type xfrm") echo "[]" ;;\n'
+        '"-j -d address show type dummy") echo "[{\\"ifname\\": \\"ix-hold\\"}]" ;;\n'
         f'"-o -4 route show table main") cat {tmp_path}/four ;;\n'
         f'"-o -6 route show table main") cat {tmp_path}/six ;;\n*) exit 9 ;;\nesac\n'
     )
@@ -101,6 +111,10 @@ def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(tmp_pat
             text=True,
             check=True,
         )
+        assert [line for line in done.stdout.splitlines() if line.startswith("links")] == [
+            "links []",
+            'links [{"ifname": "ix-hold"}]',
+        ]
         lines = [line.removeprefix("route ") for line in done.stdout.splitlines() if line.startswith("route")]
         return {(str(route.prefix), route.ours) for route in routes("\n".join(lines))}
 

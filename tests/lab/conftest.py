@@ -1,7 +1,12 @@
 """Labs as fixtures: pytest-docker runs the Compose project of a lab, ipsecctl makes the containers its nodes.
 
 Each example topology has a lab, called ``test-NAME`` here, so that a lab somebody works in is left alone. A
-lab is up once a session; tests of one lab run on one worker (``--dist loadgroup``).
+lab is up once a session; tests of one lab run on one worker (``--dist loadgroup``). In it the topology is
+applied in mode policy, and then, where the kernel has ESP, in mode route on top of that.
+
+What needs a kernel with ESP has the mark ``esp``. Where this one has none, it is left out, and the end of the
+run says how much was. The environment variable ``IPSECCTL_TEST_DATA_PATH`` (kernel or libipsec) says what
+there must be; a lab that finds something else fails.
 """
 
 from __future__ import annotations
@@ -9,9 +14,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +25,23 @@ from pytest_docker.plugin import get_docker_services
 
 from ipsecctl import lab as labs
 from ipsecctl.lab import Lab, Role
-from ipsecctl.topology import Topology
+from ipsecctl.patience import PATIENCE
+from ipsecctl.topology import Topology, load_text
 
 EXAMPLES = ("clinic-dc", "mesh-dual-stack", "mixed-versions", "partner")
+IN_THE_VM = ("clinic-dc",)
+"""The labs all of whose tests run there; of the others those with the mark ``kernel``."""
+
+_HAS_ESP = "/usr/lib/ipsecctl-lab/has-esp"
 
 
 @dataclass(frozen=True)
 class RunningLab:
-    """A lab that is up, and the command line that works on it."""
+    """A lab that is up, and the command line that works on it; ``topology`` is what is or will be applied."""
 
     lab: Lab
-
-    @property
-    def topology(self) -> Topology:
-        return self.lab.topology
+    topology: Topology
+    mode: str = "policy"
 
     @property
     def file(self) -> str:
@@ -50,7 +58,7 @@ class RunningLab:
     def without_lab(self, *args: str, statuses: Sequence[int] = (0,)) -> subprocess.CompletedProcess[str]:
         """Run ``ipsecctl ARGS``, likewise."""
         argv = [sys.executable, "-m", "ipsecctl", *args]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120 * PATIENCE, check=False)
         assert done.returncode in statuses, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -59,39 +67,93 @@ class RunningLab:
         document: dict[str, Any] = json.loads(self.ipsecctl(*args, "--json", statuses=statuses).stdout)
         return document
 
+    def apply(self) -> None:
+        """Apply the topology, restart charon where that is said to be needed, and have all tunnels up."""
+        done = self.json("apply", self.file, "--yes")
+        if waiting := [gateway["name"] for gateway in done["gateways"] if gateway["restart_for"]]:
+            for gateway in waiting:
+                self.charon(gateway, "stop")
+                self.charon(gateway, "start")
+            self.ipsecctl("apply", self.file, "--yes")
+
     def sh(self, node: str, command: str, stdin: bytes = b"", *, statuses: Sequence[int] = (0,)) -> str:
         """Run a shell command in a node and return what it printed."""
-        done = labs.run(self.lab, node, ["sh", "-c", command], stdin, timeout_s=30)
+        done = labs.run(self.lab, node, ["sh", "-c", command], stdin, timeout_s=30 * PATIENCE)
         assert done.status in statuses, f"{node}: {command}: {done.status}\n{done.stderr.decode()}"
         return done.stdout.decode()
+
+    def xfrm_interfaces(self, gateway: str) -> list[str]:
+        """Return the names of the xfrm interfaces of a gateway."""
+        listed = self.sh(gateway, "ip -brief link show type xfrm")
+        return [line.split("@")[0].split()[0] for line in listed.splitlines()]
 
     def charon(self, node: str, action: str) -> None:
         """Start, stop or kill charon on a gateway."""
         self.sh(node, f"/usr/lib/ipsecctl-lab/charon {action}")
 
 
-@pytest.fixture(scope="session", params=[pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in EXAMPLES])
+def _example(name: str) -> Any:
+    marks = [pytest.mark.xdist_group(name)]
+    return pytest.param(name, marks=[*marks, pytest.mark.kernel] if name in IN_THE_VM else marks)
+
+
+@pytest.fixture(scope="session", params=map(_example, EXAMPLES))
 def running(
-    request: pytest.FixtureRequest,
-    docker: None,
-    docker_compose_command: str,
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, lab_of: Callable[[Lab], AbstractContextManager[RunningLab]]
 ) -> Iterator[RunningLab]:
     """An example's lab, up, with nothing applied yet."""
-    with lab_up(labs.load(request.param), docker_compose_command, tmp_path_factory.mktemp("compose")) as lab:
+    with lab_of(labs.load(request.param)) as lab:
         yield lab
 
 
 @pytest.fixture(scope="session")
-def applied(running: RunningLab) -> RunningLab:
-    """An example's lab with its topology applied and its tunnels up."""
-    running.ipsecctl("apply", running.file, "--yes")
-    return running
+def lab_of(
+    docker_compose_command: str, data_path: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Lab], AbstractContextManager[RunningLab]]:
+    """For labs of a test's own: have one up as long as a ``with`` lasts."""
+    return lambda lab: lab_up(lab, docker_compose_command, data_path, tmp_path_factory.mktemp("compose"))
+
+
+@pytest.fixture(scope="session", params=["policy"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """The mode of an example's tunnels; tests ask for others with ``parametrize(..., indirect=True)``."""
+    said: str = request.param
+    return said
+
+
+@pytest.fixture(scope="session")
+def applied(running: RunningLab, mode: str, tmp_path_factory: pytest.TempPathFactory) -> RunningLab:
+    """An example's lab with its topology applied in a mode and its tunnels up."""
+    lab = replace(running, mode=mode)
+    if mode != "policy":
+        lab = replace(lab, topology=in_mode(mode, running.topology, tmp_path_factory.mktemp(mode)))
+    lab.apply()
+    return lab
+
+
+def in_mode(mode: str, topology: Topology, folder: Path) -> Topology:
+    """Write a topology anew with another mode as its default; its credentials stay where they are."""
+    original = Path(topology.file).absolute()
+    for credentials in ("secrets", "pki"):
+        (folder / credentials).symlink_to(original.parent / credentials)
+    before, after = original.read_text().split("\ndefaults:\n")
+    return written(folder / original.name, f"{before}\ndefaults:\n  mode: {mode}\n{after}")
+
+
+def written(file: Path, text: str) -> Topology:
+    """Write a topology to a file, and return it; fail with what is wrong with it."""
+    file.write_text(text)
+    loaded = load_text(text, str(file))
+    assert loaded.topology is not None, loaded.diagnostics
+    return loaded.topology
 
 
 @contextmanager
-def lab_up(lab: Lab, compose_command: str, scratch: Path) -> Iterator[RunningLab]:
-    """Have pytest-docker run a lab's Compose project, and ipsecctl make the containers its nodes."""
+def lab_up(lab: Lab, compose_command: str, data_path: str, scratch: Path) -> Iterator[RunningLab]:
+    """Have pytest-docker run a lab's Compose project, and ipsecctl make the containers its nodes.
+
+    Fails when their kernel is not one for ``data_path``.
+    """
     lab = lab.called(f"test-{lab.name}")
     labs.down(lab.name)  # what a run that was killed may have left
     file = scratch / "compose.json"
@@ -102,6 +164,9 @@ def lab_up(lab: Lab, compose_command: str, scratch: Path) -> Iterator[RunningLab
             compose_command, str(file), labs.project_name(lab.name), start, ["down --volumes"]
         ):
             labs.complete(labs.furnish(lab))
-            yield RunningLab(lab)
+            running = RunningLab(lab, lab.topology)
+            for gateway in running.managed:
+                running.sh(gateway, _HAS_ESP, statuses=(0 if data_path == "kernel" else 1,))
+            yield running
     finally:
         labs.down(lab.name)

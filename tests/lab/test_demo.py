@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipsecctl.lab import down
+from ipsecctl.patience import PATIENCE
 from ipsecctl.resources import resource_dir
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("demo")]
@@ -21,7 +22,7 @@ def test_the_demo_proves_every_row(tmp_path: Path, docker: None) -> None:
     lab = shutil.copytree(resource_dir("labs") / "clinic-dc", tmp_path / "labs" / "test-demo")
     command = [sys.executable, "-m", "ipsecctl", "lab", "demo", str(lab), "--out", str(tmp_path / "out")]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180 * PATIENCE, check=False)
     finally:
         down("test-demo")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -32,6 +33,6 @@ def test_the_demo_proves_every_row(tmp_path: Path, docker: None) -> None:
     assert "FAILS" not in done.stdout
     assert "22 of 22 hold" in done.stdout
     for family in ("-4", "-6"):  # the firewall is proven alone
-        assert f"-- ip {family} route flush table all type unreachable" in done.stdout
+        assert f"-- ip {family} route flush table all proto 213" in done.stdout
     assert "packets that this firewall dropped" in done.stdout
     assert "holding routes that the apply put back" in done.stdout

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ipsecctl.lab import Lab, NodeStatus, Role, Up, down, load, run, up
+from ipsecctl.patience import PATIENCE
 from ipsecctl.resources import resource_dir
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("labs")]
@@ -30,7 +31,9 @@ def copy(folder: Path, name: str, called: str) -> Path:
 
 def ipsecctl(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ipsecctl", *map(str, arguments)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, timeout=90 * PATIENCE, check=False
+    )
 
 
 def left_of(name: str) -> list[str]:
@@ -67,7 +70,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Up]]
 def test_it_comes_up_in_time_with_its_credentials(clinic: tuple[Lab, Up]) -> None:
     lab, done = clinic
     assert done.created
-    assert done.seconds < 15
+    assert done.seconds < 15 * PATIENCE
     assert [path.name for path in done.made] == ["clinics-clinic-a.psk", "clinics-clinic-b.psk"]
     assert done.status.healthy
     assert {node.name for node in done.status.nodes} == {node.name for node in lab.nodes}
@@ -233,7 +236,7 @@ def test_a_second_lab_with_the_same_addresses_is_no_trouble(clinic: tuple[Lab, U
     finally:
         removed = down(twin.name)
     assert (removed.containers, removed.networks) == (len(lab.nodes), len(lab.links))
-    assert removed.seconds < 6
+    assert removed.seconds < 6 * PATIENCE
     assert left_of(twin.name) == []
     assert reaches(lab, "clinic-b", "198.51.100.10")
 
@@ -309,14 +312,14 @@ def interrupted_up(lab: Path, name: str, number: signal.Signals, containers: int
     listing = ["docker", "ps", "--all", "--quiet", "--filter", f"label=org.ipsecctl.lab={name}"]
     psk = lab.parent.parent / "topologies" / "secrets" / "clinic-dc" / "clinics-clinic-b.psk"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 30 * PATIENCE
         while time.monotonic() < deadline and process.poll() is None:
             there = subprocess.run(listing, capture_output=True, check=True).stdout.split()
             if psk.exists() and len(there) >= containers:
                 break
             time.sleep(0.02)
         process.send_signal(number)
-        _, said = process.communicate(timeout=40)
+        _, said = process.communicate(timeout=40 * PATIENCE)
     return process.returncode, said
 
 
@@ -351,7 +354,7 @@ def test_two_at_once_do_not_get_into_each_others_way(tmp_path: Path) -> None:
     lab = copy(tmp_path, "partner", "t-both")
     command = [sys.executable, "-m", "ipsecctl", "lab", "up", str(lab)]
     pair = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=60)[1] for process in pair]
+    said = [process.communicate(timeout=60 * PATIENCE)[1] for process in pair]
     try:
         assert sorted(process.returncode for process in pair) == [0, 1], said
         assert any("another ipsecctl is bringing lab t-both up or down" in text for text in said)

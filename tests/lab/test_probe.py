@@ -18,6 +18,7 @@ import pytest
 from ipsecctl.cli._outage import Victim
 from ipsecctl.cli._scene import scene_of
 from ipsecctl.lab import Lab, down, load, run, up
+from ipsecctl.patience import PATIENCE
 from ipsecctl.probe import Outcome, watch_while
 from ipsecctl.resources import resource_dir
 
@@ -50,7 +51,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def ipsecctl(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ipsecctl", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=90 * PATIENCE, check=False)
 
 
 def probe(lab: Lab, *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -92,7 +93,7 @@ def running_in(lab: Lab) -> Counter[str]:
 
 
 def wait_until(holds: Callable[[], bool], limit_s: float = 10.0) -> None:
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + limit_s * PATIENCE
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -102,7 +103,7 @@ def test_all_tunnels_hold_in_time(lab: Lab) -> None:
     began = time.monotonic()
     status, document = probe(lab, "--all")
     assert status == 0, document
-    assert time.monotonic() - began < 15  # some 4 s on an idle machine
+    assert time.monotonic() - began < 15 * PATIENCE  # some 4 s on an idle machine
     assert document["schema"] == "ipsecctl/probe-tunnel/1"
     assert [(t["name"], t["outcome"], len(t["checks"])) for t in document["tunnels"]] == [
         ("clinics-clinic-a", "holds", 30),
@@ -162,7 +163,7 @@ def test_icmp_blocked(lab: Lab) -> None:
     assert status == 1
     assert {c["outcome"] for c in checks(document, "mtu", "dc -> clinic-a")} == {"holds"}
     for check in checks(document, "mtu", "clinic-a -> dc"):
-        assert (check["outcome"], check["measured"]) == ("fails", 1400)
+        assert (check["outcome"], check["measured"]) == ("fails", check["expected"])
         assert 'no "fragmentation needed" comes back: a black hole' in check["evidence"]
 
 
@@ -177,7 +178,8 @@ def test_mtu_lowered_in_the_path(lab: Lab) -> None:
             sh(lab, "clinic-a", forget)
     assert status == 1
     for check in checks(document, "mtu", "dc -> clinic-a"):
-        assert (check["outcome"], check["expected"], check["measured"]) == ("fails", 1400, 1246)
+        assert (check["outcome"], check["measured"]) == ("fails", 1246)
+        assert check["expected"] > 1246
         assert "measured 1246; 1247 crosses the WAN only with its ESP in fragments" in check["evidence"]
 
 
@@ -263,10 +265,10 @@ def test_the_firewall_alone_holds_what_a_dead_charon_lets_go_and_without_it_the_
         sh(lab, "clinic-a", f"{CHARON} kill")
         for command in victim.second_layer():
             assert run(lab, "clinic-a", command).status == 0
-        time.sleep(0.7)
+        time.sleep(0.7 * PATIENCE)
 
     def guarded_outage() -> None:
-        time.sleep(0.3)
+        time.sleep(0.3 * PATIENCE)
         before = victim.dropped()
         bare_outage()
         dropped.append(victim.dropped() - before)
@@ -322,7 +324,7 @@ def test_nothing_runs_on_after_an_end_of_any_kind(lab: Lab, how: signal.Signals)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         wait_until(lambda: running_in(lab)["tcpdump"] > 0)
         process.send_signal(how)
-        process.wait(timeout=10)
+        process.wait(timeout=10 * PATIENCE)
     wait_until(lambda: not running_in(lab))
     if how is signal.SIGINT:
         assert process.returncode == 130

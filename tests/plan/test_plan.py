@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import replace
 
 import pytest
 from netaddr import IPNetwork
 
+from ipsecctl.cli._plan import print_plan
 from ipsecctl.desired import Interface, Route
+from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import (
     Facts,
     FileSeen,
@@ -169,7 +172,7 @@ def only(plan_):
 def test_a_bare_gateway_gets_everything():
     made = plan(observed=NOTHING)
     assert {change.kind for change in made.changes} == {Kind.CREATE}
-    assert {change.part for change in made.changes} == set(Part) - {Part.SYSCTL, Part.UNIT}
+    assert {change.part for change in made.changes} == set(Part) - {Part.SYSCTL, Part.UNIT, Part.RECORD}
     assert not made.disturbed
     assert not made.conflicts
     assert [c.address for c in made.changes] == sorted(c.address for c in made.changes)
@@ -234,7 +237,7 @@ def test_a_gateway_of_another_topology_is_taken_over_only_when_asked():
 def test_what_is_no_longer_wanted_goes_and_says_what_stops():
     made = plan(BARE)
     assert {change.kind for change in made.changes} == {Kind.REMOVE}
-    assert {change.part for change in made.changes} == set(Part) - {Part.SYSCTL, Part.UNIT}
+    assert {change.part for change in made.changes} == set(Part) - {Part.SYSCTL, Part.UNIT, Part.RECORD}
     assert made.disturbed == {"t": Disruption.IKE_RESTART}
 
 
@@ -468,3 +471,45 @@ def test_a_private_key_that_goes_stays_in_charons_memory_and_the_plan_says_so():
     change = only(plan(replace(WANTED, keys={})))
     assert (change.part, change.kind) == (Part.KEY, Kind.REMOVE)
     assert "keeps it in memory" in change.reasons[0]
+
+
+def test_without_charon_only_the_hosts_part_is_planned_and_nothing_taken_away():
+    down = GatewayUnreachable("gw", "charon is not running", "start it", charon_down=True)
+    seen = with_facts(applied(), firewall="", sysctls={"net.ipv4.ip_forward": ("0",)})
+    seen = replace(seen, version="", connections={}, shared=frozenset(), keys=frozenset(), charon_down=down)
+    made = plan(observed=seen)
+    assert {change.part for change in made.changes} == {Part.FIREWALL, Part.SYSCTL}
+    assert made.charon_down == "charon is not running"
+    emptied = plan(replace(WANTED, connections={}, routes=(), interfaces={}), observed=seen)
+    assert not [change for change in emptied.changes if change.kind is Kind.REMOVE]
+    (told,) = plan_json([made], {})["gateways"]
+    assert (told["charon"], told["charon_down"]) == (None, "charon is not running")
+    out = io.StringIO()
+    print_plan([made], {"gw": down}, out)
+    assert out.getvalue().startswith("gw (the host alone: charon is down)\n")
+    assert "charon's part not planned: gw: charon is not running\n" in out.getvalue()
+
+
+def test_what_is_no_longer_protected_is_said():
+    def carrying(*remote):
+        return {"children": {"c": {"local_ts": ["10.1.0.0/24"], "remote_ts": list(remote)}}}
+
+    before = Wanted("gw", "top", connections={"t": carrying("10.2.0.0/24", "10.3.0.0/24[tcp/80]"), "u": {}})
+    none = plan(replace(before, connections={"u": {}}), applied(before))
+    (gone,) = none.of(Part.CONNECTION)
+    pairs = "10.1.0.0/24 and 10.2.0.0/24, 10.1.0.0/24 and 10.3.0.0/24"
+    reason = f"no longer protected: traffic between {pairs} is not held back any more, may leave in clear"
+    assert gone.reasons[1:] == (reason,)
+    narrower = plan(replace(before, connections={"t": carrying("10.2.0.0/24"), "u": {}}), applied(before))
+    assert "between 10.1.0.0/24 and 10.3.0.0/24 is" in narrower.of(Part.CONNECTION)[0].reasons[-1]
+    moved = plan(replace(before, connections={"v": carrying("10.2.0.0/15"), "u": {}}), applied(before))
+    (gone,) = moved.of(Part.CONNECTION, Kind.REMOVE)
+    assert gone.reasons == ("no longer in the topology",)
+
+
+def test_a_take_over_is_a_change_of_the_records_owner():
+    another = replace(WANTED, topology="another")
+    (change,) = plan(another, applied(), take_over=True).changes
+    assert (change.part, change.reasons) == (Part.RECORD, ("taken over from topology 'top'",))
+    assert (change.before, change.after) == ((("topology", "top"),), (("topology", "another"),))
+    assert plan(take_over=True).changes == ()

@@ -9,6 +9,7 @@ import pytest
 
 from ipsecctl.cli._plan import print_plan
 from ipsecctl.desired import Daemon, GatewayState
+from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import Facts, NewFile, Observed, Record, StartUp
 from ipsecctl.plan import Disruption, Wanted, plan_gateway, plan_json, start_up
 from ipsecctl.plan.start_up import plugin_options
@@ -103,6 +104,18 @@ def test_the_screen_never_says_nothing_to_do_while_it_is_pending():
     assert out.getvalue() == (
         "gw (charon 6.1.0)\n"
         "  restart: charon on gw must be restarted for kernel-netlink.mtu = 1350\n"
-        "      apply does not do that, as all tunnels of gw go down: systemctl restart strongswan\n"
+        "      apply does not do that, as all tunnels of gw go down: restart charon there\n"
         "Nothing to apply: charon must be restarted on gw.\n"
+    )
+
+
+def test_a_charon_that_does_not_run_will_read_all_of_it():
+    target = wanted(mtu=1350)
+    applied = after(target, seen())
+    down = replace(applied, charon_down=GatewayUnreachable("gw", "charon is not running", charon_down=True))
+    assert plan_gateway(wanted(mtu=1300), down).restart_for == ()
+    again = replace(after(wanted(mtu=1300), down), charon_down=None)
+    assert plan_gateway(wanted(mtu=1300), again).restart_for == ()
+    assert plan_gateway(wanted(), after(wanted(mtu=1300), again)).restart_for == (
+        "kernel-netlink.mtu = default",
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.desired import INTO_METRIC, ROUTES_FILE, Interface, Route, RouteKind
+from ipsecctl.desired import INTO_METRIC, ROUTES_FILE, Interface, InterfaceKind, Route, RouteKind
 from ipsecctl.gateway import Facts, FileSeen, Link, NewFile, Observed, Record, RouteSeen, WaysSeen
 from ipsecctl.plan import (
     Conflict,
@@ -153,6 +153,57 @@ def test_routes_with_another_metric_or_source():
     assert (change.kind, change.before, change.after) == (Kind.CHANGE, (), (("source", "10.1.0.1"),))
 
 
+NOWHERE = Interface("ix-hold", 0, 65535, (IPNetwork("10.1.0.1/32"),), "", InterfaceKind.DUMMY)
+TO_NOWHERE = Route(FAR, "t", RouteKind.HOLDING, "ix-hold", source=IPAddress("10.1.0.1"), mtu=1400)
+NOWHERE_SEEN = Link("ix-hold", "dummy", None, 65535, True, NOWHERE.addresses, ours=True)
+TO_NOWHERE_SEEN = RouteSeen(
+    FAR, "unicast", "ix-hold", HOLDING.metric, IPAddress("10.1.0.1"), ours=True, mtu=1400
+)
+BY_POLICY = replace(WANTED, interfaces={"ix-hold": NOWHERE}, routes=(TO_NOWHERE,))
+
+
+def test_an_interface_to_nowhere_and_its_routes():
+    made = plan(observed(interfaces={}, recorded=False), BY_POLICY)
+    assert [(c.part, c.kind, c.name, dict(c.after)) for c in ways(made)] == [
+        (Part.INTERFACE, Kind.CREATE, "ix-hold", {"mtu": "65535", "addresses": "10.1.0.1/32", "state": "up"}),
+        (
+            Part.ROUTE,
+            Kind.CREATE,
+            f"10.2.0.0/24 dev ix-hold metric {HOLDING.metric}",
+            {"source": "10.1.0.1", "mtu": "1400"},
+        ),
+    ]
+    recorded = {"ix-hold": interface_text(NOWHERE)}
+    assert (
+        plan(observed(NOWHERE_SEEN, routes=[TO_NOWHERE_SEEN], interfaces=recorded), BY_POLICY).changes == ()
+    )
+    wider = observed(NOWHERE_SEEN, routes=[replace(TO_NOWHERE_SEEN, mtu=0)], interfaces=recorded)
+    change = only(plan(wider, BY_POLICY))
+    assert (change.kind, dict(change.before), dict(change.after)) == (
+        Kind.CHANGE,
+        {"source": "10.1.0.1"},
+        {"source": "10.1.0.1", "mtu": "1400"},
+    )
+
+
+def test_from_charons_data_path_to_the_kernels_a_held_prefix_gets_the_other_route():
+    removed, created = [
+        c
+        for c in ways(plan(observed(NOWHERE_SEEN, routes=[SEEN_HOLDING]), BY_POLICY))
+        if c.part is Part.ROUTE
+    ]
+    assert (created.kind, created.name) == (Kind.CREATE, f"10.2.0.0/24 dev ix-hold metric {HOLDING.metric}")
+    assert (removed.kind, removed.name) == (Kind.REMOVE, "10.2.0.0/24")
+
+
+def test_a_tunnels_interface_that_once_had_its_name_is_made_anew():
+    once = replace(LINK, name="ix-hold")
+    interface, *_ = ways(plan(observed(once), BY_POLICY))
+    assert (interface.name, interface.kind) == ("ix-hold", Kind.CHANGE)
+    assert "made anew" in interface.reasons[1]
+    assert ("if_id", "0x2a") in interface.before
+
+
 # -------------------------------------------------------------------------------------------------- conflicts
 
 
@@ -259,3 +310,9 @@ def test_what_the_kernel_was_given_with_its_sas_takes_new_ones(key):
         return {"children": {"t": {"start_action": "trap", **child}}}
 
     assert disruption(message(), message(**{key: "7"})) is Disruption.CHILD_RESTART
+
+
+def test_somebody_elses_interface_of_the_name_of_the_one_to_nowhere():
+    (conflict,) = plan(observed(replace(NOWHERE_SEEN, ours=False)), BY_POLICY).conflicts
+    assert conflict.summary == "gw: there is an interface ix-hold that ipsecctl did not make"
+    assert conflict.hint == "Remove it (ip link delete ix-hold)."

@@ -215,6 +215,50 @@ def test_an_interface_of_somebody_elses_is_not_touched_and_the_others_are_made(g
     ]
 
 
+NOWHERE = "ix-hold dummy 65535 10.1.0.1/32\n"
+MADE_NOWHERE = [
+    "ip link set dev ix-hold addrgenmode none",
+    "ip link set dev ix-hold mtu 65535 alias ipsecctl up",
+    "ip address add 10.1.0.1/32 dev ix-hold",
+]
+
+
+@pytest.mark.parametrize(
+    ("links", "first"),
+    [({}, ["ip link add ix-hold type dummy"]), ({"ix-hold": "dummy addrgenmode none"}, [])],
+)
+def test_the_interface_that_leads_nowhere(gateway, links, first):
+    interfaces(gateway, links, wanted=NOWHERE)
+    done = gateway.guard("interfaces")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done_to(gateway, "ix-hold") == [*first, *MADE_NOWHERE]
+
+
+def test_one_of_its_name_and_another_kind_is_not_touched(gateway):
+    interfaces(gateway, {"ix-hold": "xfrm if_id 0x2a"}, wanted=NOWHERE)
+    done = gateway.guard("interfaces")
+    assert (done.returncode, done_to(gateway, "ix-hold")) == (1, [])
+    said = "ix-hold is there and no dummy interface: it is somebody else's"
+    assert done.stderr == f"an interface cannot be set: {said}\n"
+
+
+def test_a_kernel_without_ipv6_or_without_dummies(gateway):
+    interfaces(gateway, wanted=NOWHERE)
+    text = (gateway.root / "bin/ip").read_text()
+    refuses = "echo 'RTNETLINK answers: Operation not supported' >&2; exit 2"
+
+    def refusing(what):
+        (gateway.root / "bin/ip").write_text(
+            text.replace('case "$*" in', f'case "$*" in {what}) {refuses} ;;')
+        )
+        return gateway.guard("interfaces")
+
+    assert refusing("*addrgenmode*").returncode == 0
+    assert refusing("*'type dummy'").stderr == (
+        "an interface cannot be set: ix-hold, a dummy: RTNETLINK answers: Operation not supported\n"
+    )
+
+
 def test_why_an_interface_cannot_be_made_is_said_with_its_name(gateway):
     interfaces(gateway)
     text = (gateway.root / "bin/ip").read_text()

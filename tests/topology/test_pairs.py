@@ -358,7 +358,8 @@ def test_a_mistyped_key_hides_nothing(consequence: str, secrets: Path) -> None:
     assert code in {found for found, _ in alone}
     assert len(MISTYPED) > 100
     faults = []
-    for name, span, slip in MISTYPED:
+    # A third of the slips for each consequence: every key with each, every slip with three or four.
+    for name, span, slip in MISTYPED[[*CONSEQUENCES].index(consequence) % 3 :: 3]:
         found = all_findings(with_key(span, slip, right, wrong), secrets)
         faults += [(name, "hides", each) for each in sorted(alone - found)]
         faults += [(name, "brings", each) for each in sorted(found - alone) if each[0] != "IP011"]

@@ -1,0 +1,144 @@
+"""The kernel's ESP, and what it needs taken away by hand while marked traffic flows: none leaves in clear.
+
+``status`` then says what is wrong, and ``apply`` mends it. The tests of every example (test_examples.py) run
+in the same labs; what is here needs xfrm policies and interfaces, which kernel-libipsec has not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ipsecctl.cli._outage import Victim
+from ipsecctl.cli._scene import scene_of
+from ipsecctl.patience import PATIENCE
+from ipsecctl.probe import LeakReport, Outcome, watch_while
+from ipsecctl.topology import Tunnel
+
+LAB = "clinic-dc"
+BEFORE_S, AFTER_S = 0.2 * PATIENCE, 0.4 * PATIENCE
+FLUSH = "ip xfrm policy flush; ip xfrm state flush"
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.kernel,
+    pytest.mark.esp,
+    pytest.mark.parametrize(
+        "running", [pytest.param(LAB, marks=pytest.mark.xdist_group(LAB))], indirect=True, scope="session"
+    ),
+]
+policy = pytest.mark.parametrize("mode", ["policy"], indirect=True, scope="session")
+route = pytest.mark.parametrize("mode", ["route"], indirect=True, scope="session")
+either = pytest.mark.parametrize("mode", ["policy", "route"], indirect=True, scope="session")
+
+
+def tunnel_of(lab) -> Tunnel:
+    """The tunnel between two public addresses."""
+    (tunnel,) = (t for t in lab.topology.tunnels if not t.behind_nat)
+    return tunnel
+
+
+def victim_of(lab) -> str:
+    """The end of it that has no other tunnel."""
+    ends = tunnel_of(lab).left.gateway.name, tunnel_of(lab).right.gateway.name
+    (name,) = (end for end in ends if end != "dc")
+    return name
+
+
+def watched(lab, command: str) -> LeakReport:
+    """Send marked traffic both ways, have a command run on the victim meanwhile, and return what was seen."""
+
+    def during() -> None:
+        time.sleep(BEFORE_S)
+        lab.sh(victim_of(lab), command)
+        time.sleep(AFTER_S)
+
+    return watch_while(tunnel_of(lab), scene_of(lab.lab), during)
+
+
+def health(lab) -> dict[str, Any]:
+    tunnels = lab.json("status", lab.file, statuses=(0, 1, 3))["tunnels"]
+    (found,) = (t for t in tunnels if t["name"] == tunnel_of(lab).name)
+    return found
+
+
+@contextmanager
+def mended_by_apply(lab) -> Iterator[None]:
+    """However the body ends, ``apply`` has all as it was, and nothing to do after that."""
+    try:
+        yield
+    finally:
+        lab.apply()
+    assert health(lab)["verdict"] == "up"
+    assert "Nothing to do" in lab.ipsecctl("plan", lab.file).stdout
+
+
+def no_leak(report: LeakReport) -> None:
+    assert 0 < report.arrived < report.sent, report.evidence
+    assert (report.outcome, report.leaked) == (Outcome.HOLDS, 0), report.evidence
+
+
+@either
+def test_esp_is_the_kernels(applied, record_property):
+    """Protocol ESP between public addresses, in UDP to and from behind NAT; shown at the end of the run."""
+    states = applied.sh("dc", "ip -s xfrm state")
+    record_property("shown", f"ip -s xfrm state at dc, mode {applied.mode}:\n{states}")
+    plain, in_udp = (
+        [s for s in states.split("\nsrc ") if "proto esp" in s and ("encap type espinudp" in s) is udp]
+        for udp in (False, True)
+    )
+    assert len(plain) >= 2 and len(in_udp) >= 2
+    assert all("203.0.113.20" in state for state in plain)
+    assert all("192.0.2.30" in state for state in in_udp)
+    if_ids = {line for line in states.splitlines() if "if_id" in line}
+    assert len(if_ids) == (2 if applied.mode == "route" else 0)
+
+
+@either
+def test_policies_and_states_flushed_by_hand(applied):
+    victim = Victim(applied.lab, victim_of(applied))
+    report = watched(applied, FLUSH)
+    held = victim.holding_routes()
+    try:
+        no_leak(report)
+    finally:  # charon does not notice, and believes that it has what it had
+        applied.charon(victim.gateway, "stop")
+        applied.charon(victim.gateway, "start")
+        applied.apply()
+    assert victim.holding_routes() == held
+    assert health(applied)["verdict"] == "up"
+
+
+@either
+def test_a_deleted_firewall_is_a_degraded_tunnel(applied):
+    with mended_by_apply(applied):
+        applied.sh(victim_of(applied), "nft delete table inet ipsecctl")
+        found = health(applied)
+        assert found["verdict"] == "degraded"
+        assert any("firewall" in cause for cause in found["causes"])
+
+
+@route
+@pytest.mark.parametrize(
+    ("how", "says", "firewall_alone"),
+    [("ip link set {} down", "is down", False), ("ip link delete {}", "is not there", True)],
+    ids=["down", "deleted, and the holding routes too"],
+)
+def test_an_interface_taken_away(applied, how: str, says: str, firewall_alone: bool):
+    victim = Victim(applied.lab, victim_of(applied))
+    (interface,) = applied.xfrm_interfaces(victim.gateway)
+    commands = [how.format(interface)]
+    if firewall_alone:
+        commands += [" ".join(words) for words in victim.second_layer() if "route" in words]
+    with mended_by_apply(applied):
+        before = victim.dropped()
+        no_leak(watched(applied, "; ".join(commands)))
+        assert (victim.dropped() > before) == firewall_alone
+        found = health(applied)
+        assert found["verdict"] == "degraded"
+        assert f"{victim.gateway}: its interface {interface} {says}" in " ".join(found["causes"])
+    assert applied.xfrm_interfaces(victim.gateway) == [interface]
