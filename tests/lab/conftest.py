@@ -69,12 +69,14 @@ class RunningLab:
 
     def apply(self) -> None:
         """Apply the topology, restart charon where that is said to be needed, and have all tunnels up."""
-        done = self.json("apply", self.file, "--yes")
-        if waiting := [gateway["name"] for gateway in done["gateways"] if gateway["restart_for"]]:
-            for gateway in waiting:
-                self.charon(gateway, "stop")
-                self.charon(gateway, "start")
-            self.ipsecctl("apply", self.file, "--yes")
+        done = self.json("apply", self.file, "--yes", statuses=(0, 1))
+        waiting = [gateway["name"] for gateway in done["gateways"] if gateway["restart_for"]]
+        for gateway in waiting:
+            self.charon(gateway, "stop")
+            self.charon(gateway, "start")
+        if waiting:
+            done = self.json("apply", self.file, "--yes")
+        assert {tunnel["verdict"] for tunnel in done["tunnels"]} == {"up"}, done
 
     def sh(self, node: str, command: str, stdin: bytes = b"", *, statuses: Sequence[int] = (0,)) -> str:
         """Run a shell command in a node and return what it printed."""
