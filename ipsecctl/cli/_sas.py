@@ -26,6 +26,7 @@ def sa_lines(tunnel: TunnelHealth) -> Iterator[str]:
             yield from _ike_lines(sa)
             for child in sa.children:
                 yield from _child_lines(child, other)
+                yield from _kernel_lines(child, end)
 
 
 def _ike_lines(sa: IkeSa) -> Iterator[str]:
@@ -55,6 +56,15 @@ def _child_lines(child: ChildSa, other: EndView) -> Iterator[str]:
     yield f"      out         {amount(child.bytes_out, child.packets_out)}, {out}"
     back = f"SPI {child.spi_in or '-'}{_crosswise(child.spi_in, spis_out, 'out', other)}"
     yield f"      in          {amount(child.bytes_in, child.packets_in)}, {back}"
+
+
+def _kernel_lines(child: ChildSa, end: EndView) -> Iterator[str]:
+    """Say whether the kernel has what charon says; nothing where nobody could look."""
+    from ipsecctl.health import kernel_lacks
+
+    if end.not_in_kernel is not None and child.installed:
+        lacks = kernel_lacks(end.not_in_kernel, child.spi_in)
+        yield f"      kernel      {'has NOT ' + ', '.join(lacks) if lacks else 'has all that carries it'}"
 
 
 def _crosswise(spi: str, there: set[str] | None, direction: str, other: EndView) -> str:

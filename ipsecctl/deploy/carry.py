@@ -44,6 +44,7 @@ from ipsecctl.vici import Client
 __all__ = ["carry_out", "remember"]
 
 _SET = (Kind.CREATE, Kind.CHANGE)
+_GONE_WITHIN_MS = "1000"
 
 
 async def carry_out(handle: Handle, plan: GatewayPlan, wanted: Wanted, observed: Observed) -> Record:
@@ -147,9 +148,24 @@ class _Carrier:
             self.key_ids[name] = answer.get("id", "")
         for name in self._names(Part.SHARED):
             await self._command(client, Part.SHARED, name, "load-shared", self.wanted.shared[name])
+        await self._let_go_of_routes(client)
         for name in self._names(Part.CONNECTION):
             message = {name: self.wanted.connections[name]}
             await self._command(client, Part.CONNECTION, name, "load-conn", message)
+
+    async def _let_go_of_routes(self, client: Client) -> None:
+        """Make kernel-libipsec forget policies whose routes are gone: it sets a route with its policy only.
+
+        The policy goes with its last user: the trap of the connection, and its CHILD_SAs. Loading the
+        connection again brings the trap back, and the route with it.
+        """
+        lost = {sa.tunnel for sa in self.observed.not_in_kernel if sa.routes}
+        for name in lost & {*self._names(Part.CONNECTION)}:
+            with suppress(ViciRefused):  # gone meanwhile, which is what is wanted
+                await client.command("unload-conn", {"name": name})
+            with suppress(ViciRefused):
+                # Awaited, unlike elsewhere: the SAs must be gone before the trap is back.
+                await client.command("terminate", {"ike": name, "force": "yes", "timeout": _GONE_WITHIN_MS})
 
     async def _unload(self, client: Client) -> None:
         for change in self.plan.of(Part.CONNECTION, Kind.REMOVE):

@@ -17,6 +17,7 @@ from ipsecctl.gateway.capability_notes import notes
 from ipsecctl.gateway.container import Container
 from ipsecctl.gateway.files import NewFile, write_files
 from ipsecctl.gateway.handle import Completed, Handle
+from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel
 from ipsecctl.gateway.lacks import Feature, Lack, Needs, lacks, needs_of
 from ipsecctl.gateway.local import LocalHost
 from ipsecctl.gateway.lock import locked
@@ -67,12 +68,14 @@ __all__ = [
     "Has",
     "Interface",
     "Kernel",
+    "KernelView",
     "Lack",
     "Link",
     "LiveView",
     "LocalHost",
     "Needs",
     "NewFile",
+    "NotInKernel",
     "Observed",
     "Record",
     "RouteSeen",

@@ -10,8 +10,9 @@ from enum import StrEnum
 
 from ipsecctl.desired import FIREWALL_FILE, ROUTES_FILE, SYSCTL_FILE, Means
 from ipsecctl.errors import GatewayUnreachable, ViciError, ViciRefused
-from ipsecctl.gateway import restart, ways
+from ipsecctl.gateway import kernel_sas, restart, ways
 from ipsecctl.gateway.handle import Handle
+from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel, confirmed, parse_kernel
 from ipsecctl.gateway.names import (
     NFT_TABLE,
     RECORD_PATH,
@@ -56,7 +57,7 @@ class ShellView:
     where it is not known.
 
     ``pending`` are the options for which charon must be restarted (``StartUp.pending``), ``restart`` says how
-    that is done there.
+    that is done there. ``in_kernel`` is what the kernel has of charon's SAs, by its own account.
     """
 
     guard: Guard = Guard.UNKNOWN
@@ -66,6 +67,7 @@ class ShellView:
     means: Mapping[str, Means] = field(default_factory=dict)
     pending: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     restart: str = ""
+    in_kernel: KernelView = field(default_factory=KernelView)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class LiveView:
     """What lives on a gateway at one moment.
 
     ``sas`` are charon's IKE_SAs as ``list-sas`` sends them, in its order; ``connections`` the names of those
-    that are loaded.
+    that are loaded. ``not_in_kernel`` are the CHILD_SAs that charon believes in alone, ``None`` where that is
+    not known.
     """
 
     gateway: str
@@ -81,6 +84,7 @@ class LiveView:
     sas: tuple[Message, ...]
     connections: frozenset[str] = frozenset()
     shell: ShellView = ShellView()
+    not_in_kernel: tuple[NotInKernel, ...] | None = None
 
 
 class CharonSilent(GatewayUnreachable):
@@ -98,6 +102,8 @@ async def look(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) -> LiveView
     ``CharonSilent`` when the shell told something nevertheless. What the shell tells is asked for side by
     side with it, and not known when that fails.
     """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
     async with asyncio.TaskGroup() as group:
         shell = group.create_task(_shell(handle, timeout_s))
         charon = group.create_task(_live_or_why_not(handle, timeout_s))
@@ -105,7 +111,12 @@ async def look(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) -> LiveView
     if isinstance(live, GatewayUnreachable):
         raise live if told == ShellView() else CharonSilent(live, told)
     version, sas, connections = live
-    return LiveView(handle.name, version, sas, connections, told)
+    known = told.means.get(handle.name)
+    missing = None
+    if known is not None:
+        left_s = deadline - loop.time()
+        missing = await confirmed(handle, sas, told.in_kernel, known.data_path, timeout_s=left_s)
+    return LiveView(handle.name, version, sas, connections, told, missing)
 
 
 async def look_at_guard(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) -> tuple[Guard, bool | None]:
@@ -163,6 +174,7 @@ fi
 printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward)"
 """
     + restart.SCRIPT
+    + kernel_sas.SCRIPT
     + r"""
 if grep -q '^net\.ipv6\.conf\.all\.forwarding *= *1' "$settings" 2>/dev/null; then
     printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv6/conf/all/forwarding)"
@@ -206,6 +218,7 @@ def parse_shell(lines: Iterable[str], handle: Handle | None = None) -> ShellView
         means=record.means if record else {},
         pending=record.start_up.pending(found.get("charon", [""])[0]) if record else {},
         restart=how_to_restart(handle, found.get("service", [""])[0]) if handle else "",
+        in_kernel=parse_kernel(found),
     )
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from ipsecctl.desired import GUARD_UNIT
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciError, ViciRefused
-from ipsecctl.gateway import restart, ways
+from ipsecctl.gateway import kernel_sas, restart, ways
 from ipsecctl.gateway._capability_parser import parse_charon
 from ipsecctl.gateway.capabilities import LIBIPSEC_PLUGIN, Charon
 from ipsecctl.gateway.handle import Completed, Handle
+from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel, confirmed, parse_kernel
 from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL, VICI_SOCKETS
 from ipsecctl.gateway.record import Record
 from ipsecctl.gateway.restart import how_to_restart
@@ -55,6 +56,7 @@ class Facts:
     for charon: inode and time of its VICI socket, "" when there is none. ``unit`` is what systemd says of our
     unit (``systemctl is-enabled`` and ``is-active``), ``None`` where no systemd runs. ``record_sha256`` is
     the record's as it lies there, that of nothing without one. ``restart`` says how charon is restarted.
+    ``in_kernel`` is what the kernel has of charon's SAs, by its own account.
     """
 
     files: Mapping[str, FileSeen] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Facts:
     unit: tuple[str, str] | None = None
     record_sha256: str = hashlib.sha256(b"").hexdigest()
     restart: str = ""
+    in_kernel: KernelView = field(default_factory=KernelView)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class Observed:
     DER of X.509 certificates, in hexadecimal digits.
 
     ``charon_down`` is set where charon does not run: then all that it would tell is empty, and ``data_path``
-    is the one of the last apply.
+    is the one of the last apply. ``not_in_kernel`` are CHILD_SAs that charon believes in alone.
     """
 
     gateway: str
@@ -93,6 +96,7 @@ class Observed:
     facts: Facts = field(default_factory=Facts)
     charon: Charon = field(default_factory=lambda: Charon(""))
     charon_down: GatewayUnreachable | None = None
+    not_in_kernel: tuple[NotInKernel, ...] = ()
 
 
 async def observe(
@@ -115,7 +119,10 @@ async def observe(
         raise failed.exceptions[0] from None  # both say the same when it is the gateway that is gone
     found, told = facts.result(), charon.result()
     if not isinstance(told, GatewayUnreachable):
-        return Observed(gateway=handle.name, facts=found, **told)
+        sas: tuple[Message, ...] = told.pop("sas")
+        path: DataPath = told["data_path"]
+        missing = await confirmed(handle, sas, found.in_kernel, path, timeout_s=0.4 * timeout_s)
+        return Observed(gateway=handle.name, facts=found, not_in_kernel=missing or (), **told)
     known = found.record.means.get(handle.name) if found.record else None
     if known is None:
         raise told
@@ -145,6 +152,7 @@ async def _charon(handle: Handle, timeout_s: float) -> dict[str, Any]:
                 "version": charon.version,
                 "data_path": DataPath.LIBIPSEC if libipsec else DataPath.KERNEL,
                 "connections": await list_connections(client),
+                "sas": tuple(await client.stream("list-sas", "list-sa", {"noblock": "yes"})),
                 "shared": frozenset((await client.command("get-shared")).get("keys", [])),
                 "keys": frozenset((await client.command("get-keys")).get("keys", [])),
                 "certificates": await _certificates(client),
@@ -220,6 +228,7 @@ for family in ip ip6; do
 done
 """
     + restart.SCRIPT
+    + kernel_sas.SCRIPT
     + ways.SCRIPT
     + "exit 0\n"
 )
@@ -270,6 +279,7 @@ def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
         unit=(enabled, active) if enabled else None,
         record_sha256=hashlib.sha256(record).hexdigest(),
         restart=how_to_restart(handle, found.get("service", [""])[0]) if handle else "",
+        in_kernel=parse_kernel(found),
     )
 
 

@@ -2,6 +2,7 @@
 
 from ipsecctl.health.document import exit_status, headline, status_json
 from ipsecctl.health.judge import judge
+from ipsecctl.health.kernel import kernel_lacks
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
 from ipsecctl.health.start_up import Mtu, start_up_causes
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict, declare
@@ -22,6 +23,7 @@ __all__ = [
     "exit_status",
     "headline",
     "judge",
+    "kernel_lacks",
     "parse_list_sas",
     "start_up_causes",
     "status_json",

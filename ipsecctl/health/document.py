@@ -8,6 +8,7 @@ from typing import Any
 
 from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import LiveView
+from ipsecctl.health.kernel import kernel_lacks
 from ipsecctl.health.sa import ChildSa, IkeSa
 from ipsecctl.health.tunnel import EndState, EndView, TunnelHealth, Verdict
 from ipsecctl.health.way import WayView
@@ -95,7 +96,7 @@ def _end(end: EndView) -> dict[str, Any]:
         "interface": _interface(end.way) if end.way and end.way.interface else None,
         "changed_by_nat": end.rewritten,
         "restart_for": [f"{name} = {wanted or 'default'}" for name, (_, wanted) in end.pending.items()],
-        "ike_sas": [_ike(sa) for sa in end.sas],
+        "ike_sas": [_ike(sa, end) for sa in end.sas],
     }
 
 
@@ -112,7 +113,7 @@ def _interface(way: WayView) -> dict[str, Any]:
     }
 
 
-def _ike(sa: IkeSa) -> dict[str, Any]:
+def _ike(sa: IkeSa, end: EndView) -> dict[str, Any]:
     return {
         "unique_id": sa.unique_id,
         "state": sa.state,
@@ -124,11 +125,12 @@ def _ike(sa: IkeSa) -> dict[str, Any]:
         "nat_t": {"local": sa.nat_local, "remote": sa.nat_remote},
         "age_s": sa.age_s,
         "rekey_in_s": sa.rekey_in_s,
-        "child_sas": [_child(child) for child in sa.children],
+        "child_sas": [_child(child, end) for child in sa.children],
     }
 
 
-def _child(sa: ChildSa) -> dict[str, Any]:
+def _child(sa: ChildSa, end: EndView) -> dict[str, Any]:
+    missing = end.not_in_kernel
     return {
         "name": sa.name,
         "unique_id": sa.unique_id,
@@ -146,4 +148,5 @@ def _child(sa: ChildSa) -> dict[str, Any]:
         "age_s": sa.age_s,
         "rekey_in_s": sa.rekey_in_s,
         "life_in_s": sa.life_in_s,
+        "kernel_lacks": kernel_lacks(missing, sa.spi_in) if sa.installed and missing is not None else None,
     }

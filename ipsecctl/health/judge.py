@@ -1,7 +1,8 @@
 """Verdicts: declared tunnels against what both of their ends show.
 
 A tunnel is up when each of its children has a CHILD_SA in state INSTALLED at both ends whose SPIs match
-crosswise: the inbound SPI of one end is the outbound SPI of the other, so what one seals the other opens. It
+crosswise: the inbound SPI of one end is the outbound SPI of the other, so what one seals the other opens. A
+CHILD_SA that the kernel does not have carries nothing, whatever charon says. A tunnel
 is down when not one of them has: then nothing passes. In between it is degraded, and so is one that carries
 all its traffic and is not as declared, or could leak.
 """
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import CharonSilent, Guard, LiveView, ShellView
+from ipsecctl.health.kernel import kernel_causes
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
 from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.traffic import departures, ike_departures
@@ -81,8 +83,10 @@ def _end(
         restart=shell.restart,
     )
     if isinstance(view, LiveView):
-        found, loaded = sas.get(tunnel.name, ()), tunnel.name in view.connections
-        return replace(end, state=EndState.SEEN, sas=found, loaded=loaded)
+        found, loaded, missing = sas.get(tunnel.name, ()), tunnel.name in view.connections, None
+        if view.not_in_kernel is not None:
+            missing = tuple(sa for sa in view.not_in_kernel if sa.tunnel == tunnel.name)
+        return replace(end, state=EndState.SEEN, sas=found, loaded=loaded, not_in_kernel=missing)
     if view is None:
         return replace(end, error="it was not looked at")
     state = EndState.CHARON_DOWN if view.charon_down else EndState.UNREACHABLE
@@ -117,6 +121,8 @@ def _since(ends: Iterable[EndView], now: datetime) -> datetime | None:
 def _one_sided(end: EndView, tunnel: Declared) -> str:
     """Return what the only end that is seen shows."""
     missing = [name for name in tunnel.children if not _carrying(end, name)]
+    if lost := [cause for name in tunnel.children for cause in kernel_causes(end.gateway, end.lacks(name))]:
+        return "; ".join(lost)
     if not missing:
         return f"as {end.gateway} sees it, it is up"
     if len(missing) < len(tunnel.children):
@@ -169,8 +175,11 @@ def _judge_alone(tunnel: Declared, end: EndView, health: _Health) -> TunnelHealt
     """Judge by our end alone: the far one is not ours to look at."""
     found = _Findings(tunnel)
     for name in tunnel.children:
-        installed = _carrying(end, name)
-        (found.good if installed else found.missing).append(name)
+        if _carrying(end, name):
+            found.good.append(name)
+        elif not end.lacks(name):
+            found.missing.append(name)
+        found.blame(name, *kernel_causes(end.gateway, end.lacks(name)))
         found.blame(name, *_duplicates(end, name), *_departures(tunnel, end, name))
     _blame_ike(found, (end,))
     _blame_unloaded(found, (end,))
@@ -243,12 +252,15 @@ def _match(name: str, left: EndView, right: EndView, found: _Findings) -> None:
         found.good.append(name)
         for mine, other in pairs:
             found.blame(name, *_unlike(left, mine, right, other))
+    elif left.lacks(name) or right.lacks(name):
+        pass  # that says it all, and below
     elif not ours and not theirs:
         found.missing.append(name)
     else:
         found.unsteady = True
         found.blame(name, _unmatched(left, ours, right, theirs))
     for end in (left, right):
+        found.blame(name, *kernel_causes(end.gateway, end.lacks(name)))
         if duplicates := _duplicates(end, name):
             found.blame(name, *duplicates)
             found.unsteady = True
@@ -287,7 +299,9 @@ def _duplicates(end: EndView, name: str) -> list[str]:
 
 
 def _carrying(end: EndView, name: str) -> list[ChildSa]:
-    return [child for sa in end.sas for child in sa.children if child.name == name and child.carries]
+    dead = {sa.spi_in for sa in end.lacks(name) if sa.dead}
+    children = (child for sa in end.sas for child in sa.children if child.name == name)
+    return [child for child in children if child.carries and child.spi_in not in dead]
 
 
 def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> TunnelHealth:

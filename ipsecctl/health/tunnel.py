@@ -11,7 +11,7 @@ from netaddr import IPNetwork
 
 from ipsecctl.crypto import Proposal, parse_esp_proposal, parse_ike_proposal
 from ipsecctl.desired import Child, GatewayState, Route, RouteKind
-from ipsecctl.gateway import Guard
+from ipsecctl.gateway import Guard, NotInKernel
 from ipsecctl.health.sa import IkeSa
 from ipsecctl.health.start_up import Mtu
 from ipsecctl.health.traffic import Traffic
@@ -67,6 +67,8 @@ class EndView:
 
     ``guard``, ``forwarding``, ``rewritten``, ``pending`` and ``restart`` are the gateway's, as in
     ``ShellView``, also where charon does not answer; ``way`` is what was seen of the way into the tunnel.
+    ``not_in_kernel`` are those of its CHILD_SAs that only charon believes in, ``None`` where nobody could
+    look.
     """
 
     gateway: str
@@ -81,6 +83,11 @@ class EndView:
     way: WayView | None = None
     pending: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     restart: str = ""
+    not_in_kernel: tuple[NotInKernel, ...] | None = None
+
+    def lacks(self, child: str) -> tuple[NotInKernel, ...]:
+        """Return of which CHILD_SAs of a child the kernel lacks something."""
+        return tuple(sa for sa in self.not_in_kernel or () if sa.child == child)
 
 
 @dataclass(frozen=True, slots=True)

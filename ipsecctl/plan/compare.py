@@ -21,6 +21,7 @@ from ipsecctl.plan.connections import (
     network_pairs,
     not_held_any_more,
 )
+from ipsecctl.plan.kernel import kernel_reasons
 from ipsecctl.plan.obstacles import legacy_conflicts
 from ipsecctl.plan.start_up import restart_for, start_up
 from ipsecctl.plan.wanted import Wanted, certificate_digest, sysctls
@@ -78,6 +79,7 @@ class _Comparison:
         self.wanted = wanted
         self.observed = observed
         self.facts = observed.facts
+        self.lost = observed.not_in_kernel
         # Without a record nothing is ours, and no digest is looked at.
         self.record = observed.facts.record or Record(key=b"")
         self.restart_for = restart_for(start_up(wanted, observed))
@@ -345,7 +347,8 @@ class _Comparison:
         """Return what must be done to the SAs of a connection, also for a change that was begun before."""
         if name in self.record.renew:
             return Disruption.IKE_RESTART
-        return disruption(self.record.messages.get(name, {}), message)
+        grade = disruption(self.record.messages.get(name, {}), message)
+        return max(grade, Disruption.CHILD_RESTART) if kernel_reasons(self.lost, name) else grade
 
     def _loaded_connection(self, name: str, message: Mapping[str, Any]) -> Iterator[Change]:
         recorded = self.record.connections[name]
@@ -370,6 +373,8 @@ class _Comparison:
             yield self._change(Part.CONNECTION, name, Kind.CHANGE, _BY_HAND, after=now, disruption=grade)
         elif name in self.record.renew:
             yield self._change(Part.CONNECTION, name, Kind.CHANGE, _NOT_RENEWED, disruption=grade)
+        elif lost := kernel_reasons(self.lost, name):
+            yield self._change(Part.CONNECTION, name, Kind.CHANGE, *lost, disruption=grade)
 
     def _drifted(self, name: str) -> bool:
         """Whether charon reports a connection otherwise than right after we loaded it."""

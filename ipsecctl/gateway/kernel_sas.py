@@ -1,0 +1,243 @@
+"""What the kernel has of what charon believes in: its SAs and policies, or the routes to charon's own device.
+
+charon is not told when somebody takes away what it gave to the kernel (``ip xfrm state flush``), and goes on
+calling its CHILD_SAs INSTALLED. ``SCRIPT`` is the part of a shell script that lists what is really there,
+``parse_kernel`` reads that, and ``not_in_kernel`` holds charon's list of SAs against it.
+
+Both lists are taken side by side, and a rekey may lie between them: ``confirmed`` looks once more before it
+says that anything is missing.
+
+Source: the text of ``ip xfrm state`` and ``ip xfrm policy`` of iproute2 6.1 to 7.2, and
+``create_policy_enumerator`` in charon's child_sa.c for what policies a CHILD_SA has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from netaddr import AddrFormatError, IPNetwork
+
+from ipsecctl.errors import GatewayUnreachable, ViciError, ViciRefused
+from ipsecctl.gateway.handle import Handle
+from ipsecctl.topology import DataPath
+from ipsecctl.vici import Message
+
+__all__ = ["SCRIPT", "KernelView", "NotInKernel", "confirmed", "not_in_kernel", "parse_kernel"]
+
+# No key leaves the gateway, nor the program that reads it there: `nokeys` has the kernel's text without them,
+# and awk passes on nothing but SPIs and selectors. A list counts only if `ip` told it to its end. Where
+# kernel-libipsec has its device the kernel has no SAs.
+SCRIPT: Final = r"""
+if [ -e /sys/class/net/ipsec0 ]; then
+    {
+        echo family 0.0.0.0/0; ip -o -4 route show table all dev ipsec0 &&
+        echo family ::/0 && ip -o -6 route show table all dev ipsec0 && echo complete
+    } 2>/dev/null | awk '
+        $1 == "family" { all = $2; next }
+        $1 == "complete" { print "kernel routes"; next }
+        $1 == "default" { print "ipsec0-route " all; next }
+        $1 ~ /^[0-9a-f]*[.:]/ { print "ipsec0-route " $1 }'
+else
+    { ip xfrm state list nokeys && echo complete; } 2>/dev/null | awk '
+        $1 == "proto" && $2 == "esp" && $3 == "spi" { print "kernel-sa " substr($4, 3) }
+        $1 == "complete" { print "kernel sas" }'
+    { ip xfrm policy && echo complete; } 2>/dev/null | awk '
+        # "socket in" and "socket out" are those of charon itself: they have no other direction.
+        function tell() { if (dir != "") print "kernel-policy " dir " " src " " dst " " if_id }
+        /^src / { tell(); dir = ""; if_id = "0x0"; src = $2; dst = $4 }
+        $1 == "dir" && dir == "" { dir = $2 }
+        $1 == "if_id" { if_id = $2 }
+        $1 == "complete" { tell(); print "kernel policies" }'
+fi
+"""
+
+_PREFIX: Final = re.compile(r"([0-9a-fA-F.:]+/[0-9]+)(?:\[.*\])?")
+
+
+@dataclass(frozen=True, slots=True)
+class KernelView:
+    """What the kernel has, ``None`` of each that is not known.
+
+    ``spis`` are those of ESP, 8 hexadecimal digits; an SA is one end's inbound one or outbound one, and both
+    are here. ``policies`` are direction, source and destination prefix (as the kernel's text has them) and
+    if_id (0 for none), without protocols and ports. ``routes`` are the prefixes that lead into ``ipsec0``.
+    """
+
+    spis: frozenset[str] | None = None
+    policies: frozenset[tuple[str, str, str, int]] | None = None
+    routes: frozenset[IPNetwork] | None = None
+
+    def on(self, data_path: DataPath) -> KernelView:
+        """Return what of it tells something of SAs that are on a data path."""
+        if data_path is DataPath.KERNEL:
+            return replace(self, routes=None)
+        return KernelView(routes=self.routes if data_path is DataPath.LIBIPSEC else None)
+
+    def joined(self, other: KernelView) -> KernelView:
+        """Return what was there in one of two looks; what is not known of one of them is not known."""
+        return KernelView(
+            None if self.spis is None or other.spis is None else self.spis | other.spis,
+            None if self.policies is None or other.policies is None else self.policies | other.policies,
+            None if self.routes is None or other.routes is None else self.routes | other.routes,
+        )
+
+    @property
+    def known(self) -> bool:
+        return (self.spis, self.policies, self.routes) != (None, None, None)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class NotInKernel:
+    """A CHILD_SA that charon calls INSTALLED, and what of it the kernel has not.
+
+    ``sas`` are like ``inbound c0ffee01``, ``policies`` like ``out 10.1.0.0/24 to 10.2.0.0/24``, ``routes``
+    prefixes that do not lead into ``ipsec0``. ``dead`` says that nothing can pass: with one of its two SAs
+    missing, or between each pair of its networks something.
+    """
+
+    tunnel: str
+    child: str
+    spi_in: str
+    sas: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    dead: bool = True
+
+
+def parse_kernel(found: Mapping[str, list[str]]) -> KernelView:
+    """Return what the script told: its lines by their first word."""
+    complete = frozenset(found.get("kernel", ()))
+    return KernelView(
+        frozenset(found.get("kernel-sa", ())) if "sas" in complete else None,
+        frozenset(_policies(found.get("kernel-policy", ()))) if "policies" in complete else None,
+        frozenset(_networks(found.get("ipsec0-route", ()))) if "routes" in complete else None,
+    )
+
+
+def _policies(lines: Iterable[str]) -> Iterator[tuple[str, str, str, int]]:
+    for line in lines:
+        direction, source, destination, if_id = line.split()
+        yield direction, source, destination, int(if_id, 16)
+
+
+def _networks(prefixes: Iterable[str]) -> Iterator[IPNetwork]:
+    for prefix in prefixes:
+        try:
+            yield IPNetwork(prefix)
+        except (AddrFormatError, ValueError):
+            continue
+
+
+def not_in_kernel(sas: Iterable[Message], kernel: KernelView) -> tuple[NotInKernel, ...]:
+    """Return the CHILD_SAs of which the kernel lacks something, sorted; none where nothing is known of it.
+
+    ``sas`` are charon's IKE_SAs as ``list-sas`` sends them. Only what is INSTALLED is looked at: of others
+    charon itself does not say that the kernel has them.
+    """
+    found = (_missing(name, child, kernel) for name, child in _installed(sas))
+    return tuple(sorted(missing for missing in found if missing is not None))
+
+
+def _installed(sas: Iterable[Message]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for message in sas:
+        for name, sa in message.items():
+            listed = sa.get("child-sas") if isinstance(sa, Mapping) else None
+            for child in listed.values() if isinstance(listed, Mapping) else ():
+                if isinstance(child, Mapping) and child.get("state") == "INSTALLED":
+                    yield name, child
+
+
+def _missing(tunnel: str, child: Mapping[str, Any], kernel: KernelView) -> NotInKernel | None:
+    if (child.get("protocol", "ESP"), child.get("mode", "TUNNEL")) != ("ESP", "TUNNEL"):
+        return None  # not one of ours
+    sas = tuple(
+        f"{what} {child[key]}"
+        for what, key in (("inbound", "spi-in"), ("outbound", "spi-out"))
+        if kernel.spis is not None and child.get(key) and child[key] not in kernel.spis
+    )
+    cut = {pair: _policies_missing(child, *pair, kernel.policies) for pair in _pairs(child)}
+    policies = tuple(dict.fromkeys(policy for missing in cut.values() for policy in missing))
+    routes = tuple(_routes_missing(child, kernel.routes))
+    if not (sas or policies or routes):
+        return None
+    cut_off = bool(cut) and all(missing or pair[1] in routes for pair, missing in cut.items())
+    name, spi_in = child.get("name", ""), child.get("spi-in", "")
+    return NotInKernel(tunnel, name, spi_in, sas, policies, routes, dead=bool(sas) or cut_off)
+
+
+def _pairs(child: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield between which prefixes charon has policies for a CHILD_SA; ranges of addresses are left out."""
+    for local in child.get("local-ts", ()):
+        for remote in child.get("remote-ts", ()):
+            ends = _PREFIX.fullmatch(local), _PREFIX.fullmatch(remote)
+            if ends[0] and ends[1] and (":" in local) == (":" in remote):
+                yield ends[0][1], ends[1][1]
+
+
+def _policies_missing(
+    child: Mapping[str, Any],
+    local: str,
+    remote: str,
+    policies: frozenset[tuple[str, str, str, int]] | None,
+) -> Iterable[str]:
+    if policies is None:
+        return ()
+    into, out = (int(child.get(key, "0"), 16) for key in ("if-id-in", "if-id-out"))
+    wanted = (
+        ("out", local, remote, out),
+        ("in", remote, local, into),
+        ("fwd", remote, local, into),
+    )
+    return [f"{p[0]} {p[1]} to {p[2]}" for p in wanted if p not in policies]
+
+
+def _routes_missing(child: Mapping[str, Any], routes: frozenset[IPNetwork] | None) -> Iterator[str]:
+    """Yield the far prefixes that no route, their own or a wider one, leads into ``ipsec0``."""
+    if routes is None:
+        return
+    for remote in dict.fromkeys(child.get("remote-ts", ())):
+        match = _PREFIX.fullmatch(remote)
+        if match and not any(IPNetwork(match[1]) in route for route in routes):
+            yield match[1]
+
+
+async def confirmed(
+    handle: Handle, sas: Iterable[Message], kernel: KernelView, data_path: DataPath, *, timeout_s: float
+) -> tuple[NotInKernel, ...] | None:
+    """Return of which CHILD_SAs the kernel lacks something, ``None`` when that is not known.
+
+    ``sas`` and ``kernel`` were taken side by side. Where something seems to be missing the kernel is asked
+    once more, then charon: an SA that charon called INSTALLED before and after the kernel's second answer,
+    and that is in neither of the two, is not there. All that takes at most ``timeout_s`` seconds.
+    """
+    sas, kernel = tuple(sas), kernel.on(data_path)
+    if not kernel.known:
+        return None
+    if not not_in_kernel(sas, kernel):
+        return ()
+    try:
+        async with asyncio.timeout(timeout_s):
+            done = await handle.run(("sh", "-c", _ALONE), timeout_s=timeout_s)
+            async with handle.vici(timeout_s=timeout_s) as client:
+                later = await client.stream("list-sas", "list-sa", {"noblock": "yes"})
+    except (GatewayUnreachable, TimeoutError, ViciError, ViciRefused):
+        return None
+    again = parse_kernel(_by_first_word(done.stdout.decode("utf-8", "replace").splitlines()))
+    kernel = kernel.joined(again.on(data_path))
+    before = {(name, child.get("spi-in")) for name, child in _installed(sas)}
+    return tuple(sa for sa in not_in_kernel(later, kernel) if (sa.tunnel, sa.spi_in) in before)
+
+
+_ALONE: Final = f"LC_ALL=C; export LC_ALL\n{SCRIPT}exit 0\n"
+
+
+def _by_first_word(lines: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        kind, _, rest = line.partition(" ")
+        found.setdefault(kind, []).append(rest)
+    return found

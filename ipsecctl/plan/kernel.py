@@ -1,0 +1,22 @@
+"""Why the SAs of a connection must be made anew: the kernel lacks what charon believes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ipsecctl.gateway import NotInKernel
+
+__all__ = ["kernel_reasons"]
+
+_NO_SAS = "the kernel does not have its SAs, which charon believes in: they are made anew"
+_NO_POLICIES = "the kernel does not have the IPsec policies of its SAs: they are made anew"
+_NO_ROUTES = "charon's routes through ipsec0 are not there: its SAs are made anew, and the routes with them"
+
+
+def kernel_reasons(missing: Iterable[NotInKernel], connection: str) -> tuple[str, ...]:
+    """Return what the kernel lacks of the SAs of a connection; empty when it lacks nothing."""
+    missing = [sa for sa in missing if sa.tunnel == connection]
+    if any(sa.sas for sa in missing):
+        return (_NO_SAS,)
+    policies = (_NO_POLICIES,) if any(sa.policies for sa in missing) else ()
+    return policies + ((_NO_ROUTES,) if any(sa.routes for sa in missing) else ())
