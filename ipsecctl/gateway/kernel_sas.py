@@ -228,6 +228,8 @@ async def confirmed(
         return None
     again = parse_kernel(_by_first_word(done.stdout.decode("utf-8", "replace").splitlines()))
     kernel = kernel.joined(again.on(data_path))
+    if not kernel.known:
+        return None
     before = {(name, child.get("spi-in")) for name, child in _installed(sas)}
     return tuple(sa for sa in not_in_kernel(later, kernel) if (sa.tunnel, sa.spi_in) in before)
 
