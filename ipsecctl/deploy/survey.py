@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ipsecctl.deploy.means import means_remembered
+from ipsecctl.deploy.watch import watch
 from ipsecctl.desired import compile_topology
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError
 from ipsecctl.gateway import Handle, LiveView, look, reach
@@ -19,6 +21,7 @@ __all__ = ["Survey", "survey"]
 
 _SIDE_BY_SIDE = 64
 _LOOK_AGAIN_S = 0.15 * PATIENCE
+_LOOKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,9 @@ class Survey:
 async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float = 4.0 * PATIENCE) -> Survey:
     """Return what is known of every declared tunnel after at most ``timeout_s`` seconds in all.
 
-    What does not fit together at the two ends of a tunnel is looked at a second time: a rekey between the
-    looks at one end and at the other has the same appearance. ``lab``: the gateways are the containers of
-    that lab.
+    What does not fit together at the two ends of a tunnel is looked at again, at both ends in the same
+    moment: a rekey between the looks at one end and at the other has the same appearance. ``lab``: the
+    gateways are the containers of that lab.
     """
     deadline = asyncio.get_running_loop().time() + timeout_s
     views: dict[str, LiveView | GatewayUnreachable] = {}
@@ -45,15 +48,12 @@ async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float
     seen = {name: view.shell.means for name, view in views.items() if isinstance(view, LiveView)}
     declared = declare(topology, compile_topology(topology, means_remembered(seen)))
     tunnels = judge(declared, views, now)
-    doubtful = _doubtful(declared, tunnels)
-    if doubtful and asyncio.get_running_loop().time() + 3 * _LOOK_AGAIN_S < deadline:
+    if _doubtful(declared, tunnels) and asyncio.get_running_loop().time() + 3 * _LOOK_AGAIN_S < deadline:
         await asyncio.sleep(_LOOK_AGAIN_S)
-        again: dict[str, LiveView | GatewayUnreachable] = {}
-        await _look_at({name: handles[name] for name in doubtful if name in handles}, again, deadline)
-        # A second look that fails says less than the first one did.
-        views |= {name: view for name, view in again.items() if isinstance(view, LiveView)}
+        with suppress(TimeoutError):  # then the last look holds
+            async with asyncio.timeout_at(deadline):
+                tunnels = await _look_again(declared, tunnels, handles, views)
         now = datetime.now(UTC)
-        tunnels = judge(declared, views, now)
     return Survey(tunnels, views, now)
 
 
@@ -90,6 +90,48 @@ async def _look_at(
     async with asyncio.TaskGroup() as group:
         for handle in handles.values():
             group.create_task(one(handle))
+
+
+async def _look_again(
+    declared: tuple[Declared, ...],
+    tunnels: tuple[TunnelHealth, ...],
+    handles: Mapping[str, Handle],
+    views: dict[str, LiveView | GatewayUnreachable],
+) -> tuple[TunnelHealth, ...]:
+    """Look at doubtful tunnels until each fits together once, or has the same SAs in two looks.
+
+    The connections stand before the first of these looks: so it is at both ends within milliseconds, while a
+    rekey keeps the old SA at both for longer. ``views`` gets what charon then told.
+    """
+    settled = {tunnel.name: tunnel for tunnel in tunnels if not tunnel.unsteady}
+    doubtful = _doubtful(declared, tunnels)
+    async with watch({name: handles[name] for name in doubtful if name in handles}) as watched:
+        for _ in range(_LOOKS):
+            for name, again in (await watched.look(doubtful)).items():
+                before = views.get(name)
+                # A look that fails says less than the one before, and this one asks no shell.
+                if isinstance(again, LiveView) and isinstance(before, LiveView):
+                    views[name] = replace(before, sas=again.sas, connections=again.connections)
+            last = {tunnel.name: _spis(tunnel) for tunnel in tunnels}
+            tunnels = judge(declared, views, datetime.now(UTC))
+            settled |= {
+                t.name: t
+                for t in tunnels
+                if t.name not in settled and (not t.unsteady or _spis(t) == last[t.name])
+            }
+            doubtful = _doubtful(declared, tuple(t for t in tunnels if t.name not in settled))
+            if not doubtful:
+                break
+            await asyncio.sleep(_LOOK_AGAIN_S)
+    found = (settled.get(tunnel.name, tunnel) for tunnel in tunnels)
+    return tuple(sorted(found, key=lambda health: (health.verdict, health.name)))
+
+
+def _spis(tunnel: TunnelHealth) -> frozenset[tuple[str, str]]:
+    """Return the CHILD_SAs of both ends, each by its end and the SPI that it receives on."""
+    return frozenset(
+        (end.gateway, child.spi_in) for end in tunnel.ends for sa in end.sas for child in sa.children
+    )
 
 
 def _doubtful(declared: tuple[Declared, ...], tunnels: tuple[TunnelHealth, ...]) -> set[str]:

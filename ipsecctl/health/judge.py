@@ -85,7 +85,10 @@ def _end(
     if isinstance(view, LiveView):
         found, loaded, missing = sas.get(tunnel.name, ()), tunnel.name in view.connections, None
         if view.not_in_kernel is not None:
-            missing = tuple(sa for sa in view.not_in_kernel if sa.tunnel == tunnel.name)
+            there = {child.spi_in for sa in found for child in sa.children}
+            missing = tuple(
+                sa for sa in view.not_in_kernel if sa.tunnel == tunnel.name and sa.spi_in in there
+            )
         return replace(end, state=EndState.SEEN, sas=found, loaded=loaded, not_in_kernel=missing)
     if view is None:
         return replace(end, error="it was not looked at")

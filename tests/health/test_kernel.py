@@ -52,6 +52,10 @@ def test_another_tunnels_loss_is_not_ours(made):
     assert judged(made, replace(LOST, tunnel="u")).verdict is Verdict.UP
 
 
+def test_an_sa_that_has_gone_meanwhile_is_no_loss(made):
+    assert judged(made, replace(LOST, spi_in="99999999")).causes == ()
+
+
 def test_an_older_sa_that_is_lost_leaves_the_newer_one(made):
     both = (made.child(), made.child(spi_in="33333333", spi_out="44444444", unique_id="2"))
     far = tuple(
