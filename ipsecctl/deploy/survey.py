@@ -101,13 +101,14 @@ async def _look_again(
     """Look at doubtful tunnels until each fits together once, or has the same SAs in two looks.
 
     The connections stand before the first of these looks: so it is at both ends within milliseconds, while a
-    rekey keeps the old SA at both for longer. ``views`` gets what charon then told.
+    rekey keeps the old SA at both for longer. An IKE_SA that charon is busy with, as in a rekey, is waited
+    for: without that it would be missing in the list. ``views`` gets what charon then told.
     """
     settled = {tunnel.name: tunnel for tunnel in tunnels if not tunnel.unsteady}
     doubtful = _doubtful(declared, tunnels)
     async with watch({name: handles[name] for name in doubtful if name in handles}) as watched:
         for _ in range(_LOOKS):
-            for name, again in (await watched.look(doubtful)).items():
+            for name, again in (await watched.look(doubtful, wait=True)).items():
                 before = views.get(name)
                 # A look that fails says less than the one before, and this one asks no shell.
                 if isinstance(again, LiveView) and isinstance(before, LiveView):

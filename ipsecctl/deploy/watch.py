@@ -84,18 +84,24 @@ class Watch:
         """Return the connection to a gateway, ``None`` when it is not reachable."""
         return self._clients.get(gateway)
 
-    async def look(self, gateways: Iterable[str]) -> Mapping[str, LiveView | GatewayUnreachable]:
-        """Look at some gateways now, side by side; return what is known of all."""
+    async def look(
+        self, gateways: Iterable[str], *, wait: bool = False
+    ) -> Mapping[str, LiveView | GatewayUnreachable]:
+        """Look at some gateways now, side by side; return what is known of all.
+
+        An IKE_SA that charon is busy with is left out by it, unless we ``wait`` for that.
+        """
         async with asyncio.TaskGroup() as group:
             for gateway in gateways:
                 if gateway in self._clients:
-                    group.create_task(self._look(gateway, self._clients[gateway]))
+                    group.create_task(self._look(gateway, self._clients[gateway], wait))
         return self.views
 
-    async def _look(self, gateway: str, client: Client) -> None:
+    async def _look(self, gateway: str, client: Client, wait: bool) -> None:
         version, connections = self._known[gateway]
+        how = {} if wait else {"noblock": "yes"}
         try:
-            sas = await client.stream("list-sas", "list-sa", {"noblock": "yes"})
+            sas = await client.stream("list-sas", "list-sa", how)
         except IpsecctlError as error:
             del self._clients[gateway]
             self.views[gateway] = GatewayUnreachable(gateway, error.summary, error.hint)
