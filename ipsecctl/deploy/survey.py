@@ -13,7 +13,7 @@ from ipsecctl.deploy.watch import watch
 from ipsecctl.desired import compile_topology
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError
 from ipsecctl.gateway import Handle, LiveView, look, reach
-from ipsecctl.health import Declared, TunnelHealth, declare, judge
+from ipsecctl.health import Declared, EndState, TunnelHealth, Verdict, declare, judge
 from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import Topology
 
@@ -104,7 +104,7 @@ async def _look_again(
     rekey keeps the old SA at both for longer. An IKE_SA that charon is busy with, as in a rekey, is waited
     for: without that it would be missing in the list. ``views`` gets what charon then told.
     """
-    settled = {tunnel.name: tunnel for tunnel in tunnels if not tunnel.unsteady}
+    settled = {tunnel.name: tunnel for tunnel in tunnels if not _in_doubt(tunnel)}
     doubtful = _doubtful(declared, tunnels)
     async with watch({name: handles[name] for name in doubtful if name in handles}) as watched:
         for _ in range(_LOOKS):
@@ -118,7 +118,7 @@ async def _look_again(
             settled |= {
                 t.name: t
                 for t in tunnels
-                if t.name not in settled and (not t.unsteady or _spis(t) == last[t.name])
+                if t.name not in settled and (not _in_doubt(t) or _spis(t) == last[t.name])
             }
             doubtful = _doubtful(declared, tuple(t for t in tunnels if t.name not in settled))
             if not doubtful:
@@ -126,6 +126,12 @@ async def _look_again(
             await asyncio.sleep(_LOOK_AGAIN_S)
     found = (settled.get(tunnel.name, tunnel) for tunnel in tunnels)
     return tuple(sorted(found, key=lambda health: (health.verdict, health.name)))
+
+
+def _in_doubt(tunnel: TunnelHealth) -> bool:
+    """Whether its ends do not fit together, or an IKE_SA may be missing because charon was busy with it."""
+    bare = any(end.state is EndState.SEEN and not end.sas for end in tunnel.ends)
+    return tunnel.unsteady or (tunnel.verdict is Verdict.DOWN and bare)
 
 
 def _spis(tunnel: TunnelHealth) -> frozenset[tuple[str, str]]:
@@ -136,6 +142,6 @@ def _spis(tunnel: TunnelHealth) -> frozenset[tuple[str, str]]:
 
 
 def _doubtful(declared: tuple[Declared, ...], tunnels: tuple[TunnelHealth, ...]) -> set[str]:
-    """Return the gateways of tunnels whose ends do not fit together."""
-    names = {tunnel.name for tunnel in tunnels if tunnel.unsteady}
+    """Return the gateways of tunnels that are in doubt."""
+    names = {tunnel.name for tunnel in tunnels if _in_doubt(tunnel)}
     return {gateway.name for t in declared if t.name in names for gateway in (t.left, t.right)}
