@@ -50,9 +50,7 @@ async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float
     tunnels = judge(declared, views, now)
     if _doubtful(declared, tunnels) and asyncio.get_running_loop().time() + 3 * _LOOK_AGAIN_S < deadline:
         await asyncio.sleep(_LOOK_AGAIN_S)
-        with suppress(TimeoutError):  # then the last look holds
-            async with asyncio.timeout_at(deadline):
-                tunnels = await _look_again(declared, tunnels, handles, views)
+        tunnels = await _look_again(declared, tunnels, handles, views, deadline)
         now = datetime.now(UTC)
     return Survey(tunnels, views, now)
 
@@ -97,6 +95,7 @@ async def _look_again(
     tunnels: tuple[TunnelHealth, ...],
     handles: Mapping[str, Handle],
     views: dict[str, LiveView | GatewayUnreachable],
+    deadline: float,
 ) -> tuple[TunnelHealth, ...]:
     """Look at doubtful tunnels until each fits together once, or has the same SAs in two looks.
 
@@ -106,26 +105,51 @@ async def _look_again(
     """
     settled = {tunnel.name: tunnel for tunnel in tunnels if not _in_doubt(tunnel)}
     doubtful = _doubtful(declared, tunnels)
-    async with watch({name: handles[name] for name in doubtful if name in handles}) as watched:
-        for _ in range(_LOOKS):
-            for name, again in (await watched.look(doubtful, wait=True)).items():
-                before = views.get(name)
-                # A look that fails says less than the one before, and this one asks no shell.
-                if isinstance(again, LiveView) and isinstance(before, LiveView):
-                    views[name] = replace(before, sas=again.sas, connections=again.connections)
-            last = {tunnel.name: _spis(tunnel) for tunnel in tunnels}
-            tunnels = judge(declared, views, datetime.now(UTC))
-            settled |= {
-                t.name: t
-                for t in tunnels
-                if t.name not in settled and (not _in_doubt(t) or _spis(t) == last[t.name])
-            }
-            doubtful = _doubtful(declared, tuple(t for t in tunnels if t.name not in settled))
-            if not doubtful:
-                break
-            await asyncio.sleep(_LOOK_AGAIN_S)
+    with suppress(TimeoutError):  # then the last look holds
+        async with (
+            asyncio.timeout_at(deadline),
+            watch({name: handles[name] for name in doubtful if name in handles}) as watched,
+        ):
+            for _ in range(_LOOKS):
+                last, before = {tunnel.name: _spis(tunnel) for tunnel in tunnels}, dict(views)
+                for name, again in (await watched.look(doubtful, wait=True)).items():
+                    seen = views.get(name)
+                    # A look that fails says less than the one before, and this one asks no shell.
+                    if isinstance(again, LiveView) and isinstance(seen, LiveView):
+                        views[name] = replace(seen, sas=again.sas, connections=again.connections)
+                tunnels = judge(declared, views, datetime.now(UTC))
+                for tunnel in tunnels:
+                    if tunnel.name in settled:
+                        continue
+                    met = _met(declared, tunnel, before, views)
+                    if met or not _in_doubt(tunnel) or _spis(tunnel) == last[tunnel.name]:
+                        settled[tunnel.name] = met or tunnel
+                doubtful = _doubtful(declared, tuple(t for t in tunnels if t.name not in settled))
+                if not doubtful:
+                    break
+                await asyncio.sleep(_LOOK_AGAIN_S)
     found = (settled.get(tunnel.name, tunnel) for tunnel in tunnels)
     return tuple(sorted(found, key=lambda health: (health.verdict, health.name)))
+
+
+def _met(
+    declared: tuple[Declared, ...],
+    tunnel: TunnelHealth,
+    before: Mapping[str, LiveView | GatewayUnreachable],
+    now: Mapping[str, LiveView | GatewayUnreachable],
+) -> TunnelHealth | None:
+    """Return the health of a tunnel whose ends fit if one of them was seen a look earlier than the other.
+
+    With rekeys in a row each end may be seen one SA ahead of the other: that they had one in common within
+    two looks is what is asked.
+    """
+    (wanted,) = (t for t in declared if t.name == tunnel.name)
+    for end in tunnel.ends:
+        mixed = {**now, end.gateway: before[end.gateway]} if end.gateway in before else now
+        (health,) = judge([wanted], mixed, datetime.now(UTC))
+        if health.verdict is Verdict.UP:
+            return health
+    return None
 
 
 def _in_doubt(tunnel: TunnelHealth) -> bool:
