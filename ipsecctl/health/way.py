@@ -150,8 +150,8 @@ def _held_causes(gateway: str, way: Way, view: WayView) -> Iterator[str]:
             yield f"{gateway}: in {table} the route to {route.prefix} {what}: {_APPLY}"
     for rule in view.unruled:
         yield (
-            f"{gateway}: the rule that has forwarded IPv{rule.family} packets looked up in {table} is not there, "
-            f"or is another one: {_APPLY}"
+            f"{gateway}: the rule that has forwarded IPv{rule.family} packets looked up in {table} is not "
+            f"there, or is another one: {_APPLY}"
         )
 
 

@@ -141,7 +141,8 @@ def route_changes(
             yield Change(wanted.gateway, Part.ROUTE, name, Kind.CREATE, after=after, reasons=(reason,))
         elif before != after:
             reason = _BY_HAND if lost else _ALTERED
-            yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, before, after, (reason,))
+            changed = (tuple(sorted({*before} - {*after})), tuple(sorted({*after} - {*before})))
+            yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, *changed, (reason,))
         elif route.interface in remade:
             yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, reasons=(_GOES_TOO,))
     if facts.record is not None:
@@ -274,16 +275,16 @@ def _table_taken(wanted: Wanted, facts: Facts) -> Iterator[Conflict]:
             continue
         what = f"{gateway}: a rule for IPv{seen.family} that ipsecctl did not make"
         text = f"{what} ('{seen.priority}: {seen.says}')"
-        command = f"ip -{seen.family} rule delete pref {seen.priority}"
         if seen.table == rule.table:
             yield Conflict(
                 f"{text} looks up routing table {rule.table}",
-                f"Remove it ({command}): in that table ipsecctl holds what is for tunnels.",
+                "Remove it, or have it use another table: in that one ipsecctl holds what is for tunnels.",
             )
         elif seen.priority == rule.priority:
+            # No command here: by its priority alone ours would be deleted.
             yield Conflict(
                 f"{text} has the priority of the one that holds what is for tunnels",
-                f"Give it another priority: {command}, and add it anew with that.",
+                f"Give it another priority than {rule.priority}.",
             )
         elif seen.table == _CHARONS_TABLE and seen.priority < rule.priority:
             yield Conflict(
