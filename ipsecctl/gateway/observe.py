@@ -180,8 +180,8 @@ asked() { printf '%s\n' "$asked"; }
 [ ! -f "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
 ours() {
     find /etc/swanctl /etc/strongswan.d /etc/ipsecctl /etc/sysctl.d /etc/systemd/system /etc/systemd/network \
-        -type f \( -name 'ipsecctl*' -o -name '*-ipsecctl.conf' -o -name '*-ipsecctl.network' \
-        -o -path '/etc/ipsecctl/*' \) "$@" 2>/dev/null
+        /etc/systemd/networkd.conf.d -type f \( -name 'ipsecctl*' -o -name '*-ipsecctl.conf' \
+        -o -name '*-ipsecctl.network' -o -path '/etc/ipsecctl/*' \) "$@" 2>/dev/null
 }
 ours -printf 'mode %m %p\n'
 ours -exec sha256sum {} + | sed 's/^/sha256 /'
