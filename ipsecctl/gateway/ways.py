@@ -93,11 +93,6 @@ class RouteSeen:
     mtu: int = 0
 
     @property
-    def held(self) -> bool:
-        """Whether it keeps packets at home, as one that is passed on does not."""
-        return self.kind == "unicast"
-
-    @property
     def leads(self) -> str:
         """Where it leads, in words."""
         if self.kind != "unicast":
