@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from ipsecctl.desired import HOLDING_METRIC
+from ipsecctl.desired import HOLDING_METRIC, HOLDING_TABLE
 from ipsecctl.errors import LabError
 from ipsecctl.gateway import NFT_TABLE, ROUTE_PROTOCOL
 from ipsecctl.lab import Lab, run
@@ -41,7 +41,8 @@ class Victim:
         """Return the routes of ours that lead nowhere, as ``ip route`` prints them."""
         show = ("route", "show", "table", "all", "proto", ROUTE_PROTOCOL)
         lines = (line for family in _FAMILIES for line in self._ask("ip", family, *show).splitlines())
-        return frozenset(line.strip() for line in lines if f" metric {HOLDING_METRIC}" in line)
+        marks = (f" metric {HOLDING_METRIC}", f" table {HOLDING_TABLE} ")
+        return frozenset(line.strip() for line in lines if any(mark in line for mark in marks))
 
     def dropped(self) -> int:
         """Return how many packets the firewall has dropped because they were leaving in clear."""

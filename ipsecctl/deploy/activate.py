@@ -1,8 +1,8 @@
 """Bring what lies in files into force on a gateway, and take away what is no longer wanted.
 
-``activate`` comes before charon is told of connections: interfaces, routes into them, firewall, settings.
-``retire`` comes after, the other way round: routes, interfaces, the firewall last. So while anything changes,
-the firewall holds what is declared before or after it.
+``activate`` comes before charon is told of connections: interfaces, routes and rules, firewall, settings.
+``retire`` comes after, the other way round: routes and rules, interfaces, the firewall last. So while
+anything changes, the firewall holds what is declared before or after it.
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ for task in "$@"; do
                 *'No such process'* | *'Cannot find device'*) ;;
                 *) printf 'the route to %s cannot be removed: %s\n' "$name" "$said" >&2; exit 1 ;;
             esac ;;
+        'no-rule '*)
+            family=-${name#ipv}
+            for priority in $(ip -N "$family" rule show | sed -n "/ proto $protocol *\$/s/:.*//p"); do
+                try 'a rule cannot be removed' ip "$family" rule del pref "$priority" proto "$protocol"
+            done ;;
     esac
 done
 if listed=$(nft -s list table $table 2>/dev/null); then printf '%s' "$listed" | sha256sum | cut -d' ' -f1; fi
@@ -63,7 +68,7 @@ if listed=$(nft -s list table $table 2>/dev/null); then printf '%s' "$listed" | 
 
 
 async def activate(handle: Handle, plan: GatewayPlan, first: Iterable[str] = ()) -> str | None:
-    """Do what a plan says about interfaces, routes, firewall, sysctls and unit, in one round trip.
+    """Do what a plan says about interfaces, routes, rules, firewall, sysctls and unit, in one round trip.
 
     ``first`` are interfaces that must go before others can be made. Returns the SHA-256 of our table as nft
     now lists it ("" without one), ``None`` when there was nothing to do. Raises ``ApplyFailed`` with what
@@ -73,7 +78,10 @@ async def activate(handle: Handle, plan: GatewayPlan, first: Iterable[str] = ())
 
 
 async def retire(handle: Handle, plan: GatewayPlan) -> str | None:
-    """Take away routes, interfaces, firewall and unit that a plan removes, in one round trip; as above."""
+    """Take away routes, rules, interfaces, firewall and unit that a plan removes, in one round trip.
+
+    Returns and raises as ``activate`` does.
+    """
     return await _run(handle, list(_to_remove(plan)))
 
 
@@ -116,7 +124,8 @@ def _to_set(plan: GatewayPlan) -> Iterator[str]:
         yield "networkd"
     if interfaces:
         yield "interfaces"
-    if interfaces or plan.of(Part.ROUTE, *_SET):  # an interface that is made anew has lost its routes
+    # An interface that is made anew has lost its routes.
+    if interfaces or plan.of(Part.ROUTE, *_SET) or plan.of(Part.RULE, *_SET):
         yield "routes"
     if plan.of(Part.FIREWALL, *_SET):
         yield "firewall"
@@ -128,8 +137,9 @@ def _to_set(plan: GatewayPlan) -> Iterator[str]:
 
 def _to_remove(plan: GatewayPlan) -> Iterator[str]:
     for change in plan.of(Part.ROUTE, Kind.REMOVE):
-        leads = " dev " in change.name
+        leads = " dev " in change.name or " table " in change.name
         yield f"no-route {change.name if leads else f'unreachable {change.name}'}"
+    yield from (f"no-rule {change.name}" for change in plan.of(Part.RULE, Kind.REMOVE))
     yield from (f"no-interface {change.name}" for change in plan.of(Part.INTERFACE, Kind.REMOVE))
     if plan.of(Part.FIREWALL, Kind.REMOVE):
         yield "no-firewall"

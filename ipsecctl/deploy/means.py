@@ -99,8 +99,9 @@ def _compile(topology: Topology, observed: Mapping[str, Observed], trials: Mappi
     before = means_remembered({name: record.means for name, record in records.items() if record})
     means = before | {
         name: _means(seen, trials.get(name), before.get(name))
-        for name, seen in observed.items()
         if seen.charon_down is None
+        else replace(before.get(name, Means()), connected=frozenset(seen.facts.ways.connected))
+        for name, seen in observed.items()
     }
     states = compile_topology(topology, means)
     paths = {gateway.name: gateway.data_path for gateway in topology.gateways()}
@@ -138,6 +139,7 @@ def _means(seen: Observed, trials: Trials | None, before: Means | None) -> Means
         xfrm_interfaces=interfaces,
         version=seen.charon.version_numbers or None,
         algorithms=frozenset(name for _, names in seen.charon.algorithms for name in names) or None,
+        connected=frozenset(seen.facts.ways.connected),
     )
 
 
@@ -151,7 +153,7 @@ def _worth_keeping(topology: Topology, means: Mapping[str, Means]) -> Iterator[t
     }
     for name, found in sorted(means.items()):
         chosen = found.xfrm_interfaces if name in open_ends else None
-        yield name, replace(found, xfrm_interfaces=chosen, algorithms=None)
+        yield name, replace(found, xfrm_interfaces=chosen, algorithms=None, connected=frozenset())
 
 
 # ---------------------------------------------------------------------------------------------------- lacking

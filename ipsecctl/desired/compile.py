@@ -19,7 +19,14 @@ from ipsecctl.collecting import without_collecting
 from ipsecctl.desired.credentials import GatewayCredentials, gateway_credentials, shared_key
 from ipsecctl.desired.means import Means
 from ipsecctl.desired.mtu import Mtus, compute_mtus
-from ipsecctl.desired.routes import InterfaceUse, holding_interface, holding_routes, routes_into
+from ipsecctl.desired.routes import (
+    InterfaceUse,
+    forwarding_routes,
+    forwarding_rules,
+    holding_interface,
+    holding_routes,
+    routes_into,
+)
 from ipsecctl.desired.selectors import ChildPlan, GuardedPair, plan_children
 from ipsecctl.desired.state import (
     Action,
@@ -31,7 +38,7 @@ from ipsecctl.desired.state import (
     Interface,
 )
 from ipsecctl.desired.ways import Ways
-from ipsecctl.topology import AddressKind, End, Gateway, Mode, Topology, Tunnel, interface_name
+from ipsecctl.topology import AddressKind, DataPath, End, Gateway, Mode, Topology, Tunnel, interface_name
 
 __all__ = ["compile_topology"]
 
@@ -87,7 +94,6 @@ class _View:
     is_left: bool
     initiates: bool
     mode: Mode
-    unaided_mtu: int = 0
 
     @property
     def interface(self) -> str:
@@ -132,9 +138,8 @@ def _views(tunnels: tuple[Tunnel, ...], mtus: Mtus, ways: Ways) -> dict[str, lis
         left, right, left_calls = tunnel.left, tunnel.right, tunnel.initiator == "left"
         for here, there, is_left in ((left, right, True), (right, left, False)):
             gateway = here.gateway.name
-            unaided = mtus.unaided.get((gateway, tunnel.name), 0)
             calls, mode = left_calls is is_left, ways.mode(here)
-            views[gateway].append(_View(tunnel.name, shared, here, there, is_left, calls, mode, unaided))
+            views[gateway].append(_View(tunnel.name, shared, here, there, is_left, calls, mode))
     return views
 
 
@@ -149,12 +154,17 @@ def _gateway_state(
     keys = (shared_key(view.name, view.here, view.there) for view in views)
     firewall = tuple(rule for view in views for rule in _firewall_rules(view))
     data_path = ways.data_path(gateway.name)
-    into = routes_into(
-        InterfaceUse(view.name, view.interface, view.here, view.far()) for view in views if view.interface
-    )
+    uses = [InterfaceUse(v.name, v.interface, v.here, v.far()) for v in views if v.interface]
+    into = routes_into(uses)
     peers = (view.there.gateway for view in views)
-    holding = holding_routes(data_path, peers, firewall, into, inside=gateway.inside, mtu=route_mtu)
+    carried = {view.name: view.shared.inner_mtu for view in views}
+    if data_path is DataPath.LIBIPSEC:
+        carried = {}  # charon's device and its routes limit what enters
+    holding = holding_routes(data_path, peers, firewall, into, inside=gateway.inside, mtus=carried)
     nowhere = holding_interface(holding)
+    # A routing daemon that leads traffic into an interface does so in the main table, as our own routes do.
+    led = [prefix for use in uses for prefix in (*use.far, *(use.here.routes or ()))]
+    forwarding = forwarding_routes(holding, led, ways.means(gateway.name).connected)
     interfaces = tuple(_interface(view) for view in views if view.interface)
     return GatewayState(
         name=gateway.name,
@@ -165,11 +175,12 @@ def _gateway_state(
         certificates=credentials.certificate_files(),
         private_keys=credentials.private_keys(),
         firewall=firewall,
-        routes=(*into, *holding),
+        routes=(*into, *holding, *forwarding),
         inner_mtu=min((view.shared.inner_mtu for view in views), default=0),
         daemon=Daemon(route_mtu=route_mtu),
         interfaces=interfaces if nowhere is None else (*interfaces, nowhere),
         version=ways.version(gateway.name),
+        rules=forwarding_rules(forwarding),
     )
 
 
@@ -213,7 +224,6 @@ def _connection(view: _View, credentials: GatewayCredentials, outsides: Mapping[
         keyingtries=0 if view.initiates else 1,
         mode=view.mode,
         force_udp=bool(here.options.force_udp),
-        unaided_mtu=view.unaided_mtu,
     )
 
 

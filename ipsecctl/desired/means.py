@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from netaddr import IPNetwork
+
 from ipsecctl.topology import DataPath
 
 __all__ = ["Means", "Version"]
@@ -19,10 +21,12 @@ class Means:
 
     ``data_path`` is what ``datapath: auto`` is there (``AUTO``, not known: the kernel's).
     ``xfrm_interfaces`` says whether the kernel can make them, ``version`` and ``algorithms`` are charon's
-    (the latter by the names of ``get-algorithms``).
+    (the latter by the names of ``get-algorithms``). ``connected`` are the networks that the gateway has an
+    address in, as its main routing table tells them.
     """
 
     data_path: DataPath = DataPath.AUTO
     xfrm_interfaces: bool | None = None
     version: Version | None = None
     algorithms: frozenset[str] | None = None
+    connected: frozenset[IPNetwork] = frozenset()

@@ -1,12 +1,12 @@
 """How large an inner packet each tunnel carries, at both of its ends alike.
 
-Where each tunnel has an MTU of its own, as an interface has, it carries what the weaker of its ends carries
-with the costliest suite that they may agree on. Elsewhere the tunnels of a gateway share one:
+Each tunnel carries what the weaker of its ends carries with the costliest suite that they may agree on. The
+kernel computes what its own WAN link leaves and does not know that the far end's is narrower: an interface
+has that as its MTU, and in policy mode the routes on which packets are held have it, prefix by prefix. Where
+a packet cannot tell two tunnels of a gateway apart by that, they share one MTU:
 
-- charon's own data path has one TUN device and one MTU for all;
-- the kernel, in policy mode, computes exactly what its own WAN link leaves. It does not know that the far
-  end's is smaller: that must be said on charon's routes, and charon has one MTU for all of these
-  (``kernel-netlink.mtu``).
+- charon's own data path has one TUN device, and one MTU on its routes, for all (``kernel-netlink.mtu``);
+- in policy mode, tunnels to the same far networks (from different ones here) have the same routes.
 
 What a gateway's tunnels share the far ends share in turn, so the smallest spreads until nothing changes.
 """
@@ -14,9 +14,10 @@ What a gateway's tunnels share the far ends share in turn, so the smallest sprea
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from typing import NamedTuple
 
 from netaddr import IPAddress
@@ -30,6 +31,7 @@ from ipsecctl.crypto import (
     overhead,
     parse_esp_proposal,
 )
+from ipsecctl.desired.spans import Span, overlaps, span_of, widest
 from ipsecctl.desired.ways import Ways
 from ipsecctl.topology import DataPath, Mode, Tunnel
 
@@ -41,14 +43,10 @@ _AGGFRAG_HEADER_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Mtus:
-    """MTUs in bytes: of each tunnel's inner packets, and on charon's routes at gateways that want one.
-
-    ``unaided`` is, by gateway and tunnel in policy mode, what the gateway would let in without the latter.
-    """
+    """MTUs in bytes: of each tunnel's inner packets, and on charon's routes at gateways that want one."""
 
     inner: Mapping[str, int]
     on_routes: Mapping[str, int]
-    unaided: Mapping[tuple[str, str], int]
 
 
 def compute_mtus(tunnels: Iterable[Tunnel], ways: Ways) -> Mtus:
@@ -59,38 +57,66 @@ def compute_mtus(tunnels: Iterable[Tunnel], ways: Ways) -> Mtus:
     Raises ``ValueError`` when a WAN MTU is too small for any packet (a valid topology has none such).
     """
     inner: dict[str, int] = {}
-    alone: dict[tuple[str, str], int] = {}  # (gateway, tunnel) -> what the gateway itself would send
-    shared: dict[str, list[str]] = defaultdict(list)  # gateway -> tunnels with one MTU, if any has to be said
-    gateways: dict[str, list[str]] = {}  # tunnel -> such gateways at its ends
+    one_device: dict[str, list[str]] = defaultdict(list)  # gateway with charon's data path -> tunnels
+    by_policy: dict[tuple[str, str], list[_Use]] = defaultdict(list)  # (gateway, far site) -> tunnels
     for tunnel in tunnels:
-        link = _link(tunnel, ways)
-        inner[tunnel.name] = _mtu(tunnel, link)
-        gateways[tunnel.name] = []
-        for end in (tunnel.left, tunnel.right):
-            name = end.gateway.name
-            path = ways.data_path(name)
-            ours_to_say = end.gateway.managed or path is DataPath.LIBIPSEC
-            if ours_to_say and ways.mode(end) is Mode.POLICY:
-                alone[name, tunnel.name] = _alone(tunnel, link, end.gateway.mtu, path)
-                shared[name].append(tunnel.name)
-                gateways[tunnel.name].append(name)
-    on_routes: dict[str, int] = {}
-    waiting = deque(sorted(shared, key=lambda name: (len(shared[name]), name)))
+        inner[tunnel.name] = _mtu(tunnel, _link(tunnel, ways))
+        for here, there in ((tunnel.left, tunnel.right), (tunnel.right, tunnel.left)):
+            name = here.gateway.name
+            if ways.data_path(name) is DataPath.LIBIPSEC:
+                one_device[name].append(tunnel.name)
+            elif here.gateway.managed and ways.mode(here) is Mode.POLICY:
+                by_policy[name, there.gateway.site].append(_Use(tunnel, here is tunnel.left))
+    bonds = [*one_device.values(), *_with_networks_in_common(by_policy.values())]
+    _spread(inner, bonds)
+    smallest = {gateway: inner[names[0]] for gateway, names in one_device.items()}
+    return Mtus(inner, {gateway: mtu for gateway, mtu in smallest.items() if mtu != LIBIPSEC_MTU})
+
+
+def _spread(inner: dict[str, int], bonds: Sequence[Sequence[str]]) -> None:
+    """Give the tunnels of each bond the smallest MTU among them, until nothing changes any more."""
+    bonds_of: dict[str, list[int]] = defaultdict(list)
+    for number, names in enumerate(bonds):
+        for name in names:
+            bonds_of[name].append(number)
+    waiting = deque(range(len(bonds)))
     queued = set(waiting)
     while waiting:
-        gateway = waiting.popleft()
-        queued.discard(gateway)
-        smallest = min(inner[name] for name in shared[gateway])
-        if all(inner[name] == alone[gateway, name] for name in shared[gateway]):
-            continue
-        on_routes[gateway] = smallest
-        for name in shared[gateway]:
+        number = waiting.popleft()
+        queued.discard(number)
+        smallest = min(inner[name] for name in bonds[number])
+        for name in bonds[number]:
             if inner[name] > smallest:
                 inner[name] = smallest
-                others = [other for other in gateways[name] if other != gateway and other not in queued]
+                others = [other for other in bonds_of[name] if other != number and other not in queued]
                 waiting.extend(others)
                 queued.update(others)
-    return Mtus(inner, on_routes, alone)
+
+
+class _Use(NamedTuple):
+    """A tunnel as one of its gateways has it."""
+
+    tunnel: Tunnel
+    is_left: bool
+
+    def far(self) -> tuple[Span, ...]:
+        """Return the far end's networks of its flows, sorted, those inside another left out."""
+        flows = self.tunnel.flows
+        ends = (end for flow in flows for end in (flow.right if self.is_left else flow.left))
+        return widest({span_of(end.prefix) for end in ends})
+
+
+def _with_networks_in_common(several: Iterable[Sequence[_Use]]) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of tunnels that lead to some network both.
+
+    Those of one gateway to different sites have none in common: ``validate`` refuses that (IP113, IP114).
+    """
+    for uses in several:
+        if len(uses) > 1:
+            far = [(use.tunnel.name, use.far()) for use in uses]
+            for (one, networks), (other, others) in combinations(far, 2):
+                if any(overlaps(network, others) for network in networks):
+                    yield one, other
 
 
 def outer_family(tunnel: Tunnel) -> int:
@@ -110,16 +136,6 @@ def _link(tunnel: Tunnel, ways: Ways) -> _Link:
         nat_t=ways.in_udp(tunnel),
         cap=LIBIPSEC_MTU if capped else None,
     )
-
-
-def _alone(tunnel: Tunnel, link: _Link, wan_mtu: int, data_path: DataPath) -> int:
-    """Return the largest inner packet that a gateway in policy mode lets through if nothing is said.
-
-    The kernel's is what its own link leaves; charon's TUN device takes ``LIBIPSEC_MTU`` whatever the link.
-    """
-    if data_path is DataPath.LIBIPSEC:
-        return LIBIPSEC_MTU
-    return _mtu(tunnel, link._replace(mtu=wan_mtu, cap=None))
 
 
 def _mtu(tunnel: Tunnel, link: _Link) -> int:

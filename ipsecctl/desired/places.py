@@ -8,6 +8,7 @@ __all__ = [
     "GUARD_UNIT",
     "GUARD_UNIT_FILE",
     "INTERFACES_FILE",
+    "NETWORKD_CONF_FILE",
     "NETWORKD_FILE",
     "ROUTES_FILE",
     "SYSCTL_FILE",
@@ -27,3 +28,6 @@ GUARD_UNIT_FILE = f"/etc/systemd/system/{GUARD_UNIT}"
 
 NETWORKD_FILE = "/etc/systemd/network/05-ipsecctl.network"
 """What keeps systemd-networkd from touching the tunnels' interfaces."""
+
+NETWORKD_CONF_FILE = "/etc/systemd/networkd.conf.d/60-ipsecctl.conf"
+"""What keeps it from removing rules, and routes to nowhere, that it did not make: charon's and ours."""

@@ -1,29 +1,45 @@
-"""Routes into tunnels, and routes that keep traffic for a tunnel at home while no tunnel carries it."""
+"""Routes into tunnels, and routes that keep traffic for a tunnel at home while no tunnel carries it.
+
+The latter stand behind all others in the main table, for what the gateway itself sends. In policy mode on the
+kernel's data path forwarded packets meet them earlier, in a table of ours that is looked up before charon's.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.desired.selectors import minimal
+from ipsecctl.desired.spans import Span, last_address, lies_in, overlaps, span_of, widest
 from ipsecctl.desired.state import (
+    HOLDING_METRIC,
     HOLDING_MTU,
+    HOLDING_TABLE,
     INTO_METRIC,
     FirewallRule,
     Interface,
     InterfaceKind,
     Route,
     RouteKind,
+    Rule,
 )
 from ipsecctl.topology import HOLDING_INTERFACE, DataPath, End, Gateway
 
-__all__ = ["InterfaceUse", "holding_interface", "holding_routes", "routes_into"]
+__all__ = [
+    "InterfaceUse",
+    "forwarding_routes",
+    "forwarding_rules",
+    "holding_interface",
+    "holding_routes",
+    "routes_into",
+]
 
+_NONE: Mapping[str, int] = MappingProxyType({})
 _PRIVATE = tuple(
-    IPNetwork(prefix)
+    span_of(IPNetwork(prefix))
     for prefix in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 )
 """Where no peer across the Internet has its outer address: RFC 1918, RFC 6598, RFC 4193."""
@@ -73,7 +89,7 @@ def holding_routes(
     into: Iterable[Route] = (),
     *,
     inside: Iterable[IPAddress] = (),
-    mtu: int = 0,
+    mtus: Mapping[str, int] = _NONE,
 ) -> tuple[Route, ...]:
     """Return a route that leads nowhere for each remote prefix, sorted: what no tunnel carries stays here.
 
@@ -82,8 +98,9 @@ def holding_routes(
     after the packet has found a route; there the route leads to ``HOLDING_INTERFACE``: with a policy the
     packet goes the way of its outer header, without one it ends there. So it does whether or not charon adds
     a route of its own, which it does not for an inner family that the WAN has not, nor for a gateway without
-    an address in the local network. Such a route has the ``mtu`` (bytes, 0 for none) that charon's have, and
-    as source the first of the ``inside`` addresses that the prefix's policies cover.
+    an address in the local network. Such a route has the smallest MTU (``mtus``, bytes by tunnel) of the
+    tunnels that have its prefix, and as source the first of the ``inside`` addresses that the prefix's
+    policies cover.
 
     What is led into an interface gets no narrower route than that: it would win whatever its metric. There
     the wider one is what a policy's packets find. A prefix that contains, or might contain, the outer address
@@ -91,29 +108,72 @@ def holding_routes(
     """
     outer, all_known = _outer_addresses(peers)
     own = tuple(inside)
-    held = {route.prefix: route.tunnel for route in reversed(tuple(into))}
-    led = minimal(held)
-    by_policy: list[IPNetwork] = []
-    sources: dict[IPNetwork, IPAddress] = {}
+    kernel = data_path is not DataPath.LIBIPSEC
+    held = {span_of(route.prefix): (route.prefix, route.tunnel) for route in reversed(tuple(into))}
+    led = widest(held)
+    sources: dict[Span, IPAddress] = {}
+    mtu_of: dict[Span, int] = {}
     for rule in rules:
         if rule.interface:
             continue
         source = next((a for a in own if any(a in local for local in rule.local)), None)
+        mtu = mtus.get(rule.tunnel, 0)
         for prefix in rule.remote:
-            if data_path is not DataPath.LIBIPSEC:
-                by_policy.append(prefix)
-                if source is not None:
-                    sources.setdefault(prefix, source)
-            if prefix not in held and not _overlaps_any(prefix, led, only_wider=True):
-                held[prefix] = rule.tunnel
-    apart = minimal(by_policy)
-    return tuple(
-        Route(prefix, tunnel, RouteKind.HOLDING, HOLDING_INTERFACE, source=sources.get(prefix), mtu=mtu)
-        if _overlaps_any(prefix, apart)
-        else Route(prefix, tunnel)
-        for prefix, tunnel in sorted(held.items())
-        if (all_known or _is_private(prefix)) and not _holds_any(prefix, outer)
-    )
+            span = span_of(prefix)
+            if source is not None:
+                sources.setdefault(span, source)
+            mtu_of[span] = min(mtu, mtu_of.get(span, mtu))
+            if span not in held and not (led and lies_in(span, led)):
+                held[span] = prefix, rule.tunnel
+    by_policy = widest(mtu_of) if led else ()
+    smallest = min(mtu_of.values(), default=0)
+    routes = []
+    for span, (prefix, tunnel) in sorted(held.items()):
+        if not (all_known or lies_in(span, _PRIVATE)) or _holds_any(span, outer):
+            continue
+        if kernel and (span in mtu_of or overlaps(span, by_policy)):
+            # Behind a route into an interface is what a narrower policy may need.
+            mtu, source = mtu_of.get(span, smallest), sources.get(span)
+            where = (RouteKind.HOLDING, HOLDING_INTERFACE, HOLDING_METRIC)
+            routes.append(Route(prefix, tunnel, *where, source, mtu))
+        else:
+            routes.append(Route(prefix, tunnel))
+    return tuple(routes)
+
+
+def forwarding_routes(
+    holding: Iterable[Route], led: Iterable[IPNetwork] = (), connected: Iterable[IPNetwork] = ()
+) -> tuple[Route, ...]:
+    """Return the routes of our own table, sorted: where forwarded packets are held in policy mode.
+
+    ``holding`` are those of the main table; the ones to ``HOLDING_INTERFACE`` stand in ours, too, but for
+    prefixes that are ``led`` into interfaces. Our table comes before charon's and the main one, so what of
+    these must be found all the same is passed on where it lies in a prefix that is held: prefixes that are
+    led, and networks that the gateway is ``connected`` to.
+    """
+    held = {span_of(route.prefix): route for route in holding if route.interface}
+    if not held:
+        return ()
+    apart = {span_of(prefix): prefix for prefix in led}
+    held = {span: route for span, route in held.items() if span not in apart} if apart else held
+    apart |= {span: prefix for prefix in connected if (span := span_of(prefix)) not in held}
+    around = widest(held) if apart else ()
+    routes = {
+        span: Route(
+            r.prefix, r.tunnel, RouteKind.HOLDING, r.interface, metric=0, mtu=r.mtu, table=HOLDING_TABLE
+        )
+        for span, r in held.items()
+    }
+    for span, prefix in apart.items():
+        if lies_in(span, around):
+            routes[span] = Route(prefix.cidr, "", RouteKind.PASSED_ON, metric=0, table=HOLDING_TABLE)
+    return tuple(route for _, route in sorted(routes.items())) if apart else tuple(routes.values())
+
+
+def forwarding_rules(routes: Iterable[Route]) -> tuple[Rule, ...]:
+    """Return the rules by which packets find the routes of our own table, IPv4 first."""
+    families = {route.prefix.version for route in routes if route.table == HOLDING_TABLE}
+    return tuple(Rule(family) for family in sorted(families))
 
 
 def holding_interface(routes: Iterable[Route]) -> Interface | None:
@@ -130,36 +190,22 @@ def holding_interface(routes: Iterable[Route]) -> Interface | None:
     )
 
 
-def _overlaps_any(prefix: IPNetwork, others: tuple[IPNetwork, ...], *, only_wider: bool = False) -> bool:
-    """Return whether a prefix has addresses in common with one of ``others``, sorted and apart.
+def _outer_addresses(peers: Iterable[Gateway]) -> tuple[tuple[tuple[int, int], ...], bool]:
+    """Return the peers' fixed outer addresses, sorted, and whether these are all that they can have.
 
-    With ``only_wider``: whether it lies in one of them.
+    They are told as numbers: version and address.
     """
-    place = bisect_right(others, _start(prefix), key=_start)
-    near = others[max(place - 1, 0) : place + 1]
-    return any(prefix in other or (not only_wider and other in prefix) for other in near)
-
-
-def _start(prefix: IPNetwork) -> tuple[int, int]:
-    return prefix.version, prefix.first
-
-
-def _outer_addresses(peers: Iterable[Gateway]) -> tuple[tuple[IPAddress, ...], bool]:
-    """Return the peers' fixed outer addresses, sorted, and whether these are all that they can have."""
     found, all_known = set(), True
     for peer in peers:
         address = peer.reachable_at
         if isinstance(address, IPAddress):
-            found.add(address)
+            found.add((address.version, address.value))
         else:
             all_known = False
     return tuple(sorted(found)), all_known
 
 
-def _is_private(prefix: IPNetwork) -> bool:
-    return any(prefix in private for private in _PRIVATE)
-
-
-def _holds_any(prefix: IPNetwork, addresses: tuple[IPAddress, ...]) -> bool:
-    place = bisect_left(addresses, IPAddress(prefix.first, prefix.version))
-    return place < len(addresses) and addresses[place] in prefix
+def _holds_any(span: Span, addresses: tuple[tuple[int, int], ...]) -> bool:
+    version, first, _ = span
+    place = bisect_left(addresses, (version, first))
+    return place < len(addresses) and addresses[place] <= (version, last_address(span))

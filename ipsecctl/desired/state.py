@@ -17,7 +17,9 @@ from ipsecctl.topology import DataPath, Mode, SecretRef
 __all__ = [
     "HOLDING_METRIC",
     "HOLDING_MTU",
+    "HOLDING_TABLE",
     "INTO_METRIC",
+    "MAIN_TABLE",
     "Action",
     "AuthMethod",
     "Authentication",
@@ -33,6 +35,7 @@ __all__ = [
     "PrivateKey",
     "Route",
     "RouteKind",
+    "Rule",
     "SharedKey",
     "TrafficSelector",
 ]
@@ -124,8 +127,7 @@ class Connection:
 
     ``mobike`` is on only where an address can change: it moves IKE to port 4500 and offers the peer every
     other address of the gateway. ``keyingtries`` 0 is "for ever". ``mode`` is never ``auto``. ``force_udp``
-    wants ESP in UDP where no NAT is. ``unaided_mtu`` is the largest inner packet in bytes that this gateway
-    would let in if charon put no MTU on its routes (policy mode only, else 0).
+    wants ESP in UDP where no NAT is.
     """
 
     name: str
@@ -149,7 +151,6 @@ class Connection:
     keyingtries: int = 1
     mode: Mode = Mode.POLICY
     force_udp: bool = False
-    unaided_mtu: int = 0
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -231,10 +232,15 @@ class RouteKind(StrEnum):
     """Leads nowhere: traffic does not follow the default route when no tunnel carries it."""
     INTO = "into"
     """Leads into a tunnel's interface."""
+    PASSED_ON = "passed on"
+    """Ends the lookup in ``HOLDING_TABLE``, and lets it go on behind that: what is not to be held there."""
 
 
 HOLDING_METRIC = 4_278_198_272
 """The metric of routes that hold: any other route is better (that of the kernel's documentation of VRFs)."""
+
+MAIN_TABLE, HOLDING_TABLE = 254, 213
+"""Routing tables by number: the kernel's main one, and ours, in which forwarded packets are held."""
 
 INTO_METRIC = 50
 """The metric of the route into the first tunnel that leads to a prefix; each further one has one more."""
@@ -242,11 +248,12 @@ INTO_METRIC = 50
 
 @dataclass(frozen=True, order=True, slots=True)
 class Route:
-    """A route of the main table.
+    """A route of the main table, or of ours, which only forwarded packets meet.
 
-    ``interface`` is "" for one that is unreachable. ``source`` is the gateway's own address for its own
-    packets, ``None`` for the kernel's choice; ``mtu`` (bytes) the largest packet that may take it, 0 for what
-    the kernel computes.
+    ``interface`` is "" for one that is unreachable, or passed on. ``metric`` is 0 in our table, where there
+    is one route to a prefix. ``source`` is the gateway's own address for its own packets, ``None`` for the
+    kernel's choice; ``mtu`` (bytes) the largest packet that may take it, 0 for what the kernel computes.
+    ``tunnel`` is "" for one that is passed on.
     """
 
     prefix: IPNetwork
@@ -256,6 +263,20 @@ class Route:
     metric: int = HOLDING_METRIC
     source: IPAddress | None = None
     mtu: int = 0
+    table: int = MAIN_TABLE
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Rule:
+    """A routing policy rule: forwarded packets of a family are looked up in our table.
+
+    ``priority`` is just before charon's (220, ``charon.routing_table_prio``): what charon leaves in its own
+    table when its policies are taken away by hand is not met.
+    """
+
+    family: int
+    priority: int = 219
+    table: int = HOLDING_TABLE
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -265,7 +286,7 @@ class Daemon:
     A dead peer is noticed ``dpd_delay`` plus the retransmissions later: ``timeout * (base**0 + ... +
     base**tries)``, 12.7 s with these values, so 27.7 s with the usual DPD delay of 15 s.
     ``retry_initiate_interval_s`` tries again when a peer's DNS name cannot be resolved. ``route_mtu`` (bytes)
-    is put on the routes into tunnels, 0 for none.
+    is put on the routes that charon installs, 0 for none.
     """
 
     retransmit_tries: int = 4
@@ -325,3 +346,4 @@ class GatewayState:
     boot: Boot = Boot()
     interfaces: tuple[Interface, ...] = ()
     version: Version | None = None
+    rules: tuple[Rule, ...] = ()

@@ -41,7 +41,7 @@ from ipsecctl.gateway.observe import (
 from ipsecctl.gateway.reach import reach
 from ipsecctl.gateway.record import NO_CHARON, Record, Seen, StartUp, canonical
 from ipsecctl.gateway.trials import Trials
-from ipsecctl.gateway.ways import Link, RouteSeen, WaysSeen
+from ipsecctl.gateway.ways import Link, RouteSeen, RuleSeen, WaysSeen
 
 __all__ = [
     "LINK_ALIAS",
@@ -79,6 +79,7 @@ __all__ = [
     "Observed",
     "Record",
     "RouteSeen",
+    "RuleSeen",
     "Seen",
     "ShellView",
     "StartUp",

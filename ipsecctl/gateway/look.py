@@ -18,6 +18,7 @@ from ipsecctl.gateway.names import (
     RECORD_PATH,
     REWRITTEN_COUNTER,
     ROUTE_PROTOCOL,
+    ROUTE_TABLE,
     VICI_SOCKETS,
 )
 from ipsecctl.gateway.record import Record
@@ -51,10 +52,10 @@ class ShellView:
     """What a gateway's shell tells; without an answer of it nothing is known.
 
     ``forwarding`` says whether the kernel forwards packets of each family that our settings name. ``ways``
-    are its xfrm interfaces and the routes to all prefixes that were applied there. ``rewritten`` counts
-    packets that the firewall held back, since it was loaded, because something had changed their addresses
-    after they were bound for a tunnel. ``means`` is what the last apply there knew of each gateway. ``None``
-    where it is not known.
+    are its interfaces, the routes to all prefixes that were applied there, and the rules. ``rewritten``
+    counts packets that the firewall held back, since it was loaded, because something had changed their
+    addresses after they were bound for a tunnel. ``means`` is what the last apply there knew of each gateway.
+    ``None`` where it is not known.
 
     ``pending`` are the options for which charon must be restarted (``StartUp.pending``), ``restart`` says how
     that is done there. ``in_kernel`` is what the kernel has of charon's SAs, by its own account.
@@ -157,15 +158,15 @@ async def _live(handle: Handle, timeout_s: float) -> tuple[str, tuple[Message, .
 _SCRIPT = (
     r"""
 LC_ALL=C; export LC_ALL
-settings=$4 routes=$5 protocol=$6 counter=$7
-for socket in $8; do
+settings=$4 routes=$5 protocol=$6 counter=$7 table=$8
+for socket in $9; do
     [ ! -S "$socket" ] || { stat -c 'charon %i-%Y' "$socket"; break; }
 done
 [ ! -r "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
-if table=$(nft -s list table "$2" "$3" 2>/dev/null); then
-    digest=$(printf '%s' "$table" | sha256sum)
+if listed=$(nft -s list table "$2" "$3" 2>/dev/null); then
+    digest=$(printf '%s' "$listed" | sha256sum)
     printf 'firewall %s\n' "${digest%% *}"
-    case $table in *"counter $counter "*)
+    case $listed in *"counter $counter "*)
         nft list counter "$2" "$3" "$counter" | sed -n 's/.*packets \([0-9]*\).*/rewritten \1/p' ;;
     esac
 elif nft list tables >/dev/null 2>&1; then
@@ -182,7 +183,7 @@ fi
 # Only where interfaces were applied is there anything to compare.
 set -- /sys/class/net/ix-*
 [ -e "$1" ] || grep -q ' dev ix-' "$routes" 2>/dev/null || exit 0
-applied() { sed -n 's/^route replace \(unreachable \)*\([^ ]*\).*/\2/p' "$routes" 2>/dev/null; }
+applied() { sed -n 's/^route replace \(unreachable \|throw \)*\([^ ]*\).*/\2/p' "$routes" 2>/dev/null; }
 prefixes=applied
 """
     + ways.SCRIPT
@@ -191,7 +192,7 @@ prefixes=applied
 
 
 async def _shell(handle: Handle, timeout_s: float) -> ShellView:
-    marks = (ROUTE_PROTOCOL, REWRITTEN_COUNTER, " ".join(VICI_SOCKETS))
+    marks = (ROUTE_PROTOCOL, REWRITTEN_COUNTER, ROUTE_TABLE, " ".join(VICI_SOCKETS))
     places = (RECORD_PATH, *NFT_TABLE, SYSCTL_FILE, ROUTES_FILE, *marks)
     try:
         async with asyncio.timeout(timeout_s):
@@ -209,7 +210,7 @@ def parse_shell(lines: Iterable[str], handle: Handle | None = None) -> ShellView
         found.setdefault(kind, []).append(rest)
     values = found.get("forwarding", [])
     record = Record.from_json(base64.b64decode(found["record"][0])) if "record" in found else None
-    seen = parse_ways(found.get("links", ()), found.get("link", ()), found.get("route", ()))
+    seen = parse_ways(found)
     return ShellView(
         guard=_guard(record, found),
         forwarding=all(value == "1" for value in values) if values and all(values) else None,

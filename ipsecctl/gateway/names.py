@@ -9,6 +9,7 @@ __all__ = [
     "RECORD_PATH",
     "REWRITTEN_COUNTER",
     "ROUTE_PROTOCOL",
+    "ROUTE_TABLE",
     "STATE_DIR",
     "VICI_SOCKETS",
     "container_name",
@@ -31,7 +32,10 @@ REWRITTEN_COUNTER = "leaving_after_nat"
 """The counter in it of packets that were bound for a tunnel until something changed their addresses."""
 
 ROUTE_PROTOCOL = "213"
-"""The protocol number (as ``ip route`` has it) that marks a route as ours."""
+"""The protocol number (as ``ip route`` and ``ip rule`` have it) that marks a route or a rule as ours."""
+
+ROUTE_TABLE = "213"
+"""The routing table in which forwarded packets are held; a route of another protocol in it is not ours."""
 
 LINK_ALIAS = "ipsecctl"
 """The first word of the alias (as ``ip link`` has it) that marks an interface as ours."""

@@ -16,7 +16,7 @@ from ipsecctl.gateway._capability_parser import parse_charon
 from ipsecctl.gateway.capabilities import LIBIPSEC_PLUGIN, Charon
 from ipsecctl.gateway.handle import Completed, Handle
 from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel, confirmed, parse_kernel
-from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL, VICI_SOCKETS
+from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL, ROUTE_TABLE, VICI_SOCKETS
 from ipsecctl.gateway.record import Record
 from ipsecctl.gateway.restart import how_to_restart
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
@@ -48,7 +48,7 @@ class Facts:
 
     ``files`` has those where ours could be, by path. ``firewall`` is the SHA-256 of our table as nft lists
     it, "" when it is not there. ``sysctls`` has the running value of each setting in our file. ``ways`` are
-    the xfrm interfaces, and routes that are ours or lead to prefixes that were asked for. ``if_ids`` are
+    the interfaces, routes that are ours or lead to prefixes that were asked for, and rules. ``if_ids`` are
     those that IPsec policies use (looked up only where prefixes were asked for), ``legacy_rules`` the rules
     of iptables-legacy, as in ``ip filter -A FORWARD -j DROP``.
 
@@ -182,19 +182,19 @@ async def _certificates(client: Client) -> frozenset[str]:
 _FACTS = (
     r"""
 LC_ALL=C; export LC_ALL
-protocol=$4 asked=$(cat) prefixes=asked
+protocol=$4 table=$6 asked=$(cat) prefixes=asked
 asked() { printf '%s\n' "$asked"; }
 [ "$(id -u)" = 0 ] || { echo "root's rights are needed" >&2; exit 1; }
 [ ! -f "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
 ours() {
     find /etc/swanctl /etc/strongswan.d /etc/ipsecctl /etc/sysctl.d /etc/systemd/system /etc/systemd/network \
-        -type f \( -name 'ipsecctl*' -o -name '*-ipsecctl.conf' -o -name '*-ipsecctl.network' \
-        -o -path '/etc/ipsecctl/*' \) "$@" 2>/dev/null
+        /etc/systemd/networkd.conf.d -type f \( -name 'ipsecctl*' -o -name '*-ipsecctl.conf' \
+        -o -name '*-ipsecctl.network' -o -path '/etc/ipsecctl/*' \) "$@" 2>/dev/null
 }
 ours -printf 'mode %m %p\n'
 ours -exec sha256sum {} + | sed 's/^/sha256 /'
-if table=$(nft -s list table "$2" "$3" 2>/dev/null); then
-    digest=$(printf '%s' "$table" | sha256sum)
+if listed=$(nft -s list table "$2" "$3" 2>/dev/null); then
+    digest=$(printf '%s' "$listed" | sha256sum)
     printf 'firewall %s\n' "${digest%% *}"
 fi
 # One process for all settings. The shell's own `read` cannot be used: it reads byte by byte, and the kernel
@@ -212,7 +212,7 @@ if [ -d /run/systemd/system ]; then
     enabled=$(systemctl is-enabled "$5" 2>/dev/null) active=$(systemctl is-active "$5" 2>/dev/null)
     printf 'unit %s %s\n' "${enabled:-unknown}" "${active:-unknown}"
 fi
-shift 5
+shift 6
 for socket; do
     [ ! -S "$socket" ] || { stat -c 'charon %i-%Y' "$socket"; break; }
 done
@@ -235,7 +235,8 @@ done
 
 
 async def _facts(handle: Handle, prefixes: Iterable[str], timeout_s: float) -> Facts:
-    argv = ("sh", "-c", _FACTS, "observe", RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, GUARD_UNIT, *VICI_SOCKETS)
+    marks = (RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, GUARD_UNIT, ROUTE_TABLE)
+    argv = ("sh", "-c", _FACTS, "observe", *marks, *VICI_SOCKETS)
     asked = "".join(f"{prefix}\n" for prefix in sorted(prefixes)).encode()
     completed: Completed = await handle.run(argv, asked, timeout_s=timeout_s)
     if completed.status != 0:
@@ -271,7 +272,7 @@ def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
         record=Record.from_json(record) if "record" in found else None,
         firewall=found.get("firewall", [""])[0],
         sysctls={key: tuple(sorted(values)) for key, values in sysctls.items()},
-        ways=parse_ways(found.get("links", []), found.get("link", []), found.get("route", [])),
+        ways=parse_ways(found),
         if_ids=frozenset(int(number, 16) for number in found.get("if_id", [])),
         legacy_rules=tuple(found.get("legacy", [])),
         kernel=found.get("kernel", [""])[0],

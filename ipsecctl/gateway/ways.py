@@ -2,7 +2,7 @@
 
 ``SCRIPT`` is the part of a shell script that tells of them, ``parse_link`` and ``parse_route`` read what it
 prints. Source: the JSON of ``ip -j -d address`` (one object for each interface, empty ones for those that a
-filter leaves out) and the lines of ``ip -o route``.
+filter leaves out) and of ``ip -j rule``, and the lines of ``ip -o route``.
 """
 
 from __future__ import annotations
@@ -15,22 +15,33 @@ from typing import Any, Final
 
 from netaddr import AddrFormatError, IPAddress, IPNetwork
 
+from ipsecctl.desired import HOLDING_TABLE, Rule
 from ipsecctl.gateway.names import LINK_ALIAS, ROUTE_PROTOCOL
 
-__all__ = ["SCRIPT", "Link", "RouteSeen", "WaysSeen", "parse_ways"]
+__all__ = ["SCRIPT", "Link", "RouteSeen", "RuleSeen", "WaysSeen", "parse_ways"]
 
 XFRM: Final = "xfrm"
 _KINDS: Final = (XFRM, "dummy")
 """Of our interfaces: those of tunnels, and the one that leads nowhere."""
+_KERNELS_RULES: Final = (0, 32766, 32767)
+"""Priorities of the rules that are there from the start: tables local, main and default."""
+_OUR_RULE: Final = {"not": None, "src": "all", "iif": "lo", "table": str(HOLDING_TABLE)}
+"""Our rule beside priority and mark, as ``ip -j -N rule`` has it."""
 
-# Expects in $prefixes a command that prints the prefixes of which every route is to be told, and in $protocol
-# the mark of our routes, which are told in any case. iproute2 leaves out the length of a host's prefix.
+# Expects in $prefixes a command that prints the prefixes of which every route is to be told, in $protocol
+# the mark of our routes, which are told in any case, and in $table our table. Networks that the gateway is
+# joined to are told, too. iproute2 leaves out the length of a host's prefix.
 SCRIPT: Final = r"""
 for kind in xfrm dummy; do
     printf 'links %s\n' "$(ip -j -d address show type $kind 2>/dev/null)"
 done
 for link in /sys/class/net/ix-* /sys/class/net/ipsec0; do
     [ ! -e "$link" ] || printf 'link %s\n' "${link##*/}"
+done
+for family in 4 6; do
+    printf 'rules %s %s\n' $family "$(ip -j -N -$family rule show 2>/dev/null)"
+    ip -o -$family route show table "$table" 2>/dev/null | sed 's/^/held /'
+    ip -o -$family route show table main proto kernel 2>/dev/null | sed 's/^/connected /'
 done
 { $prefixes; echo routes; for family in -4 -6; do ip -o $family route show table main 2>/dev/null; done; } |
     awk -v mark="proto $protocol " '
@@ -65,7 +76,7 @@ class Link:
 
 @dataclass(frozen=True, order=True, slots=True)
 class RouteSeen:
-    """A route of the main table.
+    """A route of the main table, or of ours.
 
     ``kind`` is ``unicast``, ``unreachable`` and so on; ``interface`` is "" for one that leads nowhere, or by
     several ways; ``via`` the next hop as ``ip`` prints it. ``metric`` 0 is what IPv4 has where none is told,
@@ -91,23 +102,83 @@ class RouteSeen:
         return f"goes to {self.interface}" if self.interface else "goes by several next hops"
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class RuleSeen:
+    """A routing policy rule of a family: ``says`` are its selector and action in words, for a person.
+
+    ``table`` is 0 where it looks nothing up. ``ours`` tells whether it bears our mark, ``right`` whether it
+    is, mark included, the one that we make.
+    """
+
+    family: int
+    priority: int
+    says: str
+    table: int = 0
+    ours: bool = False
+    right: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class WaysSeen:
-    """What is on a gateway: xfrm and dummy interfaces by name, names like ours or charon's, routes."""
+    """What is on a gateway: xfrm and dummy interfaces by name, names like ours or charon's, routes, rules.
+
+    ``routes`` are of the main table, ``held`` those of ours that bear our mark, by prefix, ``strangers`` the
+    others in it. ``rules`` are all but the three that the kernel makes. ``connected`` are the networks that
+    the gateway is joined to, sorted; those that the kernel makes for a link alone are left out.
+    """
 
     links: Mapping[str, Link] = field(default_factory=dict)
     routes: frozenset[RouteSeen] = frozenset()
+    held: Mapping[IPNetwork, RouteSeen] = field(default_factory=dict)
+    strangers: tuple[RouteSeen, ...] = ()
+    rules: tuple[RuleSeen, ...] = ()
+    connected: tuple[IPNetwork, ...] = ()
 
 
-def parse_ways(links: Iterable[str], names: Iterable[str], routes: Iterable[str]) -> WaysSeen:
-    """Return what the script told: documents of interfaces, names of interfaces, lines of routes.
+def parse_ways(told: Mapping[str, Iterable[str]]) -> WaysSeen:
+    """Return what the script told, by the first word of its lines.
 
-    What cannot be read is left out: a name stands for its interface then.
+    These are documents of interfaces (``links``), names of interfaces (``link``), lines of routes (``route``
+    of the main table, ``held`` of ours, ``connected``), and documents of rules behind their family
+    (``rules``). What cannot be read is left out: a name stands for its interface then.
     """
-    found = {name: Link(name) for name in names}
-    for text in links:
+    found = {name: Link(name) for name in told.get("link", ())}
+    for text in told.get("links", ()):
         found |= {link.name: link for link in _links(text)}
-    return WaysSeen(found, frozenset(route for line in routes if (route := _route(line))))
+    in_ours = tuple(_routes(told.get("held", ())))
+    joined = {r.prefix for r in _routes(told.get("connected", ())) if r.kind == "unicast" and not r.via}
+    return WaysSeen(
+        found,
+        frozenset(_routes(told.get("route", ()))),
+        held={route.prefix: route for route in in_ours if route.ours},
+        strangers=tuple(sorted(route for route in in_ours if not route.ours)),
+        rules=tuple(sorted(rule for text in told.get("rules", ()) for rule in _rules(text))),
+        connected=tuple(sorted(p for p in joined if not (p.ip.is_link_local() or p.ip.is_multicast()))),
+    )
+
+
+def _routes(lines: Iterable[str]) -> Iterable[RouteSeen]:
+    return (route for line in lines if (route := _route(line)))
+
+
+def _rules(text: str) -> Iterable[RuleSeen]:
+    family, _, document = text.partition(" ")
+    try:
+        entries = json.loads(document or "[]")
+        for entry in entries if isinstance(entries, list) else ():
+            if entry["priority"] not in _KERNELS_RULES:
+                yield _rule(int(family), dict(entry))
+    except (ValueError, KeyError, TypeError):
+        return
+
+
+def _rule(family: int, entry: dict[str, Any]) -> RuleSeen:
+    priority = int(entry.pop("priority"))
+    ours = entry.pop("protocol", "") == ROUTE_PROTOCOL
+    right = ours and (family, priority, entry) == (family, Rule(family).priority, _OUR_RULE)
+    words = (f"{name} {value}".strip() for name, value in entry.items() if value != "all")
+    says = " ".join("not" if word == "not None" else word for word in words)
+    return RuleSeen(family, priority, says, _whole(entry.get("table")) or 0, ours, right)
 
 
 def _links(text: str) -> Iterable[Link]:

@@ -4,7 +4,7 @@ from ipsecctl.health.document import exit_status, headline, status_json
 from ipsecctl.health.judge import judge
 from ipsecctl.health.kernel import kernel_lacks
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
-from ipsecctl.health.start_up import Mtu, start_up_causes
+from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict, declare
 from ipsecctl.health.way import Way, WayView
 
@@ -14,7 +14,6 @@ __all__ = [
     "EndState",
     "EndView",
     "IkeSa",
-    "Mtu",
     "TunnelHealth",
     "Verdict",
     "Way",

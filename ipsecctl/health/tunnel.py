@@ -10,13 +10,12 @@ from enum import IntEnum, StrEnum
 from netaddr import IPNetwork
 
 from ipsecctl.crypto import Proposal, parse_esp_proposal, parse_ike_proposal
-from ipsecctl.desired import Child, GatewayState, Route, RouteKind
+from ipsecctl.desired import HOLDING_TABLE, Child, GatewayState, Route, RouteKind
 from ipsecctl.gateway import Guard, NotInKernel
 from ipsecctl.health.sa import IkeSa
-from ipsecctl.health.start_up import Mtu
 from ipsecctl.health.traffic import Traffic
 from ipsecctl.health.way import Way, WayView
-from ipsecctl.topology import Gateway, Mode, Topology
+from ipsecctl.topology import DataPath, Gateway, Topology
 
 __all__ = ["Declared", "EndState", "EndView", "TunnelHealth", "Verdict", "declare"]
 
@@ -47,8 +46,8 @@ class Declared:
     """A tunnel that the topology declares: its two gateways and the names of its children.
 
     ``traffic`` says what each child must carry, by gateway and child, ``ike`` which IKE proposals each
-    gateway has, ``ways`` how packets enter it there, ``mtus`` what may enter it where that hangs on charon's
-    options; what is not in them is not judged.
+    gateway has, ``ways`` how packets enter it there, ``mtus`` (bytes) what may enter it where that hangs on
+    charon's options; what is not in them is not judged.
     """
 
     name: str
@@ -58,7 +57,7 @@ class Declared:
     traffic: Mapping[tuple[str, str], Traffic] = field(default_factory=dict)
     ike: Mapping[str, tuple[Proposal, ...]] = field(default_factory=dict)
     ways: Mapping[str, Way] = field(default_factory=dict)
-    mtus: Mapping[str, Mtu] = field(default_factory=dict)
+    mtus: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +123,13 @@ def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declare
     traffic: dict[str, dict[tuple[str, str], Traffic]] = {name: {} for name in children}
     ike: dict[str, dict[str, tuple[Proposal, ...]]] = {name: {} for name in children}
     ways: dict[str, dict[str, Way]] = {name: {} for name in children}
-    mtus: dict[str, dict[str, Mtu]] = {name: {} for name in children}
+    mtus: dict[str, dict[str, int]] = {name: {} for name in children}
     for state in states:
         for name, way in _ways(state):
             ways[name][state.name] = way
         for connection in state.connections:
-            if connection.mode is Mode.POLICY:
-                mtus[connection.name][state.name] = Mtu(connection.inner_mtu, connection.unaided_mtu)
+            if state.data_path is DataPath.LIBIPSEC:
+                mtus[connection.name][state.name] = connection.inner_mtu
             ike[connection.name][state.name] = tuple(map(parse_ike_proposal, connection.ike_proposals))
             for child in connection.children:
                 traffic[connection.name][state.name, child.name] = _traffic(child)
@@ -158,13 +157,18 @@ def _ways(state: GatewayState) -> Iterator[tuple[str, Way]]:
     for route in state.routes:
         if route.kind is RouteKind.INTO:
             routes.setdefault(route.tunnel, []).append(route)
+    table = {route.prefix: route for route in state.routes if route.table == HOLDING_TABLE}
     far: dict[str, list[IPNetwork]] = {}
     for rule in state.firewall:
         far.setdefault(rule.tunnel, []).extend(rule.remote)
     for connection in state.connections:
         name = connection.name
         into, behind = tuple(routes.get(name, ())), tuple(far.get(name, ()))
-        yield name, Way(connection.mode, interfaces.get(name), into, behind)
+        interface = interfaces.get(name)
+        held = tuple(table[p] for p in behind if p in table) if interface is None else ()
+        families = {route.prefix.version for route in held}
+        rules = tuple(rule for rule in state.rules if rule.family in families)
+        yield name, Way(connection.mode, interface, into, behind, held, rules)
 
 
 def _traffic(child: Child) -> Traffic:

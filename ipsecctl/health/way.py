@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from netaddr import IPNetwork
 
-from ipsecctl.desired import Interface, Route
+from ipsecctl.desired import HOLDING_TABLE, Interface, Route, Rule
 from ipsecctl.gateway import Link, RouteSeen, WaysSeen
-from ipsecctl.topology import Mode
+from ipsecctl.topology import HOLDING_INTERFACE, Mode
 
 __all__ = ["Way", "WayView", "rewritten_note", "view_way", "way_causes"]
 
@@ -20,13 +20,16 @@ _APPLY = "apply the topology"
 class Way:
     """How packets must enter a tunnel at one end: by policies, or through an interface to which routes lead.
 
-    ``far`` are the networks behind the other end.
+    ``far`` are the networks behind the other end. In policy mode where the kernel carries ESP, ``held`` are
+    the routes of our table to them, and ``rules`` those by which packets find these.
     """
 
     mode: Mode
     interface: Interface | None = None
     routes: tuple[Route, ...] = ()
     far: tuple[IPNetwork, ...] = ()
+    held: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,9 @@ class WayView:
     """What was seen of a way: ``link`` is its interface, ``None`` when that is not there.
 
     ``missing`` are the routes into it that are not there; ``stolen`` pairs of a prefix and the route of
-    somebody else's that is better than ours. ``known`` is false where nobody could look.
+    somebody else's that is better than ours. In policy mode ``link`` is the interface on which packets are
+    held, ``missing`` are routes of our table, ``altered`` pairs of one of these and what is there instead,
+    and ``unruled`` the rules that are missing. ``known`` is false where nobody could look.
     """
 
     mode: Mode
@@ -42,13 +47,15 @@ class WayView:
     link: Link | None = None
     missing: tuple[Route, ...] = ()
     stolen: tuple[tuple[IPNetwork, RouteSeen], ...] = ()
+    altered: tuple[tuple[Route, RouteSeen], ...] = ()
+    unruled: tuple[Rule, ...] = ()
     known: bool = False
 
 
 def view_way(way: Way, seen: WaysSeen | None) -> WayView:
     """Return what was seen of a way on its gateway, ``seen`` ``None`` when nothing could be."""
     if way.interface is None:
-        return WayView(way.mode, known=True)
+        return _view_held(way, seen)
     name = way.interface.name
     if seen is None:
         return WayView(way.mode, name)
@@ -68,9 +75,32 @@ def view_way(way: Way, seen: WaysSeen | None) -> WayView:
     )
 
 
+def _view_held(way: Way, seen: WaysSeen | None) -> WayView:
+    """Return what was seen of that on which packets are held that no policy takes."""
+    if seen is None or not way.held:
+        return WayView(way.mode, known=not way.held)
+    there = [(route, seen.held.get(route.prefix)) for route in way.held]
+    ruled = {rule.family for rule in seen.rules if rule.right}
+    return WayView(
+        way.mode,
+        link=seen.links.get(HOLDING_INTERFACE),
+        missing=tuple(route for route, found in there if found is None),
+        altered=tuple(
+            (route, found)
+            for route, found in there
+            if found is not None and (found.interface, found.mtu) != (route.interface, route.mtu)
+        ),
+        unruled=tuple(rule for rule in way.rules if rule.family not in ruled),
+        known=True,
+    )
+
+
 def way_causes(gateway: str, way: Way, view: WayView) -> Iterator[str]:
     """Yield what is wrong with a way, each with how to mend it; nothing where nobody could look."""
-    if way.interface is None or not view.known:
+    if not view.known:
+        return
+    if way.interface is None:
+        yield from _held_causes(gateway, way, view)
         return
     link, name = view.link, way.interface.name
     if link is None:
@@ -95,6 +125,33 @@ def way_causes(gateway: str, way: Way, view: WayView) -> Iterator[str]:
         yield (
             f"{gateway}: another route to {prefix} ({metric}) {route.leads}, not into it: remove that, or "
             "give it a metric above ours"
+        )
+
+
+def _held_causes(gateway: str, way: Way, view: WayView) -> Iterator[str]:
+    if not way.held:
+        return
+    link, table = view.link, f"routing table {HOLDING_TABLE}"
+    if link is None:
+        yield f"{gateway}: its interface {HOLDING_INTERFACE} is not there: {_APPLY}"
+    elif not link.up:
+        yield (
+            f"{gateway}: its interface {HOLDING_INTERFACE} is down: ip link set {HOLDING_INTERFACE} up, and "
+            f"{_APPLY}"
+        )
+    elif view.missing:
+        prefixes = _listed(route.prefix for route in view.missing)
+        yield f"{gateway}: {table} does not hold {prefixes} while the tunnel is down: {_APPLY}"
+    for route, found in view.altered:
+        if found.interface != route.interface:
+            yield f"{gateway}: in {table} {route.prefix} is no route to {route.interface}: {_APPLY}"
+        else:
+            what = f"has an MTU of {found.mtu or 'its own'} instead of {route.mtu} bytes"
+            yield f"{gateway}: in {table} the route to {route.prefix} {what}: {_APPLY}"
+    for rule in view.unruled:
+        yield (
+            f"{gateway}: the rule that has forwarded IPv{rule.family} packets looked up in {table} is not "
+            f"there, or is another one: {_APPLY}"
         )
 
 

@@ -28,6 +28,7 @@ class Part(StrEnum):
     INTERFACE = "interface"
     SYSCTL = "sysctl"
     ROUTE = "route"
+    RULE = "rule"
     UNIT = "unit"
     CERTIFICATE = "certificate"
     KEY = "key"

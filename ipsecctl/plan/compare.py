@@ -25,7 +25,7 @@ from ipsecctl.plan.kernel import kernel_reasons
 from ipsecctl.plan.obstacles import legacy_conflicts
 from ipsecctl.plan.start_up import restart_for, start_up
 from ipsecctl.plan.wanted import Wanted, certificate_digest, sysctls
-from ipsecctl.plan.ways import interface_changes, route_changes, way_conflicts
+from ipsecctl.plan.ways import interface_changes, route_changes, rule_changes, way_conflicts
 from ipsecctl.render import FIREWALL_FILE, STRONGSWAN_FILE, SWANCTL_SECRETS_FILE, SYSCTL_FILE
 
 __all__ = ["file_entry", "plan_gateway"]
@@ -112,6 +112,7 @@ class _Comparison:
         yield from self._sysctls()
         yield from interface_changes(self.wanted, self.facts, self.record)
         yield from route_changes(self.wanted, self.facts, self.record, changes=self._file_changes)
+        yield from rule_changes(self.wanted, self.facts, self.record, changes=self._file_changes)
         yield from self._unit()
 
     def _charon(self) -> Iterator[Change]:

@@ -13,6 +13,8 @@ from ipsecctl.topology import DataPath
 
 __all__ = ["plugin_options", "restart_for", "start_up"]
 
+_ROUTE_MTU = "kernel-netlink.mtu"
+
 
 def start_up(wanted: Wanted, observed: Observed) -> StartUp:
     """Return what a record must say of charon's start after the wanted files have been written.
@@ -31,6 +33,9 @@ def start_up(wanted: Wanted, observed: Observed) -> StartUp:
         read = {n: value for n, value in options.items() if libipsec and n.startswith("kernel-libipsec.")}
     else:
         read = dict(before.read if before.charon == observed.facts.charon else before.written)
+    if wanted.data_path is DataPath.KERNEL:
+        # An earlier version wanted it there, too. It does no harm, and is no reason to end all tunnels.
+        read.pop(_ROUTE_MTU, None)
     return StartUp(observed.facts.charon, read, options)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ipsecctl.desired import GatewayState, Interface, Means, Route
+from ipsecctl.desired import GatewayState, Interface, Means, Route, Rule
 from ipsecctl.gateway import NewFile, Trials
 from ipsecctl.render import Messages, RenderedFile
 from ipsecctl.topology import DataPath
@@ -25,8 +25,9 @@ class Wanted:
 
     ``connections`` are load-conn messages (without the outermost name), ``shared`` load-shared messages by
     id, ``certificates`` and ``keys`` load-cert and load-key messages by the file that holds the same.
-    ``interfaces`` (by name) and ``routes`` are the ways into tunnels. ``means`` is what each gateway of the
-    topology has, as far as known, ``trials`` what was tried on this one: both are for its record.
+    ``interfaces`` (by name), ``routes`` and ``rules`` are the ways into tunnels. ``means`` is what each
+    gateway of the topology has, as far as known, ``trials`` what was tried on this one: both are for its
+    record.
     """
 
     gateway: str
@@ -39,6 +40,7 @@ class Wanted:
     data_path: DataPath = DataPath.KERNEL
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
     means: Mapping[str, Means] = field(default_factory=dict)
     trials: Trials | None = None
 
@@ -66,6 +68,7 @@ def wanted(
         data_path=state.data_path,
         interfaces={interface.name: interface for interface in state.interfaces},
         routes=state.routes,
+        rules=state.rules,
         means=means,
         trials=trials,
     )

@@ -1,15 +1,15 @@
-"""The ways into tunnels, desired against observed: interfaces and routes, and what stands in their way.
+"""The ways into tunnels, desired against observed: interfaces, routes, rules, and what stands in their way.
 
-An interface is ours when it bears our mark (its alias), a route when it bears our protocol number; nothing
-else is changed or removed.
+An interface is ours when it bears our mark (its alias), a route or a rule when it bears our protocol number;
+nothing else is changed or removed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ipsecctl.desired import ROUTES_FILE, Interface, Route, RouteKind
-from ipsecctl.gateway import Facts, Link, Record, RouteSeen
+from ipsecctl.desired import HOLDING_TABLE, MAIN_TABLE, ROUTES_FILE, Interface, Route, RouteKind, Rule
+from ipsecctl.gateway import Facts, Link, Record, RouteSeen, RuleSeen
 from ipsecctl.plan.change import Change, Conflict, Fields, Kind, Part, fields
 from ipsecctl.plan.wanted import Wanted
 from ipsecctl.topology import DataPath
@@ -19,6 +19,7 @@ __all__ = [
     "interface_text",
     "route_changes",
     "route_name",
+    "rule_changes",
     "way_conflicts",
 ]
 
@@ -31,6 +32,8 @@ _LOST = "it was applied and is no longer there"
 _REMADE = "an interface keeps its if_id for life: it is made anew, and its routes with it"
 _GOES_TOO = "its interface is made anew"
 _LIBIPSEC_DEVICE = "ipsec0"
+_CHARONS_TABLE = 220
+"""Where charon puts its routes, unless ``charon.routing_table`` says otherwise."""
 
 
 def interface_text(interface: Interface) -> str:
@@ -102,20 +105,23 @@ def _interface(
 # ----------------------------------------------------------------------------------------------------- routes
 
 
-def route_name(route: Route | RouteSeen) -> str:
+def route_name(route: Route | RouteSeen, table: int = MAIN_TABLE) -> str:
     """Return what tells a route from others: its prefix, and for one into a tunnel its way and metric.
 
-    To the kernel, a route of another metric is another route.
+    To the kernel, a route of another metric is another route. In our table there is one to a prefix.
     """
+    if table != MAIN_TABLE:
+        return f"{route.prefix} table {table}"
     if not route.interface:
         return str(route.prefix)
     return f"{route.prefix} dev {route.interface} metric {route.metric}"
 
 
-def _details(route: Route | RouteSeen) -> Fields:
+def _details(route: Route | RouteSeen, table: int = MAIN_TABLE) -> Fields:
     """Return what can be altered of a route."""
     source = {} if route.source is None else {"source": str(route.source)}
-    return fields(source | ({"mtu": str(route.mtu)} if route.mtu else {}))
+    leads = {} if table == MAIN_TABLE else {"leads": f"to {route.interface}" if route.interface else "on"}
+    return fields(source | leads | ({"mtu": str(route.mtu)} if route.mtu else {}))
 
 
 def route_changes(
@@ -123,24 +129,25 @@ def route_changes(
 ) -> Iterator[Change]:
     """Yield what must change for our routes to be as wanted; ``changes`` says if a file is to be written."""
     lost = bool(record.files.get(ROUTES_FILE)) and not changes(ROUTES_FILE)
-    ours = {route_name(route): route for route in facts.ways.routes if route.ours}
+    ours = {route_name(route): _details(route) for route in facts.ways.routes if route.ours}
+    for seen in facts.ways.held.values():
+        ours[route_name(seen, HOLDING_TABLE)] = _details(seen, HOLDING_TABLE)
     remade = _remade(wanted, facts)
-    declared = {route_name(route): route for route in wanted.routes}
+    declared = {route_name(route, route.table): route for route in wanted.routes}
     for name, route in declared.items():
-        seen, after = ours.get(name), _details(route)
-        if seen is None:
+        before, after = ours.get(name), _details(route, route.table)
+        if before is None:
             reason = _LOST if lost else _DECLARED
             yield Change(wanted.gateway, Part.ROUTE, name, Kind.CREATE, after=after, reasons=(reason,))
-        elif _details(seen) != after:
+        elif before != after:
             reason = _BY_HAND if lost else _ALTERED
-            yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, _details(seen), after, (reason,))
+            changed = (tuple(sorted({*before} - {*after})), tuple(sorted({*after} - {*before})))
+            yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, *changed, (reason,))
         elif route.interface in remade:
             yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, reasons=(_GOES_TOO,))
     if facts.record is not None:
         for name in ours.keys() - declared.keys():
-            yield Change(
-                wanted.gateway, Part.ROUTE, name, Kind.REMOVE, _details(ours[name]), reasons=(_NO_LONGER,)
-            )
+            yield Change(wanted.gateway, Part.ROUTE, name, Kind.REMOVE, ours[name], reasons=(_NO_LONGER,))
 
 
 def _remade(wanted: Wanted, facts: Facts) -> set[str]:
@@ -151,6 +158,41 @@ def _remade(wanted: Wanted, facts: Facts) -> set[str]:
         for name, interface in wanted.interfaces.items()
         if name in links and links[name].ours and links[name].if_id != (interface.if_id or None)
     }
+
+
+# ------------------------------------------------------------------------------------------------------ rules
+
+
+def rule_changes(
+    wanted: Wanted, facts: Facts, record: Record, *, changes: Callable[[str], bool]
+) -> Iterator[Change]:
+    """Yield what must change for our rules to be as wanted; ``changes`` says if a file is to be written."""
+    lost = bool(record.files.get(ROUTES_FILE)) and not changes(ROUTES_FILE)
+    ours: dict[int, list[RuleSeen]] = {}
+    for seen in facts.ways.rules:
+        if seen.ours:
+            ours.setdefault(seen.family, []).append(seen)
+    for rule in wanted.rules:
+        there, name = ours.pop(rule.family, []), _rule_name(rule)
+        after = fields({"rule": f"{rule.priority}: not iif lo table {rule.table}"})
+        if not there:
+            reason = _LOST if lost else _DECLARED
+            yield Change(wanted.gateway, Part.RULE, name, Kind.CREATE, after=after, reasons=(reason,))
+        elif len(there) > 1 or not there[0].right:
+            reason = _BY_HAND if lost else _ALTERED
+            yield Change(wanted.gateway, Part.RULE, name, Kind.CHANGE, _rules(there), after, (reason,))
+    if facts.record is not None:
+        for there in ours.values():
+            name = _rule_name(there[0])
+            yield Change(wanted.gateway, Part.RULE, name, Kind.REMOVE, _rules(there), reasons=(_NO_LONGER,))
+
+
+def _rule_name(rule: Rule | RuleSeen) -> str:
+    return f"ipv{rule.family}"
+
+
+def _rules(seen: Iterable[RuleSeen]) -> Fields:
+    return fields({"rule": ", ".join(f"{rule.priority}: {rule.says}" for rule in seen)})
 
 
 # -------------------------------------------------------------------------------------------------- conflicts
@@ -170,6 +212,8 @@ def way_conflicts(wanted: Wanted, facts: Facts, record: Record, runs: DataPath) 
         if interface.if_id:
             yield from _if_id_taken(gateway, interface, links, facts.if_ids, record)
     yield from _others_routes(wanted, facts)
+    if wanted.rules:
+        yield from _table_taken(wanted, facts)
     device = links.get(_LIBIPSEC_DEVICE)
     if device is not None and runs is DataPath.KERNEL and wanted.data_path is DataPath.KERNEL:
         yield Conflict(
@@ -211,4 +255,40 @@ def _others_routes(wanted: Wanted, facts: Facts) -> Iterator[Conflict]:
                 f"{seen.leads}, not into the tunnel '{mine.tunnel}'",
                 f"Remove it, or give it a metric above {mine.metric}; or say 'routes: none' for the tunnel, "
                 "if another program is to lead traffic into it.",
+            )
+
+
+def _table_taken(wanted: Wanted, facts: Facts) -> Iterator[Conflict]:
+    """Yield who else uses our table or our rules' priority, or has packets find charon's routes first."""
+    gateway, families = wanted.gateway, {rule.family: rule for rule in wanted.rules}
+    strangers = facts.ways.strangers
+    if strangers:
+        more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+        yield Conflict(
+            f"{gateway}: in routing table {HOLDING_TABLE} there is a route that ipsecctl did not make, to "
+            f"{strangers[0].prefix}{more}",
+            "Use another table for it: in this one ipsecctl holds what is for tunnels.",
+        )
+    for seen in facts.ways.rules:
+        rule = families.get(seen.family)
+        if rule is None or seen.ours:
+            continue
+        what = f"{gateway}: a rule for IPv{seen.family} that ipsecctl did not make"
+        text = f"{what} ('{seen.priority}: {seen.says}')"
+        if seen.table == rule.table:
+            yield Conflict(
+                f"{text} looks up routing table {rule.table}",
+                "Remove it, or have it use another table: in that one ipsecctl holds what is for tunnels.",
+            )
+        elif seen.priority == rule.priority:
+            # No command here: by its priority alone ours would be deleted.
+            yield Conflict(
+                f"{text} has the priority of the one that holds what is for tunnels",
+                f"Give it another priority than {rule.priority}.",
+            )
+        elif seen.table == _CHARONS_TABLE and seen.priority < rule.priority:
+            yield Conflict(
+                f"{gateway}: charon's routes are looked up with priority {seen.priority}, before those "
+                f"that hold what is for tunnels ({rule.priority})",
+                "Take routing_table_prio out of strongswan.conf, or make it 220 or more, and restart charon.",
             )

@@ -16,7 +16,7 @@ from typing import NoReturn, SupportsBytes
 
 from netaddr import IPNetwork
 
-from ipsecctl.desired import Interface, InterfaceKind, Route, TrafficSelector
+from ipsecctl.desired import MAIN_TABLE, Interface, InterfaceKind, Route, RouteKind, Rule, TrafficSelector
 from ipsecctl.errors import CannotQuote
 from ipsecctl.topology import RESERVED_NAME, identity_fault
 
@@ -36,6 +36,7 @@ __all__ = [
     "prefix",
     "quoted",
     "route",
+    "rule",
     "seconds",
     "secret",
     "section",
@@ -172,10 +173,18 @@ def route(value: Route) -> str:
     if value.interface:
         where = f"{prefix(value.prefix)} dev {bare(value.interface)}"
     else:
-        where = f"unreachable {prefix(value.prefix)}"
+        kind = "throw" if value.kind is RouteKind.PASSED_ON else "unreachable"
+        where = f"{kind} {prefix(value.prefix)}"
+    table = "" if value.table == MAIN_TABLE else f" table {value.table:d}"
+    metric = f" metric {value.metric:d}" if value.metric else ""
     source = "" if value.source is None else f" src {value.source}"
     mtu = f" mtu {value.mtu:d}" if value.mtu else ""
-    return f"{where} proto 213 metric {value.metric:d}{source}{mtu}"
+    return f"{where}{table} proto 213{metric}{source}{mtu}"
+
+
+def rule(value: Rule) -> str:
+    """Return a rule as one line of the guard's file: family, priority, and the words of ``ip -N rule``."""
+    return f"-{value.family:d} {value.priority:d} not from all iif lo lookup {value.table:d} proto 213"
 
 
 def mark(value: str) -> str:
@@ -227,6 +236,7 @@ FILTERS: Mapping[str, Callable[..., str]] = MappingProxyType(
         "prefix": prefix,
         "quoted": quoted,
         "route": route,
+        "rule": rule,
         "seconds": seconds,
         "secret": secret,
         "section": section,

@@ -137,6 +137,28 @@ def test_ways_come_before_the_firewall_and_go_after_it(programs):
     ]
 
 
+def test_a_table_of_our_own_goes_with_its_rule(programs):
+    make, used = programs
+    listed = (
+        "219:\\tnot from all iif lo lookup 213 proto 213\\n220:\\tfrom all lookup 220\\n5:\\tx proto 2130\\n"
+    )
+    make("ip", f"[ $4 != show ] || printf '{listed}'")
+    made = plan(
+        (Part.ROUTE, "fd00:2::/64 table 213", Kind.REMOVE),
+        (Part.RULE, "ipv6", Kind.REMOVE),
+        (Part.RULE, "ipv4", Kind.CREATE),
+    )
+    run(made)
+    assert used() == ["guard routes", LISTED]
+    asyncio.run(retire(LocalHost("gw"), made))
+    assert used()[2:] == [
+        "ip route del fd00:2::/64 table 213 proto 213",
+        "ip -N -6 rule show",
+        "ip -6 rule del pref 219 proto 213",
+        LISTED,
+    ]
+
+
 def test_what_is_gone_already_is_no_failure_and_what_stays_is(programs):
     make, _ = programs
     made = plan((Part.INTERFACE, "ix-gone", Kind.REMOVE), (Part.ROUTE, "10.2.0.0/24", Kind.REMOVE))

@@ -6,11 +6,12 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from netaddr import IPNetwork
 
 import ipsecctl.deploy.means as finding
 from ipsecctl.deploy.means import compile_observed, far_prefixes, means_remembered
-from ipsecctl.desired import Means
-from ipsecctl.errors import CannotTell
+from ipsecctl.desired import Means, RouteKind
+from ipsecctl.errors import CannotTell, GatewayUnreachable
 from ipsecctl.gateway import (
     Answer,
     Capabilities,
@@ -21,6 +22,7 @@ from ipsecctl.gateway import (
     Kernel,
     Observed,
     Record,
+    WaysSeen,
 )
 from ipsecctl.topology import DataPath, Mode, load_text
 
@@ -59,12 +61,16 @@ class Gateway:
     def __init__(self, name, kernel=ABLE, charon=CHARON, start="boot 1", record=None, refuses=False):
         self.name, self.kernel, self.charon, self.start = name, kernel, charon, start
         self.record, self.refuses, self.asked = record, refuses, 0
+        self.connected, self.down = (), None
 
     def observed(self):
         libipsec = "kernel-libipsec" in self.charon.plugins
         path = DataPath.LIBIPSEC if libipsec else DataPath.KERNEL
-        facts = Facts(record=self.record, kernel=self.start)
-        return Observed(self.name, self.charon.version, path, {}, facts=facts, charon=self.charon)
+        ways = WaysSeen(connected=tuple(map(IPNetwork, self.connected)))
+        facts = Facts(record=self.record, kernel=self.start, ways=ways)
+        return Observed(
+            self.name, self.charon.version, path, {}, facts=facts, charon=self.charon, charon_down=self.down
+        )
 
     def keep(self, compiled):
         """Do what an apply does with what was found out."""
@@ -111,6 +117,25 @@ def test_auto_is_decided_by_what_is_there_and_asked_for_once(compiled):
     again = compiled(topology(), a, b)
     assert again == found
     assert (a.asked, b.asked) == (1, 1)
+
+
+def test_networks_that_a_gateway_is_joined_to_count_for_it_and_are_nobody_elses_to_remember(compiled):
+    def passed_on(found):
+        return [
+            (s.name, str(r.prefix)) for s in found.states for r in s.routes if r.kind is RouteKind.PASSED_ON
+        ]
+
+    a, b = Gateway("a"), Gateway("b")
+    a.connected = ("10.1.0.0/24", "10.2.0.64/26", "192.0.2.0/24")
+    found = compiled(topology(mode="policy"), a, b)
+    assert passed_on(found) == [("a", "10.2.0.64/26")]
+    assert {means.connected for means in found.means.values()} == {frozenset()}
+    for gateway in (a, b):
+        gateway.keep(found)
+    a.down = GatewayUnreachable("a", "no charon", charon_down=True)
+    assert compiled(topology(mode="policy"), a, b).states == found.states
+    a.connected = ()
+    assert passed_on(compiled(topology(mode="policy"), a, b)) == []
 
 
 def test_a_restart_of_the_kernel_is_a_reason_to_ask(compiled):

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from textwrap import dedent
+
 import pytest
 from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.desired import Action, AuthMethod, FirewallRule, GatewayState, InterfaceKind, Route
-from ipsecctl.desired.routes import holding_routes
-from ipsecctl.topology import Control, ControlKind, DataPath, Gateway
+from ipsecctl.desired import (
+    HOLDING_METRIC,
+    HOLDING_TABLE,
+    MAIN_TABLE,
+    Action,
+    AuthMethod,
+    FirewallRule,
+    GatewayState,
+    InterfaceKind,
+    Means,
+    Route,
+    RouteKind,
+    Rule,
+    compile_topology,
+)
+from ipsecctl.desired.routes import forwarding_routes, holding_routes
+from ipsecctl.topology import Control, ControlKind, DataPath, Gateway, load_text
 
 CLINICS = """
     defaults: {credential: clinics}
@@ -260,21 +276,29 @@ class TestInnerMtu:
         assert states["dc"].connections[0].mss_ipv4 == 1406
         assert states["dc"].daemon.route_mtu == 0
 
-    def test_the_kernels_policies_have_one_mtu_where_a_far_link_is_narrower(self, compiled):
+    def test_each_of_the_kernels_policies_has_its_own_on_the_routes_that_forwarded_packets_meet(
+        self, compiled
+    ):
         states = compiled(CLINICS)
-        assert {c.inner_mtu for state in states.values() for c in state.connections} == {1430}
-        assert {name: state.daemon.route_mtu for name, state in states.items()} == {
-            "dc": 1430,
-            "clinic-a": 1430,
-            "clinic-b": 0,  # its own link leaves just that
+        assert {c.name: c.inner_mtu for c in states["dc"].connections} == {
+            "clinics-clinic-a": 1446,
+            "clinics-clinic-b": 1430,
         }
+        assert {(str(r.prefix), r.table, r.mtu) for r in states["dc"].routes} == {
+            (prefix, table, mtu)
+            for table in (MAIN_TABLE, HOLDING_TABLE)
+            for prefix, mtu in (("10.20.1.0/24", 1446), ("10.20.2.0/24", 1430))
+        }
+        assert {r.mtu for r in states["clinic-a"].routes} == {1446}
+        assert {state.daemon.route_mtu for state in states.values()} == {0}
 
     def test_libipsec_at_either_end_caps_at_1400(self, compiled):
         states = compiled(CLINICS, clinic_a="libipsec")
         assert {c.name: c.inner_mtu for c in states["dc"].connections} == {
             "clinics-clinic-a": 1400,
-            "clinics-clinic-b": 1400,  # the hub's policies share one
+            "clinics-clinic-b": 1430,
         }
+        assert {name: state.daemon.route_mtu for name, state in states.items()} == dict.fromkeys(states, 0)
 
     def test_one_mtu_holds_for_all_tunnels_of_a_libipsec_gateway_and_at_their_far_ends(self, compiled):
         body = CLINICS.replace("mtu: 1492", "mtu: 1400")
@@ -286,6 +310,7 @@ class TestInnerMtu:
             "clinic-a": 1338,
             "clinic-b": 0,
         }
+        assert {r.mtu for r in states["clinic-b"].routes} == {1338}
 
     def test_the_smallest_mtu_travels_along_a_chain_of_libipsec_gateways(self, compiled):
         sites = "\n".join(
@@ -334,18 +359,22 @@ class TestRoutes:
         dc = compiled(CLINICS, dc="libipsec")["dc"]
         assert dc.data_path is DataPath.LIBIPSEC
         assert [str(route.prefix) for route in dc.routes] == ["10.20.1.0/24", "10.20.2.0/24"]
+        assert {(route.table, route.mtu) for route in dc.routes} == {(MAIN_TABLE, 0)}
+        assert dc.rules == ()
 
     def test_where_the_kernel_must_find_a_route_to_meet_its_policy_it_leads_to_an_interface(self, compiled):
         dc = compiled(CLINICS)["dc"]
-        assert [(str(r.prefix), r.interface, r.source) for r in dc.routes] == [
-            ("10.20.1.0/24", "ix-hold", None),
-            ("10.20.2.0/24", "ix-hold", None),
+        assert [(str(r.prefix), r.interface, r.table, r.metric) for r in dc.routes] == [
+            ("10.20.1.0/24", "ix-hold", MAIN_TABLE, HOLDING_METRIC),
+            ("10.20.2.0/24", "ix-hold", MAIN_TABLE, HOLDING_METRIC),
+            ("10.20.1.0/24", "ix-hold", HOLDING_TABLE, 0),
+            ("10.20.2.0/24", "ix-hold", HOLDING_TABLE, 0),
         ]
+        assert dc.rules == (Rule(4),)
+        assert {r.source for r in dc.routes} == {None}
         (nowhere,) = dc.interfaces
         assert (nowhere.name, nowhere.kind, nowhere.if_id) == ("ix-hold", InterfaceKind.DUMMY, 0)
         assert (nowhere.mtu, nowhere.addresses, nowhere.tunnel) == (65535, (), "")
-        # The far link of one clinic is narrower: the kernel, which does not know it, is told.
-        assert {r.mtu for r in dc.routes} == {dc.daemon.route_mtu} == {dc.inner_mtu}
 
     def test_the_source_is_an_inside_address_that_the_policies_cover(self, compiled):
         a = compiled("""
@@ -360,7 +389,9 @@ class TestRoutes:
               ab: {between: [a, b], flows: [{from: a.lan, to: b.lan}]}
               ac: {between: [a, c], flows: [{from: a.dmz, to: c.lan}]}
         """)["a"]
-        assert [(str(r.prefix), str(r.source)) for r in a.routes] == [
+        assert a.rules == (Rule(4), Rule(6))
+        assert {r.source for r in a.routes if r.table == HOLDING_TABLE} == {None}
+        assert [(str(r.prefix), str(r.source)) for r in a.routes if r.table == MAIN_TABLE] == [
             ("10.2.0.0/24", "10.1.0.1"),
             ("10.3.0.0/24", "None"),  # its policies cover another network than that
             ("fd00:2::/64", "fd00:1::1"),
@@ -370,6 +401,64 @@ class TestRoutes:
             "10.1.0.1/32",
             "fd00:1::1/128",
         ]
+
+    def test_a_network_that_the_gateway_is_joined_to_is_passed_on_where_it_lies_in_a_held_prefix(self):
+        def networks(*prefixes):
+            return Means(connected=frozenset(map(IPNetwork, prefixes)))
+
+        body = """
+            defaults: {credential: {psk: "file:{tunnel}.psk"}}
+            sites:
+              a: {networks: {lan: 192.168.1.0/24}, gateway: 192.0.2.1}
+              b: {networks: {x: 10.0.0.0/8, y: "fd00:2::/48"}, gateway: 192.0.2.2}
+              c: {networks: {z: 172.16.0.0/12}, gateway: 192.0.2.3}
+            tunnels:
+              ab: {between: [a, b]}
+              ac: {between: [a, c]}
+        """
+
+        known = load_text("ipsecctl: 1\nname: t\n" + dedent(body), "t.yaml").topology
+
+        def passed_on(means):
+            states = compile_topology(known, {"a": means})
+            table = [r for r in states[0].routes if r.table == HOLDING_TABLE]
+            assert table == sorted(table, key=lambda route: route.prefix)
+            assert {r.prefix for r in table if r.kind is RouteKind.HOLDING} == {
+                r.prefix for r in states[0].routes if r.table == MAIN_TABLE
+            }
+            return [str(r.prefix) for r in table if r.kind is RouteKind.PASSED_ON]
+
+        assert passed_on(Means()) == []
+        joined = networks("172.17.0.0/16", "10.1.2.0/24", "192.168.1.0/24", "198.51.100.0/24", "fd00:2::/64")
+        assert passed_on(joined) == ["10.1.2.0/24", "172.17.0.0/16"]
+        # The very networks of a tunnel, or wider ones, are no way around it.
+        assert passed_on(networks("10.0.0.0/8", "172.0.0.0/8")) == []
+
+    def test_what_is_led_into_an_interface_is_passed_on_where_a_policy_holds_around_it(self):
+        def prefixes(*texts):
+            return tuple(map(IPNetwork, texts))
+
+        rules = [FirewallRule("p", 4, prefixes("10.1.0.0/24"), prefixes("10.2.0.0/16", "10.3.0.0/24"), 1400)]
+        led = prefixes("10.2.1.0/24", "10.3.0.0/24")
+        into = [Route(prefix, "r", RouteKind.INTO, "ix-r", 50) for prefix in led]
+        held = holding_routes(DataPath.KERNEL, [peer("203.0.113.5")], rules, into, mtus={"p": 1400})
+        assert [(str(r.prefix), r.tunnel, r.interface, r.mtu) for r in held] == [
+            ("10.2.0.0/16", "p", "ix-hold", 1400),
+            ("10.2.1.0/24", "r", "ix-hold", 1400),
+            ("10.3.0.0/24", "r", "ix-hold", 1400),
+        ]
+        assert [(str(r.prefix), r.kind) for r in forwarding_routes(held, led)] == [
+            ("10.2.0.0/16", RouteKind.HOLDING),
+            ("10.2.1.0/24", RouteKind.PASSED_ON),
+        ]
+
+    def test_a_prefix_of_two_tunnels_has_the_smaller_mtu(self):
+        far = (IPNetwork("10.2.0.0/24"),)
+        rules = [FirewallRule(name, 4, (IPNetwork(f"10.1.{name}.0/24"),), far, 1400) for name in "123"]
+        mtus = {"1": 1446, "2": 1422, "3": 1430}
+        for order in (rules, rules[::-1]):
+            (held,) = holding_routes(DataPath.KERNEL, [peer("203.0.113.5")], order, mtus=mtus)
+            assert held.mtu == 1422
 
     def test_a_prefix_with_any_peers_outer_address_is_left_out(self):
         # `validate` refuses such a topology; the rule must hold for values that come from elsewhere too.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipsecctl.crypto import LIBIPSEC_MTU
-from ipsecctl.desired import Means, compile_topology
+from ipsecctl.desired import HOLDING_TABLE, Means, compile_topology
 from ipsecctl.desired.mtu import compute_mtus
 from ipsecctl.desired.ways import Ways
 from ipsecctl.topology import DataPath, Mode, Topology, load_text
@@ -61,12 +62,14 @@ def test_every_end_lets_through_exactly_what_its_tunnel_carries(gateways, joined
             assert connection.inner_mtu == found.inner[connection.name]
         for interface in state.interfaces:
             assert interface.mtu == (found.inner[interface.tunnel] if interface.tunnel else 65_535)
-        # In policy mode the gateway itself must come to the same size for every tunnel: it says one, or its
-        # own link leaves exactly that.
-        alone = LIBIPSEC_MTU if state.data_path is DataPath.LIBIPSEC else EXACT[wan]
-        assert {c.inner_mtu for c in by_policy} <= {said or alone}
-        # Our own routes say the same as charon's.
-        assert {route.mtu for route in state.routes if route.interface == "ix-hold"} <= {said}
+        # In policy mode the gateway itself must come to the same size for every tunnel: charon's one device
+        # has one for all, the kernel is told on the route to each tunnel's networks.
+        if state.data_path is DataPath.LIBIPSEC:
+            assert {c.inner_mtu for c in by_policy} <= {said or LIBIPSEC_MTU}
+        else:
+            assert said == 0
+            table = {str(r.prefix): r.mtu for r in state.routes if r.table == HOLDING_TABLE}
+            assert table == {f"10.{c.peer[1:]}.0.0/24": c.inner_mtu for c in by_policy}
 
 
 @settings(max_examples=100, deadline=None)
@@ -79,24 +82,59 @@ def test_no_tunnel_is_smaller_than_the_smallest_that_it_hangs_together_with(gate
     for mtu in found.inner.values():
         assert mtu in limits
         assert mtu >= min(smallest, LIBIPSEC_MTU)
-    if all(mode == "route" and path == "kernel" for _, mode, path in gateways):
+    if all(path == "kernel" for _, _, path in gateways):
         assert not found.on_routes
         for tunnel in known.tunnels:
             ends = (int(tunnel.left.gateway.name[1:]), int(tunnel.right.gateway.name[1:]))
             assert found.inner[tunnel.name] == min(EXACT[gateways[n][0]] for n in ends)
 
 
-def test_the_hub_of_a_narrow_clinic_says_one_mtu_for_all_its_policies_and_the_others_follow():
-    wide, narrow = (1500, "policy", "kernel"), (1492, "policy", "kernel")
-    known = topology((wide, narrow, wide, wide, wide), ((0, 1), (0, 2), (3, 4)))
-    found = compute_mtus(known.tunnels, Ways(known.gateways(), {}))
-    assert found.inner == {"t01": 1438, "t02": 1438, "t34": 1446}
-    assert found.on_routes == {"s0": 1438, "s2": 1438}
-
-
-def test_a_hub_with_interfaces_gives_each_tunnel_its_own():
-    hub, wide, narrow = (1500, "route", "kernel"), (1500, "policy", "kernel"), (1492, "policy", "kernel")
+@pytest.mark.parametrize("mode", ["policy", "route"])
+def test_each_tunnel_of_a_hub_has_its_own(mode):
+    hub, wide, narrow = (1500, mode, "kernel"), (1500, "policy", "kernel"), (1492, "policy", "kernel")
     known = topology((hub, narrow, wide, wide, wide), ((0, 1), (0, 2), (3, 4)))
     found = compute_mtus(known.tunnels, Ways(known.gateways(), {}))
     assert found.inner == {"t01": 1438, "t02": 1446, "t34": 1446}
     assert found.on_routes == {}
+
+
+def test_the_one_device_of_a_libipsec_gateway_has_one_for_all_and_the_far_ends_follow():
+    hub, narrow, wide = (1500, "policy", "libipsec"), (1280, "policy", "kernel"), (1500, "policy", "kernel")
+    known = topology((hub, narrow, wide, wide, wide), ((0, 1), (0, 2), (2, 3)))
+    found = compute_mtus(known.tunnels, Ways(known.gateways(), {}))
+    assert found.inner == {"t01": 1226, "t02": 1226, "t23": 1446}
+    assert found.on_routes == {"s0": 1226}
+
+
+TWO_HUBS = """
+ipsecctl: 1
+name: t
+defaults: {credential: {psk: "env:X"}, mode: policy}
+sites:
+  dc:
+    networks: {x: 10.1.0.0/24, y: 10.1.1.0/24}
+    gateways:
+      h1: {address: 192.0.2.1, mtu: 1400}
+      h2: {address: 192.0.2.2}
+  clinic: {networks: {lan: 10.2.0.0/24, dmz: 10.2.1.0/24}, gateway: 192.0.2.3}
+  other: {networks: {lan: 10.3.0.0/24}, gateway: 192.0.2.4}
+tunnels:
+  one: {between: [clinic, dc/h1], flows: [{from: clinic.lan, to: dc.x}]}
+  two: {between: [clinic, dc/h2], flows: [{from: clinic.dmz, to: dc.FAR}]}
+  three: {between: [other, dc/h2]}
+"""
+
+
+@pytest.mark.parametrize(("far", "mtu"), [("x", 1346), ("y", 1446)])
+def test_two_tunnels_to_one_far_network_share_one_as_a_route_cannot_tell_them_apart(far, mtu):
+    loaded = load_text(TWO_HUBS.replace("FAR", far), "t.yaml")
+    assert loaded.topology is not None, loaded.diagnostics
+    states = {state.name: state for state in compile_topology(loaded.topology)}
+    mtus = {c.name: c.inner_mtu for state in states.values() for c in state.connections}
+    # At h2 the networks of `two` and `three` are apart: it goes no further.
+    assert mtus == {"one": 1346, "two": mtu, "three": 1446}
+    routes = {(state.name, str(r.prefix)): r.mtu for state in states.values() for r in state.routes}
+    assert routes["clinic", f"10.1.{'xy'.index(far)}.0/24"] == mtu
+    assert routes["clinic", "10.1.0.0/24"] == 1346
+    assert routes["h2", "10.2.1.0/24"] == mtu
+    assert routes["h2", "10.3.0.0/24"] == 1446

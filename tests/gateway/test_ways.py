@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.gateway import Link, RouteSeen
+from ipsecctl.gateway import Link, RouteSeen, RuleSeen
 from ipsecctl.gateway.ways import SCRIPT, parse_ways
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -19,7 +19,7 @@ ROUTES = (RECORDED / "routes.txt").read_text()
 
 
 def routes(text=ROUTES):
-    return parse_ways((), (), text.splitlines()).routes
+    return parse_ways({"route": text.splitlines()}).routes
 
 
 def test_routes():
@@ -61,7 +61,7 @@ def link(**changes):
 
 
 def one(entry):
-    return parse_ways([json.dumps([{}, entry, {}])], (), ()).links[entry["ifname"]]
+    return parse_ways({"links": [json.dumps([{}, entry, {}])]}).links[entry["ifname"]]
 
 
 def test_an_interface_as_debian_13_tells_it():
@@ -78,7 +78,9 @@ def test_an_interface_as_debian_13_tells_it():
 
 
 def test_a_name_without_more_is_somebody_elses():
-    found = parse_ways([json.dumps([link(ifname="ix-a")])], ["ix-a", "ix-b", "ipsec0"], ()).links
+    found = parse_ways(
+        {"links": [json.dumps([link(ifname="ix-a")])], "link": ["ix-a", "ix-b", "ipsec0"]}
+    ).links
     assert found["ix-a"].kind == "xfrm"
     assert found["ix-b"] == Link("ix-b")
     assert found["ipsec0"].ours is False
@@ -86,7 +88,7 @@ def test_a_name_without_more_is_somebody_elses():
 
 @pytest.mark.parametrize("text", ["", "[]", "[{},{}]", "half a doc", "{}", "[1]", '[{"ifname": 3}]'])
 def test_no_interfaces(text):
-    assert parse_ways([text], (), ()).links == {}
+    assert parse_ways({"links": [text]}).links == {}
 
 
 def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(tmp_path):
@@ -98,13 +100,16 @@ def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(tmp_pat
         f'#!/bin/sh\ncase "$*" in\n"-j -d address show type xfrm") echo "[]" ;;\n'
         '"-j -d address show type dummy") echo "[{\\"ifname\\": \\"ix-hold\\"}]" ;;\n'
         f'"-o -4 route show table main") cat {tmp_path}/four ;;\n'
-        f'"-o -6 route show table main") cat {tmp_path}/six ;;\n*) exit 9 ;;\nesac\n'
+        f'"-o -6 route show table main") cat {tmp_path}/six ;;\n'
+        '"-j -N -4 rule show") echo "[]" ;;\n"-j -N -6 rule show") exit 1 ;;\n'
+        '"-o -4 route show table 213") echo "throw 10.2.0.0/28 proto 213 " ;;\n'
+        '"-o -4 route show table main proto kernel") echo "10.1.0.0/24 dev b" ;;\n*) exit 9 ;;\nesac\n'
     )
     ip.chmod(0o755)
 
     def told(prefixes):
         done = subprocess.run(
-            ["sh", "-c", "protocol=213 prefixes=cat\n" + SCRIPT],
+            ["sh", "-c", "protocol=213 table=213 prefixes=cat\n" + SCRIPT],
             input=prefixes,
             env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
             capture_output=True,
@@ -114,6 +119,15 @@ def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(tmp_pat
         assert [line for line in done.stdout.splitlines() if line.startswith("links")] == [
             "links []",
             'links [{"ifname": "ix-hold"}]',
+        ]
+        others = [
+            line for line in done.stdout.splitlines() if line.startswith(("rules", "held", "connected"))
+        ]
+        assert others == [
+            "rules 4 []",
+            "held throw 10.2.0.0/28 proto 213 ",
+            "connected 10.1.0.0/24 dev b",
+            "rules 6 ",
         ]
         lines = [line.removeprefix("route ") for line in done.stdout.splitlines() if line.startswith("route")]
         return {(str(route.prefix), route.ours) for route in routes("\n".join(lines))}
@@ -125,6 +139,75 @@ def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(tmp_pat
 
 
 def test_interfaces_that_apply_made_on_a_kernel_with_them():
-    found = parse_ways([(RECORDED / "xfrm-links.json").read_text()], (), ()).links
+    found = parse_ways({"links": [(RECORDED / "xfrm-links.json").read_text()]}).links
     assert found["ix-clini-72ca7b"] == Link("ix-clini-72ca7b", "xfrm", 0x6B86B05A, 1446, True, (), ours=True)
     assert found["ix-clini-e96889"] == Link("ix-clini-e96889", "xfrm", 0x5E1EDCCB, 1430, True, (), ours=True)
+
+
+# `ip -j -N rule`, `ip -o route show table 213` and `... main proto kernel` of iproute2 6.1, 6.15 and 7.2.
+OUR_RULE = '{"priority":219,"not":null,"src":"all","iif":"lo","table":"213","protocol":"213"}'
+KERNELS = '{"priority":0,"src":"all","table":"255"},{"priority":32766,"src":"all","table":"254"}'
+
+
+def seen_rules(*entries, family=4):
+    return parse_ways({"rules": [f"{family} [{','.join((KERNELS, *entries))}]"]}).rules
+
+
+def test_rules():
+    ours = RuleSeen(4, 219, "not iif lo table 213", 213, True, True)
+    assert seen_rules(OUR_RULE) == (ours,)
+    assert seen_rules(OUR_RULE, family=6) == (RuleSeen(6, 219, ours.says, 213, True, True),)
+    assert seen_rules(OUR_RULE.replace("219", "5"))[0].right is False
+    assert seen_rules(OUR_RULE.replace('"not":null,', ""))[0].right is False
+    unmarked = seen_rules(OUR_RULE.replace(',"protocol":"213"', ""))[0]
+    assert (unmarked.ours, unmarked.right) == (False, False)
+    charons = '{"priority":220,"src":"all","table":"220"}'
+    refusing = '{"priority":7,"src":"10.0.0.0","srclen":8,"action":"unreachable"}'
+    assert seen_rules(charons, refusing) == (
+        RuleSeen(4, 7, "src 10.0.0.0 srclen 8 action unreachable"),
+        RuleSeen(4, 220, "table 220", 220),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "4", "4 ", "4 []", "4 {}", "4 [1]", "4 [{}]", '4 [{"priority": "x"}]', "4 ["]
+)
+def test_no_rules(text):
+    assert parse_ways({"rules": [text]}).rules == ()
+
+
+def test_our_table():
+    seen = parse_ways(
+        {
+            "held": [
+                "10.2.0.0/24 dev ix-hold proto 213 scope link mtu 1400 ",
+                "throw 10.2.0.0/28 proto 213 ",
+                "throw fd00:2::/68 dev lo proto 213 metric 1024 pref medium",
+                "10.9.0.0/24 dev eth0 scope link ",
+            ]
+        }
+    )
+    assert seen.held == {
+        route.prefix: route
+        for route in (
+            RouteSeen(IPNetwork("10.2.0.0/24"), interface="ix-hold", ours=True, mtu=1400),
+            RouteSeen(IPNetwork("10.2.0.0/28"), "throw", ours=True),
+            RouteSeen(IPNetwork("fd00:2::/68"), "throw", metric=1024, ours=True),
+        )
+    }
+    assert seen.strangers == (RouteSeen(IPNetwork("10.9.0.0/24"), interface="eth0"),)
+    assert seen.routes == frozenset()
+
+
+def test_networks_that_the_gateway_is_joined_to():
+    seen = parse_ways(
+        {
+            "connected": [
+                "172.17.0.0/16 dev docker0 scope link src 172.17.0.1 linkdown ",
+                "10.1.0.0/24 dev eth1 scope link src 10.1.0.1 ",
+                "fd00:1::/64 dev eth1 metric 256 pref medium",
+                "fe80::/64 dev eth1 metric 256 pref medium",
+            ]
+        }
+    )
+    assert [str(p) for p in seen.connected] == ["10.1.0.0/24", "172.17.0.0/16", "fd00:1::/64"]

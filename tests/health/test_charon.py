@@ -9,7 +9,7 @@ import pytest
 
 from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import CharonSilent, Guard, ShellView
-from ipsecctl.health import EndState, Mtu, Verdict, judge, status_json
+from ipsecctl.health import EndState, Verdict, judge, status_json
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MTU, LIBIPSEC = "kernel-netlink.mtu", "kernel-libipsec.raw_esp"
@@ -45,10 +45,11 @@ def running(made, pending, mtu):
 
 
 @pytest.mark.parametrize(
-    ("running_with", "mtu"), [("", Mtu(1326, 1400)), ("1350", Mtu(1326, 1400)), ("0", Mtu(1326, 1327))]
+    "running_with",
+    ["", "1350", "0", "1450"],
 )
-def test_a_tunnel_that_takes_larger_packets_than_it_carries_is_degraded(made, running_with, mtu):
-    health = running(made, {MTU: (running_with, "1326")}, mtu)
+def test_a_tunnel_that_takes_larger_packets_than_it_carries_is_degraded(made, running_with):
+    health = running(made, {MTU: (running_with, "1326")}, 1326)
     assert health.verdict is Verdict.DEGRADED
     runs = f"charon on a runs with other options than applied ({MTU}: 1326 wanted)"
     assert health.causes == (f"{runs}: packets over 1326 bytes may be lost; restart charon: {HOW}",)
@@ -59,11 +60,10 @@ def test_a_tunnel_that_takes_larger_packets_than_it_carries_is_degraded(made, ru
 @pytest.mark.parametrize(
     ("pending", "mtu"),
     [
-        ({}, Mtu(1326, 1400)),
-        ({MTU: ("", "1326")}, Mtu(1326, 1326)),
-        ({MTU: ("1326", "1350")}, Mtu(1350, 1400)),
-        ({MTU: ("1326", "")}, Mtu(1400, 1400)),
-        ({MTU: ("", "1326")}, None),
+        ({}, 1326),
+        ({MTU: ("1326", "1350")}, 1350),
+        ({MTU: ("1326", "")}, 1400),
+        ({MTU: ("", "1326")}, None),  # its own interface, or the routes of our table, limit it
     ],
 )
 def test_a_tunnel_that_loses_nothing_is_up(made, pending, mtu):

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from netaddr import IPNetwork
 
-from ipsecctl.desired import INTO_METRIC, Interface, Route, RouteKind
-from ipsecctl.gateway import Link, RouteSeen, WaysSeen
+from ipsecctl.desired import HOLDING_TABLE, INTO_METRIC, Interface, Route, RouteKind, Rule
+from ipsecctl.gateway import Link, RouteSeen, RuleSeen, WaysSeen
 from ipsecctl.health import Verdict, Way, judge, status_json
 from ipsecctl.topology import Mode
 
@@ -131,3 +131,63 @@ def test_the_document(made):
     assert b["interface"] is None
     (tunnel,) = status_json([judged(made, ROUTED, None)], {}, NOW)["tunnels"]
     assert tunnel["ends"][0]["interface"]["present"] is None
+
+
+# ---------------------------------------------------------------------------------------------- our own table
+
+HELD_ROUTE = Route(FAR, "t", RouteKind.HOLDING, "ix-hold", 0, mtu=1438, table=HOLDING_TABLE)
+HELD = Way(Mode.POLICY, far=(FAR,), held=(HELD_ROUTE,), rules=(Rule(4),))
+HOLD = Link("ix-hold", "dummy", None, 65535, True, ours=True)
+THERE = RouteSeen(FAR, interface="ix-hold", mtu=1438, ours=True)
+RULE = RuleSeen(4, 219, "not iif lo table 213", 213, True, True)
+NO_RULE = (
+    "a: the rule that has forwarded IPv4 packets looked up in routing table 213 is not there, or is another "
+    "one: apply the topology"
+)
+HOLDING = WaysSeen({"ix-hold": HOLD}, held={FAR: THERE}, rules=(RULE,))
+
+
+def test_packets_that_are_held(made):
+    assert judged(made, HELD, HOLDING).causes == ()
+    assert judged(made, HELD, None).causes == ()  # nobody could look
+
+
+@pytest.mark.parametrize(
+    ("seen", "cause"),
+    [
+        (
+            replace(HOLDING, rules=()),
+            NO_RULE,
+        ),
+        (
+            replace(HOLDING, rules=(replace(RULE, right=False), replace(RULE, family=6))),
+            NO_RULE,
+        ),
+        (
+            replace(HOLDING, held={}),
+            "a: routing table 213 does not hold 10.2.0.0/24 while the tunnel is down: apply the topology",
+        ),
+        (
+            replace(HOLDING, held={FAR: replace(THERE, mtu=1500)}),
+            (
+                "a: in routing table 213 the route to 10.2.0.0/24 has an MTU of 1500 instead of 1438 bytes: "
+                "apply the topology"
+            ),
+        ),
+        (
+            replace(HOLDING, held={FAR: RouteSeen(FAR, "throw", ours=True)}),
+            "a: in routing table 213 10.2.0.0/24 is no route to ix-hold: apply the topology",
+        ),
+        (
+            replace(HOLDING, links={}, held={}),
+            "a: its interface ix-hold is not there: apply the topology",
+        ),
+        (
+            replace(HOLDING, links={"ix-hold": replace(HOLD, up=False)}, held={}),
+            "a: its interface ix-hold is down: ip link set ix-hold up, and apply the topology",
+        ),
+    ],
+)
+def test_what_is_wrong_with_what_holds_packets_degrades_the_tunnel(made, seen, cause):
+    health = judged(made, HELD, seen)
+    assert (health.verdict, health.causes) == (Verdict.DEGRADED, (cause,))

@@ -111,6 +111,57 @@ def test_policies_and_states_flushed_by_hand(applied):
     assert victim.holding_routes() == held
 
 
+@policy
+@pytest.mark.parametrize("also", ["", "; ip rule delete pref 219"], ids=["held", "control, without our rule"])
+def test_policies_states_and_the_firewall_taken_away_by_hand(applied, also: str):
+    """What charon's own routes would let out is held by ours, which are looked up before them."""
+    victim = Victim(applied.lab, victim_of(applied))
+    report = watched(applied, f"{FLUSH}; nft delete table inet ipsecctl{also}")
+    held = victim.holding_routes()
+    try:
+        if also:
+            assert (report.outcome, report.leaked > 0) == (Outcome.FAILS, True), report.evidence
+        else:
+            no_leak(report)
+    finally:
+        applied.charon(victim.gateway, "stop")
+        applied.charon(victim.gateway, "start")
+        applied.apply()
+    assert victim.holding_routes() == held
+    assert "219:" in applied.sh(victim.gateway, "ip rule")
+    assert health(applied)["verdict"] == "up"
+
+
+@policy
+def test_a_rule_deleted_by_hand_is_a_degraded_tunnel(applied):
+    victim = victim_of(applied)
+    with mended_by_apply(applied):
+        applied.sh(victim, "ip rule delete pref 219")
+        found = health(applied)
+        assert found["verdict"] == "degraded"
+        assert any("the rule that has forwarded IPv4 packets looked up" in cause for cause in found["causes"])
+        assert "+ rule ipv4: it was applied" in applied.ipsecctl("plan", applied.file, statuses=(0, 2)).stdout
+
+
+@policy
+def test_our_table_and_priority_taken_by_somebody_else_is_refused_and_nothing_touched(applied):
+    victim = victim_of(applied)
+    theirs = ("rule {} pref 219 lookup 77", "route {} 192.0.2.77/32 dev lo table 213")
+    look = "ip rule; ip route show table 213"
+    before = applied.sh(victim, look)
+    applied.sh(victim, "; ".join(f"ip {words.format('add')}" for words in theirs))
+    try:
+        taken = applied.sh(victim, look)
+        done = applied.ipsecctl("apply", applied.file, "--yes", statuses=(1,))
+        assert f"{victim}: a rule for IPv4 that ipsecctl did not make ('219: table 77')" in done.stderr
+        assert f"{victim}: in routing table 213 there is a route that ipsecctl did not make" in done.stderr
+        assert applied.sh(victim, look) == taken
+    finally:
+        applied.sh(victim, "; ".join(f"ip {words.format('delete')}" for words in theirs))
+    assert applied.sh(victim, look) == before
+    assert "Nothing to do" in applied.ipsecctl("plan", applied.file).stdout
+
+
 @either
 def test_a_deleted_firewall_is_a_degraded_tunnel(applied):
     with mended_by_apply(applied):

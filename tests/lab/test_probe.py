@@ -29,7 +29,7 @@ TUNNEL = "clinics-clinic-a"
 CHARON = "/usr/lib/ipsecctl-lab/charon"
 NO_FIREWALL = "nft delete table inet ipsecctl"
 FIREWALL = "nft -f /etc/ipsecctl/firewall.nft"
-ROUTES = "ip -force -batch /etc/ipsecctl/routes"
+ROUTES = "sh /etc/ipsecctl/guard routes"
 
 
 @pytest.fixture(scope="module")

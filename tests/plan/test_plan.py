@@ -11,7 +11,7 @@ import pytest
 from netaddr import IPNetwork
 
 from ipsecctl.cli._plan import print_plan
-from ipsecctl.desired import Interface, Route
+from ipsecctl.desired import Interface, Route, Rule
 from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import (
     Facts,
@@ -21,6 +21,7 @@ from ipsecctl.gateway import (
     Observed,
     Record,
     RouteSeen,
+    RuleSeen,
     Seen,
     WaysSeen,
 )
@@ -90,6 +91,7 @@ WANTED = Wanted(
     keys={"private/a.pem": {"type": "any", "data": b"private " + SECRET}},
     interfaces={"ix-t": Interface("ix-t", 7, 1400, (), "t")},
     routes=(Route(IPNetwork("10.2.0.0/24"), "t"),),
+    rules=(Rule(4),),
 )
 BARE = Wanted(gateway="gw", topology="top")
 NOTHING = Observed("gw", "6.1.0", DataPath.KERNEL, {})
@@ -134,6 +136,7 @@ def applied(wanted=WANTED):
         ways=WaysSeen(
             {name: link(i) for name, i in wanted.interfaces.items()},
             frozenset(map(seen_route, wanted.routes)),
+            rules=tuple(RuleSeen(r.family, r.priority, "", r.table, True, True) for r in wanted.rules),
         ),
     )
     return Observed(
@@ -480,7 +483,7 @@ def test_without_charon_only_the_hosts_part_is_planned_and_nothing_taken_away():
     made = plan(observed=seen)
     assert {change.part for change in made.changes} == {Part.FIREWALL, Part.SYSCTL}
     assert made.charon_down == "charon is not running"
-    emptied = plan(replace(WANTED, connections={}, routes=(), interfaces={}), observed=seen)
+    emptied = plan(replace(WANTED, connections={}, routes=(), rules=(), interfaces={}), observed=seen)
     assert not [change for change in emptied.changes if change.kind is Kind.REMOVE]
     (told,) = plan_json([made], {})["gateways"]
     assert (told["charon"], told["charon_down"]) == (None, "charon is not running")

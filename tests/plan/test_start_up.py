@@ -26,7 +26,8 @@ def strongswan_conf(data_path, mtu):
 
 def wanted(data_path=DataPath.LIBIPSEC, mtu=0):
     file = strongswan_conf(data_path, mtu)
-    return Wanted("gw", "top", files={file.path: NewFile(file.path, file.content, file.mode)})
+    files = {file.path: NewFile(file.path, file.content, file.mode)}
+    return Wanted("gw", "top", files=files, data_path=data_path)
 
 
 def seen(data_path=DataPath.LIBIPSEC, record=None, charon="first"):
@@ -83,6 +84,13 @@ def test_it_is_pending_until_charon_was_restarted():
     again = after(target, restarted(observed))
     assert plan_gateway(target, again).restart_for == ()
     assert plan_gateway(wanted(), again).restart_for == ("kernel-netlink.mtu = default",)
+
+
+def test_what_an_earlier_version_told_the_kernels_data_path_is_no_reason_to_restart():
+    kernel = wanted(DataPath.KERNEL)
+    old = replace(Record.fresh(), start_up=StartUp("first", {}, {"kernel-netlink.mtu": "1430"}))
+    for charon in ("first", "second"):
+        assert plan_gateway(kernel, seen(DataPath.KERNEL, old, charon)).restart_for == ()
 
 
 def test_what_is_taken_back_before_a_restart_needs_none():

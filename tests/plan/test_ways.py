@@ -8,8 +8,17 @@ from dataclasses import replace
 import pytest
 from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.desired import INTO_METRIC, ROUTES_FILE, Interface, InterfaceKind, Route, RouteKind
-from ipsecctl.gateway import Facts, FileSeen, Link, NewFile, Observed, Record, RouteSeen, WaysSeen
+from ipsecctl.desired import (
+    HOLDING_TABLE,
+    INTO_METRIC,
+    ROUTES_FILE,
+    Interface,
+    InterfaceKind,
+    Route,
+    RouteKind,
+    Rule,
+)
+from ipsecctl.gateway import Facts, FileSeen, Link, NewFile, Observed, Record, RouteSeen, RuleSeen, WaysSeen
 from ipsecctl.plan import (
     Conflict,
     Disruption,
@@ -181,8 +190,8 @@ def test_an_interface_to_nowhere_and_its_routes():
     change = only(plan(wider, BY_POLICY))
     assert (change.kind, dict(change.before), dict(change.after)) == (
         Kind.CHANGE,
-        {"source": "10.1.0.1"},
-        {"source": "10.1.0.1", "mtu": "1400"},
+        {},
+        {"mtu": "1400"},
     )
 
 
@@ -316,3 +325,129 @@ def test_somebody_elses_interface_of_the_name_of_the_one_to_nowhere():
     (conflict,) = plan(observed(replace(NOWHERE_SEEN, ours=False)), BY_POLICY).conflicts
     assert conflict.summary == "gw: there is an interface ix-hold that ipsecctl did not make"
     assert conflict.hint == "Remove it (ip link delete ix-hold)."
+
+
+# ---------------------------------------------------------------------------------------------- our own table
+
+NEAR = IPNetwork("10.2.0.128/25")
+OWN_TABLE = (
+    Route(FAR, "t", RouteKind.HOLDING, "ix-hold", 0, mtu=1438, table=HOLDING_TABLE),
+    Route(NEAR, "", RouteKind.PASSED_ON, metric=0, table=HOLDING_TABLE),
+)
+POLICY = Wanted("gw", "top", files={ROUTES_FILE: FILE}, routes=OWN_TABLE, rules=(Rule(4), Rule(6)))
+HELD = RouteSeen(FAR, interface="ix-hold", mtu=1438, ours=True)
+PASSED = RouteSeen(NEAR, "throw", ours=True)
+RULES = tuple(RuleSeen(family, 219, "not iif lo table 213", 213, True, True) for family in (4, 6))
+CHARONS = RuleSeen(4, 220, "table 220", 220)
+
+
+def in_policy_mode(held=(HELD, PASSED), rules=(*RULES, CHARONS), strangers=(), **facts):
+    seen = observed(**facts)
+    ways = WaysSeen(held={route.prefix: route for route in held}, rules=rules, strangers=strangers)
+    return replace(seen, facts=replace(seen.facts, ways=ways))
+
+
+def own(made):
+    assert not made.conflicts
+    return [(c.part, c.kind, c.name, c.reasons[0]) for c in made.changes if c.part is not Part.FILE]
+
+
+LOST = "it was applied and is no longer there"
+BY_HAND = "altered on the gateway by hand since the last apply"
+GONE = "no longer in the topology"
+
+
+def test_what_our_table_and_rules_hold():
+    assert plan(in_policy_mode(), POLICY).changes == ()
+    declared = "declared in the topology"
+    assert own(plan(observed(recorded=False), POLICY)) == [
+        (Part.ROUTE, Kind.CREATE, "10.2.0.0/24 table 213", declared),
+        (Part.ROUTE, Kind.CREATE, "10.2.0.128/25 table 213", declared),
+        (Part.RULE, Kind.CREATE, "ipv4", declared),
+        (Part.RULE, Kind.CREATE, "ipv6", declared),
+    ]
+    assert own(plan(in_policy_mode(), Wanted("gw", "top"))) == [
+        (Part.ROUTE, Kind.REMOVE, "10.2.0.0/24 table 213", GONE),
+        (Part.ROUTE, Kind.REMOVE, "10.2.0.128/25 table 213", GONE),
+        (Part.RULE, Kind.REMOVE, "ipv4", GONE),
+        (Part.RULE, Kind.REMOVE, "ipv6", GONE),
+    ]
+    # Without a record nobody knows that they are of this topology.
+    assert own(plan(in_policy_mode(recorded=False), Wanted("gw", "top"))) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "change"),
+    [
+        (in_policy_mode(rules=RULES[1:]), (Part.RULE, Kind.CREATE, "ipv4", LOST)),
+        (
+            in_policy_mode(rules=(replace(RULES[0], right=False), RULES[1])),
+            (Part.RULE, Kind.CHANGE, "ipv4", BY_HAND),
+        ),
+        (
+            in_policy_mode(rules=(*RULES, replace(RULES[0], priority=5, right=False))),
+            (Part.RULE, Kind.CHANGE, "ipv4", BY_HAND),
+        ),
+        (in_policy_mode(held=[PASSED]), (Part.ROUTE, Kind.CREATE, "10.2.0.0/24 table 213", LOST)),
+        (
+            in_policy_mode(held=[replace(HELD, mtu=1500), PASSED]),
+            (Part.ROUTE, Kind.CHANGE, "10.2.0.0/24 table 213", BY_HAND),
+        ),
+        (
+            in_policy_mode(held=[replace(HELD, kind="throw", interface="", mtu=0), PASSED]),
+            (Part.ROUTE, Kind.CHANGE, "10.2.0.0/24 table 213", BY_HAND),
+        ),
+        (
+            in_policy_mode(held=[HELD, PASSED, replace(PASSED, prefix=IPNetwork("10.9.0.0/24"))]),
+            (Part.ROUTE, Kind.REMOVE, "10.9.0.0/24 table 213", GONE),
+        ),
+    ],
+)
+def test_what_was_altered_in_our_table_or_rules_is_put_right(seen, change):
+    assert own(plan(seen, POLICY)) == [change]
+
+
+@pytest.mark.parametrize(
+    ("seen", "says", "hint"),
+    [
+        (
+            in_policy_mode(strangers=(RouteSeen(FAR), RouteSeen(NEAR))),
+            "gw: in routing table 213 there is a route that ipsecctl did not make, to 10.2.0.0/24 and 1 more",
+            "another table",
+        ),
+        (
+            in_policy_mode(rules=(*RULES, RuleSeen(4, 219, "fwmark 0x1 table 77", 77))),
+            (
+                "gw: a rule for IPv4 that ipsecctl did not make ('219: fwmark 0x1 table 77') has the "
+                "priority of the one that holds what is for tunnels"
+            ),
+            "another priority than 219",
+        ),
+        (
+            in_policy_mode(rules=(*RULES, RuleSeen(6, 100, "table 213", 213))),
+            "gw: a rule for IPv6 that ipsecctl did not make ('100: table 213') looks up routing table 213",
+            "use another table",
+        ),
+        (
+            in_policy_mode(rules=(*RULES, RuleSeen(4, 50, "table 220", 220))),
+            (
+                "gw: charon's routes are looked up with priority 50, before those that hold what is for "
+                "tunnels (219)"
+            ),
+            "routing_table_prio",
+        ),
+    ],
+)
+def test_our_table_or_priority_taken_by_somebody_else(seen, says, hint):
+    made = plan(seen, POLICY)
+    (conflict,) = made.conflicts
+    assert conflict.summary == says
+    assert hint in conflict.hint
+    assert made.changes == ()
+    # Where we want no rules it is none of our business.
+    assert plan(seen).conflicts == ()
+
+
+def test_others_rules_elsewhere_are_none_of_ours():
+    rules = (*RULES, CHARONS, RuleSeen(4, 100, "fwmark 0x1 table 77", 77), RuleSeen(6, 1000, "l3mdev"))
+    assert plan(in_policy_mode(rules=rules), POLICY).conflicts == ()

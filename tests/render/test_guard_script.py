@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from ipsecctl.desired import GatewayState
+from ipsecctl.desired import ROUTES_FILE, GatewayState
 from ipsecctl.errors import CannotQuote
 from ipsecctl.render import GUARD_FILE, GUARD_UNIT_FILE, INTERFACES_FILE, SYSCTL_FILE, render_files
 from ipsecctl.render.quoting import units
@@ -65,7 +65,7 @@ def gateway(tmp_path):
 
 
 NFT = "nft -f /etc/ipsecctl/firewall.nft"
-IP = "ip -force -batch /etc/ipsecctl/routes"
+IP = "ip -force -batch -"
 
 
 @pytest.mark.parametrize(
@@ -283,6 +283,54 @@ def test_interfaces_come_before_the_rest_and_their_failure_does_not_keep_it_from
 def test_without_the_file_of_interfaces_that_is_said(gateway):
     (gateway.root / INTERFACES_FILE[1:]).unlink()
     assert "/etc/ipsecctl/interfaces is not there" in gateway.guard("interfaces").stderr
+
+
+RULE = "not from all iif lo lookup 213 proto 213"
+OTHERS = "0:\tfrom all lookup 255\n220:\tfrom all lookup 220\n32766:\tfrom all lookup 254\n"
+
+
+def rules(gateway, listed, wanted="rule -4 219 " + RULE):
+    """Let ``ip`` show rules; return what the guard then does to them."""
+    (gateway.root / ROUTES_FILE[1:]).write_text(f"route replace 10.2.0.0/24 dev ix-hold\n{wanted}\n")
+    (gateway.root / "rules").write_text(OTHERS + listed)
+    gateway.fake("ip", f'case "$*" in "-N -4 rule show") cat {gateway.root}/rules ;; *-batch*) cat ;; esac')
+    done = gateway.guard("routes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert gateway.used()[0] == IP
+    return [line for line in gateway.used() if " rule " in line and " show" not in line]
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_rule_that_is_there_stays(gateway, blank):
+    assert rules(gateway, f"219:\t{RULE}{blank}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("listed", "removed"),
+    [
+        ("", []),
+        (f"219:\t{RULE}4\n218:\t{RULE.replace('213 proto', '214 proto')}0\n", []),  # others' marks
+        ("219:\tfrom all lookup 213 proto 213 \n", ["219"]),
+        (f"219:\t{RULE}\n5:\tfrom all lookup 213 proto 213\n", ["219", "5"]),
+        (f"100:\t{RULE}\n", ["100"]),
+    ],
+)
+def test_of_our_rules_only_the_right_one_is_left(gateway, listed, removed):
+    deleted = [f"ip -4 rule delete pref {priority} proto 213" for priority in removed]
+    assert rules(gateway, listed) == [*deleted, f"ip -4 rule add pref 219 {RULE}"]
+
+
+def test_a_gateway_without_rules_asks_for_none(gateway):
+    assert rules(gateway, "219:\tfrom all lookup 213 proto 213\n", wanted="") == []
+
+
+def test_a_rule_that_cannot_be_made_is_said(gateway):
+    (gateway.root / ROUTES_FILE[1:]).write_text(f"rule -6 219 {RULE}\n")
+    gateway.fake("ip", 'case "$*" in *rule*) echo "no IPv6 here" >&2; exit 2 ;; esac')
+    done = gateway.guard("routes")
+    assert (done.returncode, done.stderr) == (1, "a route cannot be set: no IPv6 here\n")
+    (gateway.root / ROUTES_FILE[1:]).unlink()
+    assert "/etc/ipsecctl/routes is not there" in gateway.guard("routes").stderr
 
 
 def lines(section):
