@@ -9,6 +9,7 @@ __all__ = [
     "GUARD_UNIT_FILE",
     "INTERFACES_FILE",
     "NETWORKD_FILE",
+    "NETWORK_MANAGER_FILE",
     "ROUTES_FILE",
     "SYSCTL_FILE",
 ]
@@ -27,3 +28,6 @@ GUARD_UNIT_FILE = f"/etc/systemd/system/{GUARD_UNIT}"
 
 NETWORKD_FILE = "/etc/systemd/network/05-ipsecctl.network"
 """What keeps systemd-networkd from touching the tunnels' interfaces."""
+
+NETWORK_MANAGER_FILE = "/etc/NetworkManager/conf.d/60-ipsecctl.conf"
+"""The same for NetworkManager."""
