@@ -21,7 +21,9 @@ ONLY_IPV4 = Wanted("gw", "top", connections={"t": connection("10.2.0.0/24")})
 
 
 def notes(wanted, *more, **facts):
-    plan = plan_gateway(wanted, Observed("gw", "6.1.0", DataPath.KERNEL, {}, facts=Facts(**facts)), notes=more)
+    plan = plan_gateway(
+        wanted, Observed("gw", "6.1.0", DataPath.KERNEL, {}, facts=Facts(**facts)), notes=more
+    )
     assert not plan.conflicts
     return plan.notes
 
@@ -71,7 +73,11 @@ OUTSIDE = {"198.51.100.1": "wan", "10.1.0.1": "lan", "default": "uplink"}
         (BY_POLICY, {"lan", "uplink", "default"}, None),
         (BY_ROUTE, {"wan"}, None),
         (ONLY_IPV4, {"wan"}, None),
-        (Wanted("gw", "top", connections={"t": connection("fd00:2::/64", local="%any")}), {"uplink"}, "uplink"),
+        (
+            Wanted("gw", "top", connections={"t": connection("fd00:2::/64", local="%any")}),
+            {"uplink"},
+            "uplink",
+        ),
         (Wanted("gw", "top", connections=BY_POLICY.connections, data_path=DataPath.LIBIPSEC), {"wan"}, None),
     ],
 )
