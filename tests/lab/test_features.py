@@ -194,14 +194,13 @@ def pushed(lab) -> dict[str, list[str]]:
     return {name: sorted(lab.sh(name, told).splitlines()) for name in lab.managed}
 
 
-@pytest.mark.parametrize("mode", ["policy", "route"])
-def test_what_the_kernel_cannot_do_is_refused_before_anything_is_pushed(features, tmp_path: Path, mode: str):
+def test_what_the_kernel_cannot_do_is_refused_before_anything_is_pushed(features, tmp_path: Path):
     """Debian's kernel is older than IP-TFS, and no card of a container takes ESP over."""
     (tmp_path / "secrets").symlink_to(Path(features.file).parent.absolute() / "secrets")
     wanted = tmp_path / "topology.yaml"
     text = Path(features.file).read_text().replace("per_cpu_sas: true", "iptfs: true")
     text = text.replace("mark_in: 42, mark_out: 42", "hw_offload: crypto")
-    wanted.write_text(text.replace("defaults: {", f"defaults: {{mode: {mode}, "))
+    wanted.write_text(text)
     before = pushed(features)
     for command in (("plan",), ("apply", "--yes")):
         done = features.ipsecctl(*command, str(wanted), statuses=(1,))

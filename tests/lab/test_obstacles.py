@@ -50,10 +50,10 @@ def obstacles(lab_of, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
         yield lab
 
 
-def in_mode(lab, mode: str):
-    """Return the lab with its topology in another mode, in a file beside it."""
-    file = Path(lab.file).with_name(f"{mode}.yaml")
-    file.write_text(TOPOLOGY.replace("MODE", mode))
+def in_policy_mode(lab):
+    """Return the lab with its topology in policy mode, in a file beside it."""
+    file = Path(lab.file).with_name("policy.yaml")
+    file.write_text(TOPOLOGY.replace("MODE", "policy").replace(", if_id: 42", ""))
     return replace(lab, topology=replace(lab.topology, file=str(file)))
 
 
@@ -174,7 +174,7 @@ def test_a_kernel_without_xfrm_or_dummy_interfaces(obstacles):
             "It takes CONFIG_XFRM_INTERFACE (Linux 4.19)",
         )
         refused(
-            in_mode(obstacles, "policy"),
+            in_policy_mode(obstacles),
             "a: it has no dummy interfaces (Unknown device type); in policy mode packets are led to one",
             "It takes CONFIG_DUMMY (modprobe dummy); or take 'mode: route'.",
         )
