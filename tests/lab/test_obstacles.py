@@ -109,24 +109,16 @@ def test_interfaces_routes_and_if_ids_of_somebody_elses(obstacles):
         )
 
 
-def test_policies_of_somebody_elses_with_our_if_id(obstacles):
-    selector = "src 10.9.0.0/24 dst 10.8.0.0/24 dir out if_id 42"
-    with obstacle(
-        obstacles,
-        "a",
-        f"ip xfrm policy add {selector} tmpl proto esp mode tunnel src 192.0.2.1 dst 192.0.2.2",
-        f"ip xfrm policy delete {selector}",
-    ):
-        refused(obstacles, "a: IPsec policies that are not ipsecctl's use if_id 0x2a", "an if_id of its own")
-
-
-def test_without_nft_and_with_rules_that_nft_does_not_show(obstacles):
+def test_without_nft_and_with_rules_and_policies_of_somebody_elses(obstacles):
     """Rules of iptables-legacy that drop all are refused; those that drop or rewrite some are said."""
+    selector = "src 10.9.0.0/24 dst 10.8.0.0/24 dir out if_id 42"
+    policy = f"ip xfrm policy add {selector} tmpl src 192.0.2.1 dst 192.0.2.2 proto esp mode tunnel"
     hidden = "mv /usr/sbin/nft /usr/sbin/nft.away"
     drop = "iptables-legacy -P FORWARD DROP"
     with (
         obstacle(obstacles, "a", hidden, "mv /usr/sbin/nft.away /usr/sbin/nft"),
         obstacle(obstacles, "b", drop, "iptables-legacy -P FORWARD ACCEPT"),
+        obstacle(obstacles, "b", policy, f"ip xfrm policy delete {selector}"),
     ):
         refused(
             obstacles,
@@ -134,6 +126,8 @@ def test_without_nft_and_with_rules_that_nft_does_not_show(obstacles):
             "Install nftables",
             "b: iptables-legacy drops what is forwarded (iptables-legacy -t filter: -P FORWARD DROP)",
             "Let tunnels pass (iptables-legacy -I FORWARD -i ix-+ -j ACCEPT and",
+            "b: IPsec policies that are not ipsecctl's use if_id 0x2a",
+            "Give the tunnel 'a-b' an if_id of its own",
         )
     rules = "iptables-legacy -t nat -A POSTROUTING -o wan -j MASQUERADE; "
     rules += "iptables-legacy -A FORWARD -s 10.99.0.0/16 -j DROP"
