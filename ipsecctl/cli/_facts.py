@@ -59,7 +59,9 @@ def _problems(one: GatewayFacts, found: Capabilities) -> Iterator[str]:
     from ipsecctl.gateway import notes
 
     for lack in one.lacking:
-        label = paint("lacks", "red", sys.stdout) if lack.certain else paint("unclear", "yellow", sys.stdout)
+        label = paint("lacks", "red", sys.stdout) if lack.stops else paint("unclear", "yellow", sys.stdout)
+        if lack.spare and lack.certain:
+            label = paint("not used", "yellow", sys.stdout)
         yield f"{label}: {lack.what}; needed: {lack.why_needed}"
         yield f"    {lack.mend}"
     for note in notes(found):
@@ -73,7 +75,7 @@ def _summary(one: GatewayFacts) -> Iterator[tuple[str, str]]:
         return
     kernel, charon = found.kernel, found.charon
     yield "reached", "yes"
-    yield "lacks", str(sum(lack.certain for lack in one.lacking) or "nothing")
+    yield "lacks", str(sum(lack.stops for lack in one.lacking) or "nothing")
     yield "data path", found.data_path_said.partition(":")[0]
     yield "charon", charon.version if charon else "not known"
     yield "ML-KEM", ("yes" if charon.ml_kem else "no") if charon else "not known"
@@ -124,6 +126,7 @@ def _kernel(found: Capabilities) -> Iterator[tuple[str, str]]:
     yield "UDP encapsulation", str(kernel.udp_encapsulation)
     yield "ESN, replay window", str(kernel.esn)
     yield "xfrm interfaces", str(kernel.xfrm_interfaces)
+    yield "dummy interfaces", str(kernel.dummy)
     yield "IP-TFS", str(kernel.iptfs)
     yield "per-CPU SAs", str(kernel.per_cpu_sas)
     yield "hardware offload", str(kernel.offload)
@@ -152,6 +155,7 @@ def _network(found: Capabilities) -> Iterator[tuple[str, str]]:
         yield f"IPv{rule.family} rule {rule.priority}", f"{rule.selector} -> table {rule.table or 'none'}"
     for table in found.tables:
         yield f"IPv{table.family} table {table.name}", f"{table.routes} routes, {table.ours} of them ours"
+    yield "IPv6 off", _list(found.ipv6_off)
     yield "if_ids in use", _list([str(number) for number in found.kernel.if_ids])
 
 
@@ -160,6 +164,7 @@ def _system(found: Capabilities) -> Iterator[tuple[str, str]]:
     yield "clock kept right", str(found.clock.synchronised)
     yield "systemd", str(found.systemd)
     yield "systemd-networkd", str(found.networkd)
+    yield "NetworkManager", str(found.network_manager)
     frr = found.frr
     yield (
         "FRR",

@@ -30,7 +30,7 @@ def print_plan(
     """
     plans = tuple(plans)
     for plan in plans:
-        if plan.changes or plan.conflicts or plan.restart_for:
+        if plan.changes or plan.conflicts or plan.restart_for or plan.notes:
             charon = f"charon {plan.version}" if not plan.charon_down else "the host alone: charon is down"
             print(f"{paint(plan.gateway, 'bold', stream)} ({charon})", file=stream)
         for change in plan.changes:
@@ -38,6 +38,9 @@ def print_plan(
         for conflict in plan.conflicts:
             print(f"  {paint('conflict', 'red', stream)}: {conflict.summary}", file=stream)
             print(f"      {conflict.hint}", file=stream)
+        for note in plan.notes:
+            print(f"  {paint('note', 'cyan', stream)}: {note.summary}", file=stream)
+            print(f"      {note.hint}", file=stream)
         if plan.restart_for:
             text, hint = restart_notice(plan.gateway, plan.restart_for, plan.restart)
             print(f"  {paint('restart', 'yellow', stream)}: {text}", file=stream)

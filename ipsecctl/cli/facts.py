@@ -56,7 +56,7 @@ def facts(
     import asyncio
 
     from ipsecctl.cli._facts import print_facts, print_side_by_side
-    from ipsecctl.cli._load import errors_as_json, load_topology
+    from ipsecctl.cli._load import errors_as_json, lab_called, load_topology
     from ipsecctl.cli._view import print_json
     from ipsecctl.deploy.facts import gather_facts
 
@@ -64,6 +64,7 @@ def facts(
     topology = load_topology(file, quiet=True, json=json)
     with errors_as_json(file, wanted=json):
         gateways = _managed(topology) if name is None else (_find(topology, name),)
+        lab = lab_called(lab)
     gathered = asyncio.run(gather_facts(topology, gateways, lab=lab, timeout_s=timeout))
     if json:
         documents = [_document(one) for one in gathered]

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ipsecctl.desired import GUARD_FILE, GUARD_UNIT_FILE, NETWORKD_FILE, SYSCTL_FILE, Interface
+from ipsecctl.desired import (
+    GUARD_FILE,
+    GUARD_UNIT_FILE,
+    NETWORK_MANAGER_FILE,
+    NETWORKD_FILE,
+    SYSCTL_FILE,
+    Interface,
+)
 from ipsecctl.errors import ApplyFailed
 from ipsecctl.gateway import NFT_TABLE, ROUTE_PROTOCOL, Handle, Link
 from ipsecctl.patience import PATIENCE
@@ -36,6 +43,9 @@ for task in "$@"; do
         networkd)
             ! systemctl is-active --quiet systemd-networkd ||
                 try 'systemd-networkd cannot read its files' networkctl reload ;;
+        network-manager)
+            ! systemctl is-active --quiet NetworkManager ||
+                try 'NetworkManager cannot read its files' systemctl reload NetworkManager ;;
         interfaces | firewall | sysctl | routes) sh "$guard" "$task" || exit 1 ;;
         no-firewall) try 'nft cannot delete our table' nft delete table $table ;;
         unit)
@@ -122,6 +132,8 @@ def _to_set(plan: GatewayPlan) -> Iterator[str]:
     interfaces = plan.of(Part.INTERFACE, *_SET)
     if any(change.name == NETWORKD_FILE for change in plan.of(Part.FILE)):
         yield "networkd"
+    if any(change.name == NETWORK_MANAGER_FILE for change in plan.of(Part.FILE)):
+        yield "network-manager"
     if interfaces:
         yield "interfaces"
     # An interface that is made anew has lost its routes.

@@ -81,7 +81,8 @@ async def apply(prepared: Prepared, report: Reporter, *, wait_s: float = 30.0 * 
     """
     conflicts = [conflict for plan in prepared.plans for conflict in plan.conflicts]
     if conflicts:
-        raise ApplyFailed("; ".join(c.summary for c in conflicts), conflicts[0].hint)
+        hints = dict.fromkeys(conflict.hint for conflict in conflicts)
+        raise ApplyFailed("; ".join(conflict.summary for conflict in conflicts), " ".join(hints))
     async with lock_all(prepared) as ready:
         return await _apply(ready, report, wait_s)
 

@@ -6,22 +6,21 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ipsecctl.crypto import Offload
-from ipsecctl.desired import GatewayState, InterfaceKind, Means, compile_topology
-from ipsecctl.desired.versions import Knows, unmet, version_text
+from ipsecctl.desired import GatewayState, Means, compile_topology
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.gateway import (
     Answer,
-    Feature,
     Handle,
+    Lack,
     Needs,
     Observed,
     Trials,
     capabilities,
     lacks,
     needs_of,
+    unknown_options,
 )
-from ipsecctl.plan import Conflict
+from ipsecctl.plan import Conflict, Note
 from ipsecctl.topology import Mode, Topology
 
 __all__ = ["Compiled", "compile_observed", "far_prefixes", "means_remembered"]
@@ -33,14 +32,16 @@ _SIDE_BY_SIDE = 16
 class Compiled:
     """A topology compiled for what its gateways have.
 
-    ``means`` are for the record of each gateway, ``trials`` by gateway for its own, ``lacking`` by gateway
-    what it would have to be able to do and is not.
+    ``means`` are for the record of each gateway, ``trials`` by gateway for its own. ``lacking`` has by
+    gateway what it would have to be able to do and is not, ``notes`` what it may lack, or lacks and does not
+    use.
     """
 
     states: tuple[GatewayState, ...]
     means: Mapping[str, Means]
     trials: Mapping[str, Trials]
     lacking: Mapping[str, tuple[Conflict, ...]]
+    notes: Mapping[str, tuple[Note, ...]]
 
 
 async def compile_observed(
@@ -58,11 +59,13 @@ async def compile_observed(
     remembered = {name: known for name, seen in observed.items() if (known := _remembered(seen))}
     running = {name for name, seen in observed.items() if seen.charon_down is None}
     unknown = {name: handles[name] for name in running if name not in remembered}
-    trials = remembered | await _try_all(unknown, observed, timeout_s)
-    compiled = _compile(topology, observed, trials)
+    tried, failed = await _try_all(unknown, observed, timeout_s)
+    trials = remembered | tried
+    compiled = _compile(topology, observed, trials, failed)
     doubtful = {name: handles[name] for name in compiled.lacking if name in remembered}
     if doubtful:
-        compiled = _compile(topology, observed, trials | await _try_all(doubtful, observed, timeout_s))
+        again, _ = await _try_all(doubtful, observed, timeout_s)
+        compiled = _compile(topology, observed, trials | again, failed)
     return compiled
 
 
@@ -75,26 +78,33 @@ def _remembered(seen: Observed) -> Trials | None:
 
 async def _try_all(
     handles: Mapping[str, Handle], observed: Mapping[str, Observed], timeout_s: float
-) -> dict[str, Trials]:
-    """Try what these gateways can do, side by side; one that cannot be asked is left out."""
+) -> tuple[dict[str, Trials], dict[str, str]]:
+    """Try what these gateways can do, side by side; return by name what came of it, or why nothing did."""
     bound = asyncio.Semaphore(_SIDE_BY_SIDE)
     found: dict[str, Trials] = {}
+    failed: dict[str, str] = {}
 
     async def one(handle: Handle) -> None:
         async with bound:
             try:
                 told = await capabilities(handle, timeout_s=timeout_s)
-            except IpsecctlError:
-                return  # nothing is known of it then: "auto" takes the safe choice, and nothing is refused
+            except IpsecctlError as error:  # "auto" takes the safe choice then, and nothing is refused
+                failed[handle.name] = error.summary
+                return
         found[handle.name] = Trials.of(told, observed[handle.name].facts.kernel)
 
     async with asyncio.TaskGroup() as group:
         for handle in handles.values():
             group.create_task(one(handle))
-    return found
+    return found, failed
 
 
-def _compile(topology: Topology, observed: Mapping[str, Observed], trials: Mapping[str, Trials]) -> Compiled:
+def _compile(
+    topology: Topology,
+    observed: Mapping[str, Observed],
+    trials: Mapping[str, Trials],
+    failed: Mapping[str, str],
+) -> Compiled:
     records = {name: seen.facts.record for name, seen in observed.items()}
     before = means_remembered({name: record.means for name, record in records.items() if record})
     means = before | {
@@ -105,14 +115,20 @@ def _compile(topology: Topology, observed: Mapping[str, Observed], trials: Mappi
     }
     states = compile_topology(topology, means)
     paths = {gateway.name: gateway.data_path for gateway in topology.gateways()}
+    by_name = {state.name: state for state in states}
     lacking: dict[str, tuple[Conflict, ...]] = {}
+    notes: dict[str, tuple[Note, ...]] = {}
     for state in states:
         if state.name in observed and observed[state.name].charon_down is None:
-            needs = needs_of(state, paths[state.name], _features(state))
-            found = _lacking(state, needs, observed[state.name], trials.get(state.name))
-            if conflicts := tuple(found):
+            needs = needs_of(state, paths[state.name], by_name)
+            found = tuple(_lacking(state, needs, observed[state.name], trials.get(state.name)))
+            if conflicts := tuple(_conflict(state.name, lack) for lack in found if lack.stops):
                 lacking[state.name] = conflicts
-    return Compiled(states, dict(_worth_keeping(topology, means)), trials, lacking)
+            notes[state.name] = (
+                *_not_tried(state.name, failed),
+                *(_note(state.name, lack) for lack in found if not lack.stops),
+            )
+    return Compiled(states, dict(_worth_keeping(topology, means)), trials, lacking, notes)
 
 
 def means_remembered(records: Mapping[str, Mapping[str, Means]]) -> dict[str, Means]:
@@ -159,33 +175,28 @@ def _worth_keeping(topology: Topology, means: Mapping[str, Means]) -> Iterator[t
 # ---------------------------------------------------------------------------------------------------- lacking
 
 
-def _features(state: GatewayState) -> frozenset[Feature]:
-    """Return what a state asks of the kernel beside suites, addresses and NAT."""
-    routed = any(interface.kind is InterfaceKind.XFRM for interface in state.interfaces)
-    found = {Feature.XFRM_INTERFACES} if routed else set()
-    for options in {child.options for connection in state.connections for child in connection.children}:
-        if options.iptfs:
-            found.add(Feature.IPTFS)
-        if options.per_cpu_sas:
-            found.add(Feature.PER_CPU_SAS)
-        if options.hw_offload in (Offload.CRYPTO, Offload.PACKET):  # "auto" takes none, too
-            found.add(Feature.HW_OFFLOAD)
-    return frozenset(found)
-
-
-def _lacking(state: GatewayState, needs: Needs, seen: Observed, trials: Trials | None) -> Iterator[Conflict]:
-    """Yield what a gateway lacks for certain of what its state needs."""
-    for option in unmet(state):
-        if option.what != Knows.ML_KEM:  # whether charon can do it, and not only read it, is told below
-            yield Conflict(
-                f"{state.name}: charon {seen.version} does not know '{option.what}', which the tunnel "
-                f"'{option.needed_by}' asks for",
-                f"It takes strongSwan {version_text(option.since)} or later; or leave it out.",
-            )
+def _lacking(state: GatewayState, needs: Needs, seen: Observed, trials: Trials | None) -> Iterator[Lack]:
+    """Yield what a gateway lacks, or may lack, of what its state needs."""
+    yield from unknown_options(state, seen.version)
     if trials is not None:
-        for lack in lacks(trials.with_charon(state.name, seen.charon), needs):
-            if lack.certain:
-                yield Conflict(f"{state.name}: {lack.what}; {lack.why_needed}", lack.mend)
+        yield from lacks(trials.with_charon(state.name, seen.charon), needs)
+
+
+def _conflict(gateway: str, lack: Lack) -> Conflict:
+    return Conflict(f"{gateway}: {lack.what}; {lack.why_needed}", lack.mend)
+
+
+def _note(gateway: str, lack: Lack) -> Note:
+    return Note(f"{gateway}: {lack.what}; {lack.why_needed}", lack.mend)
+
+
+def _not_tried(gateway: str, failed: Mapping[str, str]) -> Iterator[Note]:
+    if gateway in failed:
+        why = failed[gateway].removeprefix(f"{gateway}: ")
+        yield Note(
+            f"{gateway}: not known what its kernel can do, so nothing was held against it: {why}",
+            f"'ipsecctl facts {gateway} FILE' tries it by itself.",
+        )
 
 
 def far_prefixes(topology: Topology) -> dict[str, frozenset[str]]:

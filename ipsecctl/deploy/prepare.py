@@ -72,7 +72,11 @@ async def prepare(
     }
     plans = tuple(
         plan_gateway(
-            targets[name], observed[name], take_over=take_over, lacking=compiled.lacking.get(name, ())
+            targets[name],
+            observed[name],
+            take_over=take_over,
+            lacking=compiled.lacking.get(name, ()),
+            notes=compiled.notes.get(name, ()),
         )
         for name in sorted(targets)
     )

@@ -45,6 +45,8 @@ __all__ = ["compile_topology"]
 _NOTHING_KNOWN: Mapping[str, Means] = MappingProxyType({})
 _CALLING = (Action.TRAP, Action.START, Action.RESTART)
 """start_action, close_action and dpd_action of the end that brings the tunnel up."""
+_CALLING_WITHOUT_TRAPS = (Action.START, Action.START, Action.RESTART)
+"""The same where the data path has no traps: it calls as soon as it is loaded, and never for traffic."""
 _CALLED = (Action.NONE, Action.NONE, Action.CLEAR)
 """The same of the end that waits: were both to call, each would make an SA of its own."""
 _IP_AND_TCP_BYTES = {4: 20 + 20, 6: 40 + 20}
@@ -94,6 +96,7 @@ class _View:
     is_left: bool
     initiates: bool
     mode: Mode
+    traps: bool = True
 
     @property
     def interface(self) -> str:
@@ -135,11 +138,12 @@ def _views(tunnels: tuple[Tunnel, ...], mtus: Mtus, ways: Ways) -> dict[str, lis
     views: dict[str, list[_View]] = defaultdict(list)
     for tunnel in sorted(tunnels, key=attrgetter("name")):
         shared = _Shared(tunnel, *plan_children(tunnel), mtus.inner[tunnel.name], ways.in_udp(tunnel))
-        left, right, left_calls = tunnel.left, tunnel.right, tunnel.initiator == "left"
+        left, right, left_calls = tunnel.left, tunnel.right, ways.left_calls(tunnel)
         for here, there, is_left in ((left, right, True), (right, left, False)):
             gateway = here.gateway.name
             calls, mode = left_calls is is_left, ways.mode(here)
-            views[gateway].append(_View(tunnel.name, shared, here, there, is_left, calls, mode))
+            traps = ways.has_traps(gateway)
+            views[gateway].append(_View(tunnel.name, shared, here, there, is_left, calls, mode, traps))
     return views
 
 
@@ -230,7 +234,8 @@ def _connection(view: _View, credentials: GatewayCredentials, outsides: Mapping[
 def _child(view: _View, plan: ChildPlan) -> Child:
     profile = view.here.profile
     local_ts, remote_ts = (plan.left, plan.right) if view.is_left else (plan.right, plan.left)
-    start, close, dpd = _CALLING if view.initiates else _CALLED
+    calling = _CALLING if view.traps else _CALLING_WITHOUT_TRAPS
+    start, close, dpd = calling if view.initiates else _CALLED
     return Child(
         name=plan.name,
         local_ts=local_ts,

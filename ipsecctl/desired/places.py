@@ -10,6 +10,7 @@ __all__ = [
     "INTERFACES_FILE",
     "NETWORKD_CONF_FILE",
     "NETWORKD_FILE",
+    "NETWORK_MANAGER_FILE",
     "ROUTES_FILE",
     "SYSCTL_FILE",
 ]
@@ -31,3 +32,6 @@ NETWORKD_FILE = "/etc/systemd/network/05-ipsecctl.network"
 
 NETWORKD_CONF_FILE = "/etc/systemd/networkd.conf.d/60-ipsecctl.conf"
 """What keeps it from removing rules, and routes to nowhere, that it did not make: charon's and ours."""
+
+NETWORK_MANAGER_FILE = "/etc/NetworkManager/conf.d/60-ipsecctl.conf"
+"""The same for NetworkManager."""

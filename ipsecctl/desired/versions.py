@@ -34,6 +34,7 @@ class Knows(StrEnum):
     ADDITIONAL_KEY_EXCHANGES = "additional key exchanges (ke1_ to ke7_)"
     ML_KEM = "ML-KEM"
     RAW_ESP = "kernel-libipsec.raw_esp"
+    LIBIPSEC_TRAPS = "traps of kernel-libipsec"
     LONG_NAMES = "long names of sections"
 
 
@@ -49,6 +50,7 @@ SINCE: Mapping[Knows, Version] = MappingProxyType(
         Knows.ADDITIONAL_KEY_EXCHANGES: (6, 0, 0),  # NEWS of 6.0.0 (RFC 9370)
         Knows.ML_KEM: (6, 0, 0),  # 47de9ef9a1: the keywords; whether it can do it get-algorithms says
         Knows.RAW_ESP: (5, 9, 11),  # e306fa5f73
+        Knows.LIBIPSEC_TRAPS: (5, 9, 11),  # b0eb88f703: acquires; before, traffic without an SA is lost
         Knows.LONG_NAMES: (6, 0, 4),  # 9fe4f9fc9f, 80e2cf44a3
     }
 )

@@ -45,6 +45,28 @@ class Ways:
         kernel = self.data_path(end.gateway.name) is DataPath.KERNEL
         return Mode.ROUTE if kernel and self.means(end.gateway.name).xfrm_interfaces else Mode.POLICY
 
+    def has_traps(self, gateway: str) -> bool:
+        """Return whether traffic without an SA makes a gateway's charon call: an older libipsec drops it."""
+        kernel = self.data_path(gateway) is DataPath.KERNEL
+        return kernel or knows(self.version(gateway), Knows.LIBIPSEC_TRAPS)
+
+    def left_calls(self, tunnel: Tunnel) -> bool:
+        """Return whether it is the left end that brings a tunnel up.
+
+        It is as the topology has it, unless nobody asked for that, the calling end has no traps, and the
+        other one has, is ours, and can call it.
+        """
+        left_calls = tunnel.initiator == "left"
+        caller, called = (tunnel.left, tunnel.right) if left_calls else (tunnel.right, tunnel.left)
+        better = (
+            not tunnel.initiator_given
+            and not self.has_traps(caller.gateway.name)
+            and self.has_traps(called.gateway.name)
+            and called.gateway.managed
+            and caller.gateway.reachable_at is not None
+        )
+        return left_calls is not better
+
     def in_udp(self, tunnel: Tunnel) -> bool:
         """Return whether ESP travels in UDP: a NAT, a wish, or a kernel-libipsec that can do nothing else."""
         return tunnel.in_udp or any(

@@ -18,7 +18,7 @@ from ipsecctl.gateway.container import Container
 from ipsecctl.gateway.files import NewFile, write_files
 from ipsecctl.gateway.handle import Completed, Handle
 from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel
-from ipsecctl.gateway.lacks import Feature, Lack, Needs, lacks, needs_of
+from ipsecctl.gateway.lacks import Lack, lacks, unknown_options
 from ipsecctl.gateway.local import LocalHost
 from ipsecctl.gateway.lock import locked
 from ipsecctl.gateway.look import CharonSilent, Guard, LiveView, ShellView, look, look_at_guard
@@ -31,6 +31,7 @@ from ipsecctl.gateway.names import (
     VICI_SOCKETS,
     container_name,
 )
+from ipsecctl.gateway.needs import Feature, Needs, needs_of
 from ipsecctl.gateway.observe import (
     Facts,
     FileSeen,
@@ -98,5 +99,6 @@ __all__ = [
     "notes",
     "observe",
     "reach",
+    "unknown_options",
     "write_files",
 ]

@@ -86,7 +86,9 @@ def parse_capabilities(
         vici_sockets=answers.lines.get("vici", ()),
         listeners=tuple(sorted(set(read_listeners(answers)))),
         systemd=_yes_or_no(answers.first("systemd"), "yes", "no"),
-        networkd=_networkd(answers),
+        networkd=_service(answers, "networkd"),
+        network_manager=_service(answers, "network_manager"),
+        ipv6_off=tuple(sorted(set(answers.lines.get("ipv6_off", ())) - {"all"})),
         unknown=tuple(sorted(unknown.items())),
     )
 
@@ -120,6 +122,7 @@ def _kernel(answers: Answers, interfaces: tuple[Interface, ...]) -> Kernel:
         esp_ipv6=_esp(answers, dict(_suite_trials(answers, 6))),
         suites=suites,
         xfrm_interfaces=answers.trial("xfrm_interfaces"),
+        dummy=answers.trial("dummy"),
         iptfs=_iptfs(answers),
         per_cpu_sas=without_esp or _seen(answers, "per_cpu", "pcpu-num"),
         udp_encapsulation=without_esp or answers.trial("udp_encapsulation"),
@@ -157,22 +160,38 @@ def _seen(answers: Answers, trial: str, word: str) -> Answer:
 
 
 def _iptfs(answers: Answers) -> Answer:
-    """Return whether IP-TFS is there; where ip cannot ask for it, the kernel's configuration says it."""
+    """Return whether IP-TFS is there; where ip cannot ask for it, the kernel's configuration says it.
+
+    Where that cannot be read either, the names of its functions tell a kernel that has no room for it (before
+    Linux 6.14) from one that may have it.
+    """
     answer = answers.trial("iptfs")
-    if answer.has is not Has.UNKNOWN or not answers.first("config_file"):
+    if answer.has is not Has.UNKNOWN:
+        return answer
+    if not answers.first("config_file"):
+        functions = answers.lines.get("symbol", ())
+        if "xfrm_state_add" in functions and "xfrm_register_mode_cbs" not in functions:
+            return Answer(Has.NO, "by /proc/kallsyms: no mode can be added to this kernel's IPsec")
         return answer
     source = f"{answers.first('config_file')}, not tried: {answer.why}"
     built = any(re.fullmatch(r"CONFIG_XFRM_IPTFS=[ym]", line) for line in answers.lines.get("config", ()))
     return Answer(Has.YES if built else Has.NO, f"by {source}")
 
 
+_SOFTWARE = frozenset(("bridge", "dummy", "ifb", "tun", "veth", "wireguard", "xfrm"))
+"""Kinds of interfaces behind which there is no network card."""
+
+
 def _any_offload(answers: Answers, interfaces: tuple[Interface, ...]) -> Answer:
+    """Return whether some network card takes ESP over; where none is there, nobody need be asked."""
     told = [i for i in interfaces if i.offload.has is not Has.UNKNOWN]
     able = [i.name for i in told if i.offload.yes]
     if able:
         return Answer(Has.YES, ", ".join(able))
     if told:
         return Answer(Has.NO, "no interface has esp-hw-offload on")
+    if interfaces and all(link.name == "lo" or link.kind in _SOFTWARE for link in interfaces):
+        return Answer(Has.NO, "there is no network card: all interfaces are software")
     return Answer(Has.UNKNOWN, answers.refusals.get("offload", "no interface tells"))
 
 
@@ -224,10 +243,11 @@ def _synchronised(answers: Answers) -> Answer:
     return Answer(Has.UNKNOWN, "none of timedatectl, chronyc and adjtimex answers")
 
 
-def _networkd(answers: Answers) -> Answer:
+def _service(answers: Answers, name: str) -> Answer:
+    """Return whether one of systemd's services runs."""
     if answers.first("systemd") == "no":
         return Answer(Has.NO, "there is no systemd")
-    return _yes_or_no(answers.first("networkd"), "active", "inactive")
+    return _yes_or_no(answers.first(name), "active", "inactive")
 
 
 def _yes_or_no(said: str, yes: str, no: str, why: str = "") -> Answer:

@@ -103,6 +103,7 @@ add per_cpu src 192.0.2.1 dst 192.0.2.2 mode tunnel dir out pcpu-num 0 "$@"
 # A kernel that does not know what an SA is asked for may leave it out: look at what it made.
 ip xfrm state list 2>/dev/null | sed -n 's/^.*\(pcpu-num\).*$/made | \1/p; s/^.*flag.*\(esn\).*$/made | \1/p'
 try xfrm_interfaces ip link add facts0 type xfrm dev lo if_id 42
+try dummy ip link add facts1 type dummy
 if command -v nft >/dev/null 2>&1; then
     check() {
         said=$(nft -c -f - 2>&1 >/dev/null); status=$?
@@ -158,6 +159,10 @@ for file in /proc/config.gz "/boot/config-$(uname -r)"; do
     value config_file "$file"
     break
 done
+
+# Where ip cannot ask for IP-TFS: a kernel with it has modes that modules bring, and so this function.
+grep -m 2 -oE ' (xfrm_state_add|xfrm_register_mode_cbs)$' /proc/kallsyms 2>/dev/null |
+    while read -r symbol; do value symbol "$symbol"; done
 
 # A namespace of its own for the trials; as root of a user namespace where the host's root may not have one.
 tried=
@@ -248,6 +253,8 @@ if have ethtool; then
     done
 else printf 'offload ? ethtool is not installed\n'
 fi
+grep -ls '^1' /proc/sys/net/ipv6/conf/*/disable_ipv6 |
+    sed 's|^.*/conf/\(.*\)/disable_ipv6$|ipv6_off \| \1|'
 
 if have vtysh; then
     ask frr vtysh -c 'show version'
@@ -269,7 +276,10 @@ for socket; do # /var/run mostly is another name of /run
 done
 ask listeners ss -Hlunp '( sport = :500 or sport = :4500 )'
 if [ -d /run/systemd/system ]; then value systemd yes; else value systemd no; fi
-[ ! -d /run/systemd/system ] || ask networkd systemctl is-active systemd-networkd
+if [ -d /run/systemd/system ]; then
+    ask networkd systemctl is-active systemd-networkd
+    ask network_manager systemctl is-active NetworkManager
+fi
 value end "$(date +%s.%N)"
 exit 0
 """

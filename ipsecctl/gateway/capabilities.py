@@ -103,7 +103,8 @@ class Kernel:
     """What the kernel can do, tried in a network namespace of its own.
 
     ``suites`` are pairs of an ESP suite in swanctl's words and whether an SA with it can be added.
-    ``if_ids`` are those that IPsec policies use now. ``offload`` is whether some interface takes ESP over.
+    ``if_ids`` are those that IPsec policies use now. ``dummy`` is whether interfaces that lead nowhere can be
+    made (policy mode holds packets with one), ``offload`` is whether some interface takes ESP over.
     """
 
     release: str = ""
@@ -111,6 +112,7 @@ class Kernel:
     esp_ipv6: Answer = Answer()
     suites: tuple[tuple[str, Answer], ...] = ()
     xfrm_interfaces: Answer = Answer()
+    dummy: Answer = Answer()
     iptfs: Answer = Answer()
     per_cpu_sas: Answer = Answer()
     udp_encapsulation: Answer = Answer()
@@ -237,7 +239,8 @@ class Listener:
 class Capabilities:
     """What a gateway is and can do.
 
-    ``charon`` is ``None`` when it could not be asked; ``charon_why`` then has the reason. ``unknown`` are
+    ``charon`` is ``None`` when it could not be asked; ``charon_why`` then has the reason. ``ipv6_off`` names
+    the interfaces that drop IPv6 (``disable_ipv6``; ``default`` stands for those to come). ``unknown`` are
     pairs of a list or text that could not be read and the reason; it is empty then.
     """
 
@@ -256,6 +259,8 @@ class Capabilities:
     listeners: tuple[Listener, ...] = ()
     systemd: Answer = Answer()
     networkd: Answer = Answer()
+    network_manager: Answer = Answer()
+    ipv6_off: tuple[str, ...] = ()
     unknown: tuple[tuple[str, str], ...] = ()
 
     @property

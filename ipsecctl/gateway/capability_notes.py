@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ipsecctl.gateway.capabilities import Capabilities
@@ -18,6 +19,7 @@ def notes(capabilities: Capabilities) -> tuple[str, ...]:
     """Return what stands in the way or soon may, a sentence each, in the order in which to look at it."""
     return (
         *_data_path(capabilities),
+        *_ipv6(capabilities),
         *_firewall(capabilities),
         *_others(capabilities),
         *_clock(capabilities),
@@ -30,6 +32,17 @@ def _data_path(capabilities: Capabilities) -> Iterator[str]:
         yield "the kernel has no ESP: charon carries it itself, in user space"
     elif capabilities.data_path is DataPath.LIBIPSEC and capabilities.kernel.esp.yes:
         yield "the kernel has ESP and charon carries it itself all the same (kernel-libipsec is loaded)"
+
+
+def _ipv6(capabilities: Capabilities) -> Iterator[str]:
+    if capabilities.data_path is not DataPath.KERNEL:
+        return
+    devices = {m[1] for route in capabilities.default_routes if (m := re.search(r"dev (\S+)", route.route))}
+    for name in sorted(devices & set(capabilities.ipv6_off)):
+        yield (
+            f"IPv6 is off on {name}: in policy mode the kernel drops IPv6 packets that come out of tunnels "
+            "there, also out of tunnels over IPv4"
+        )
 
 
 def _firewall(capabilities: Capabilities) -> Iterator[str]:

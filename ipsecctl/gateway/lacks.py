@@ -1,94 +1,44 @@
-"""What a gateway would have to be able to do, and what of that it lacks: pure."""
+"""What a gateway lacks of what it needs: pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from netaddr import valid_ipv6
-
-from ipsecctl.crypto import Algorithm, Kind, Proposal, parse_esp_proposal, parse_ike_proposal
-from ipsecctl.desired import GatewayState
+from ipsecctl.crypto import Algorithm, Kind, Proposal
+from ipsecctl.desired import GatewayState, unmet, version_text
 from ipsecctl.gateway._charon_names import CHARON_NAMES
 from ipsecctl.gateway.capabilities import LIBIPSEC_PLUGIN, Answer, Capabilities, Charon, Has
+from ipsecctl.gateway.needs import Feature, Needs, suites_of
 from ipsecctl.topology import DataPath
 
-__all__ = ["Feature", "Lack", "Needs", "lacks", "needs_of"]
-
-
-class Feature(StrEnum):
-    """What a topology can ask of a gateway's data path beside suites."""
-
-    XFRM_INTERFACES = "xfrm interfaces"
-    IPTFS = "IP-TFS"
-    PER_CPU_SAS = "per-CPU SAs"
-    ESN = "extended sequence numbers"
-    UDP_ENCAPSULATION = "UDP encapsulation"
-    HW_OFFLOAD = "hardware offload"
-    IPV6_OUTSIDE = "IPv6 outside"
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What one gateway must be able to do.
-
-    Every algorithm of ``ike`` and ``esp`` counts, alternatives too: charon offers all that a proposal names
-    without looking whether it can do it, and the peer may choose that one. ``data_path`` ``AUTO`` takes the
-    one that is there. ``firewall``: our nftables table is wanted.
-    """
-
-    ike: tuple[Proposal, ...] = ()
-    esp: tuple[Proposal, ...] = ()
-    data_path: DataPath = DataPath.AUTO
-    features: frozenset[Feature] = frozenset()
-    firewall: bool = True
+__all__ = ["Lack", "lacks", "unknown_options"]
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Lack:
     """What a gateway lacks, what needs it, and how to mend that.
 
-    ``certain`` is false where it could not be found out whether it is there.
+    ``certain`` is false where it could not be found out whether it is there. ``spare`` is what is offered and
+    not used as long as both ends offer what they do: the tunnel works without it.
     """
 
     what: str
     why_needed: str
     mend: str
     certain: bool = True
+    spare: bool = False
 
-
-def needs_of(
-    state: GatewayState, data_path: DataPath = DataPath.AUTO, features: Iterable[Feature] = ()
-) -> Needs:
-    """Return what a gateway must be able to do for its state; ``data_path`` is what its topology wants.
-
-    ``features`` are added to those that follow from addresses, NAT and proposals.
-    """
-    children = [child for connection in state.connections for child in connection.children]
-    ike_texts = dict.fromkeys(p for c in state.connections for p in c.ike_proposals)
-    esp_texts = dict.fromkeys(p for child in children for p in child.esp_proposals)
-    esp = tuple(parse_esp_proposal(text) for text in esp_texts)
-    found = set(features)
-    if any(proposal.esn for proposal in esp):
-        found.add(Feature.ESN)
-    if any(connection.nat_t for connection in state.connections):
-        found.add(Feature.UDP_ENCAPSULATION)
-    if any(valid_ipv6(a) for c in state.connections for a in (*c.local_addrs, *c.remote_addrs)):
-        found.add(Feature.IPV6_OUTSIDE)
-    return Needs(
-        ike=tuple(parse_ike_proposal(text) for text in ike_texts),
-        esp=esp,
-        data_path=data_path,
-        features=frozenset(found),
-        firewall=bool(state.firewall),
-    )
+    @property
+    def stops(self) -> bool:
+        """Whether it keeps a tunnel from working for certain."""
+        return self.certain and not self.spare
 
 
 def lacks(capabilities: Capabilities, needs: Needs) -> tuple[Lack, ...]:
-    """Return what a gateway lacks of what it needs: what is certain first, then in the order of work."""
+    """Return what a gateway lacks of what it needs: what stops it first, then in the order of work."""
     found = dict.fromkeys(
         (
             *_charon(capabilities),
@@ -98,7 +48,21 @@ def lacks(capabilities: Capabilities, needs: Needs) -> tuple[Lack, ...]:
             *_firewall(capabilities, needs),
         )
     )
-    return tuple(sorted(found, key=lambda lack: not lack.certain))
+    return tuple(sorted(found, key=lambda lack: (lack.spare, not lack.certain)))
+
+
+def unknown_options(state: GatewayState, version: str) -> Iterator[Lack]:
+    """Yield what a gateway's state asks for and its charon, of this version, does not even know the word for.
+
+    It would refuse the whole connection for such a word, so these are left out of what is rendered, or cannot
+    be.
+    """
+    for option in unmet(state):
+        yield Lack(
+            f"charon {version} does not know '{option.what}'",
+            f"the tunnel '{option.needed_by}' asks for it",
+            f"It takes strongSwan {version_text(option.since)} or later; or leave it out.",
+        )
 
 
 def _charon(capabilities: Capabilities) -> Iterator[Lack]:
@@ -147,30 +111,33 @@ def _algorithms(capabilities: Capabilities, needs: Needs) -> Iterator[Lack]:
     charon, path = capabilities.charon, _path(capabilities, needs)
     if charon is not None:
         for proposal in needs.ike:
-            yield from _unknown_to(charon, proposal.algorithms, f"the IKE proposal {proposal}")
+            found = _not_of(charon, proposal.algorithms)
+            yield from _offered(found, f"the IKE proposal {proposal}", needs.used_ike)
         for proposal in needs.esp:
             # The kernel's data path brings its own ciphers; keys are agreed by charon all the same.
             exchanges = tuple(a for a in proposal.algorithms if a.kind is Kind.KEY_EXCHANGE)
-            wanted = proposal.algorithms if path is DataPath.LIBIPSEC else exchanges
-            yield from _unknown_to(charon, wanted, f"the ESP proposal {proposal}")
+            found = _not_of(charon, proposal.algorithms if path is DataPath.LIBIPSEC else exchanges)
+            yield from _offered(found, f"the ESP proposal {proposal}", needs.used_esp)
     if path is DataPath.KERNEL and not capabilities.kernel.esp.no:
         for proposal in needs.esp:
-            for suite in _suites(proposal):
-                answer = capabilities.kernel.suite(suite)
-                if not answer.yes:
-                    mend = f"Load the kernel's module for {suite}, or take it out of the proposals."
-                    yield _without(answer, f"{suite} in the kernel", f"the ESP proposal {proposal}", mend)
+            found = _not_of_kernel(capabilities, proposal)
+            yield from _offered(found, f"the ESP proposal {proposal}", needs.used_esp)
 
 
-def _suites(proposal: Proposal) -> Iterator[str]:
-    for cipher in proposal.encryption:
-        if cipher.aead:
-            yield cipher.keyword
+def _offered(
+    found: Iterable[tuple[str, Lack]], needed_by: str, used: frozenset[str] | None
+) -> Iterator[Lack]:
+    """Yield lacks of algorithms, by name, and tell those that are used from those that only are offered."""
+    for name, lack in found:
+        if used is None or name in used:
+            yield replace(lack, why_needed=needed_by)
         else:
-            yield from (f"{cipher}-{integrity}" for integrity in proposal.integrity)
+            why = f"{needed_by}, which is offered and not used: something before it fits both ends"
+            yield replace(lack, why_needed=why, spare=True)
 
 
-def _unknown_to(charon: Charon, algorithms: Iterable[Algorithm], needed_by: str) -> Iterator[Lack]:
+def _not_of(charon: Charon, algorithms: Iterable[Algorithm]) -> Iterator[tuple[str, Lack]]:
+    """Yield the algorithms that charon has not, by keyword; ``why_needed`` is still open."""
     for algorithm in algorithms:
         name = CHARON_NAMES.get(algorithm.keyword)
         if name is None or name in charon.named(*_SECTIONS[algorithm.kind]):
@@ -182,13 +149,23 @@ def _unknown_to(charon: Charon, algorithms: Iterable[Algorithm], needed_by: str)
             if ml_kem
             else "Load the plugin that has it, or take it out of the proposals."
         )
-        yield Lack(f"charon {charon.version} cannot do {algorithm} ({name})", needed_by, mend)
+        yield algorithm.keyword, Lack(f"charon {charon.version} cannot do {algorithm} ({name})", "", mend)
+
+
+def _not_of_kernel(capabilities: Capabilities, proposal: Proposal) -> Iterator[tuple[str, Lack]]:
+    """Yield the suites that the kernel has not, or may not have, by name; ``why_needed`` is still open."""
+    for suite in suites_of(proposal):
+        answer = capabilities.kernel.suite(suite)
+        if not answer.yes:
+            mend = f"Load the kernel's module for {suite}, or take it out of the proposals."
+            yield suite, _without(answer, f"{suite} in the kernel", "", mend)
 
 
 def _features(capabilities: Capabilities, needs: Needs) -> Iterator[Lack]:
     path, kernel = _path(capabilities, needs), capabilities.kernel
     answers = {
         Feature.XFRM_INTERFACES: (kernel.xfrm_interfaces, "CONFIG_XFRM_INTERFACE (Linux 4.19)"),
+        Feature.HOLDING_INTERFACE: (kernel.dummy, "CONFIG_DUMMY (modprobe dummy)"),
         Feature.IPTFS: (kernel.iptfs, "CONFIG_XFRM_IPTFS (Linux 6.14)"),
         Feature.PER_CPU_SAS: (kernel.per_cpu_sas, "a newer kernel (Linux 6.13)"),
         Feature.ESN: (kernel.esn, "CONFIG_INET_ESP"),
@@ -197,7 +174,7 @@ def _features(capabilities: Capabilities, needs: Needs) -> Iterator[Lack]:
         Feature.IPV6_OUTSIDE: (kernel.esp_ipv6, "CONFIG_INET6_ESP (modprobe esp6)"),
     }
     for feature in sorted(needs.features):
-        needed = f"the topology asks for {feature}"
+        needed = _WHY.get(feature, f"the topology asks for {feature}")
         if path is DataPath.LIBIPSEC:
             if feature not in _LIBIPSEC_FEATURES:
                 mend = "Let the kernel carry ESP ('datapath: kernel'), or leave it out of the topology."
@@ -205,7 +182,8 @@ def _features(capabilities: Capabilities, needs: Needs) -> Iterator[Lack]:
         elif path is DataPath.KERNEL and not (kernel.esp.no and feature in _PART_OF_ESP):
             answer, kernel_needs = answers[feature]
             if not answer.yes:
-                mend = f"It takes {kernel_needs}; or leave it out of the topology."
+                instead = "take 'mode: route'" if feature in _WHY else "leave it out of the topology"
+                mend = f"It takes {kernel_needs}; or {instead}."
                 yield _without(answer, str(feature), needed, mend)
 
 
@@ -228,6 +206,11 @@ def _without(answer: Answer, what: str, why_needed: str, mend: str) -> Lack:
         return Lack(f"not known whether it has {what}{why}", why_needed, mend, certain=False)
     return Lack(f"it has no {what}{why}", why_needed, mend)
 
+
+_WHY: Mapping[Feature, str] = MappingProxyType(
+    {Feature.HOLDING_INTERFACE: "in policy mode packets are led to one until their IPsec policy takes them"}
+)
+"""What needs a feature where nobody asks for it by name."""
 
 _PART_OF_ESP: Final = frozenset((Feature.ESN, Feature.UDP_ENCAPSULATION, Feature.IPV6_OUTSIDE))
 """What nobody need be told of in addition when there is no ESP at all."""

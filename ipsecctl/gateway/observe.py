@@ -50,7 +50,11 @@ class Facts:
     it, "" when it is not there. ``sysctls`` has the running value of each setting in our file. ``ways`` are
     the interfaces, routes that are ours or lead to prefixes that were asked for, and rules. ``if_ids`` are
     those that IPsec policies use (looked up only where prefixes were asked for), ``legacy_rules`` the rules
-    of iptables-legacy, as in ``ip filter -A FORWARD -j DROP``.
+    of iptables-legacy, as in ``ip filter -A FORWARD -j DROP``, ``legacy_unread`` a table of each family whose
+    rules could not be read (``ip filter``).
+
+    ``ipv6_off`` names the interfaces that drop IPv6 (``default`` stands for those to come); only where there
+    is one, ``outside`` has the interface of each IPv4 address, and of the ``default`` route.
 
     ``kernel`` tells one start of the kernel from the next, "" where it says nothing of it. ``charon`` does so
     for charon: inode and time of its VICI socket, "" when there is none. ``unit`` is what systemd says of our
@@ -66,6 +70,9 @@ class Facts:
     ways: WaysSeen = field(default_factory=WaysSeen)
     if_ids: frozenset[int] = frozenset()
     legacy_rules: tuple[str, ...] = ()
+    legacy_unread: tuple[str, ...] = ()
+    ipv6_off: frozenset[str] = frozenset()
+    outside: Mapping[str, str] = field(default_factory=dict)
     kernel: str = ""
     charon: str = ""
     unit: tuple[str, str] | None = None
@@ -188,8 +195,9 @@ asked() { printf '%s\n' "$asked"; }
 [ ! -f "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
 ours() {
     find /etc/swanctl /etc/strongswan.d /etc/ipsecctl /etc/sysctl.d /etc/systemd/system /etc/systemd/network \
-        /etc/systemd/networkd.conf.d -type f \( -name 'ipsecctl*' -o -name '*-ipsecctl.conf' \
-        -o -name '*-ipsecctl.network' -o -path '/etc/ipsecctl/*' \) "$@" 2>/dev/null
+        /etc/systemd/networkd.conf.d /etc/NetworkManager/conf.d \
+        -type f \( -name 'ipsecctl*' -o -name '*-ipsecctl.conf' -o -name '*-ipsecctl.network' \
+        -o -path '/etc/ipsecctl/*' \) "$@" 2>/dev/null
 }
 ours -printf 'mode %m %p\n'
 ours -exec sha256sum {} + | sed 's/^/sha256 /'
@@ -221,11 +229,18 @@ printf 'kernel %s\n' "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
 for family in ip ip6; do
     # Its modules are there only where somebody uses it; only asking would load them.
     { read -r used <"/proc/net/${family}_tables_names"; } 2>/dev/null || continue
+    command -v "${family}tables-legacy-save" >/dev/null 2>&1 ||
+        { printf 'legacy_unread %s %s\n' "$family" "$used"; continue; }
     "${family}tables-legacy-save" 2>/dev/null | awk -v family="$family" '
         /^\*/ { table = substr($1, 2) }
         /^:/ && $2 != "-" { print "legacy " family " " table " -P " substr($1, 2) " " $2 }
         /^-A/ { print "legacy " family " " table " " $0 }'
 done
+if off=$(grep -ls '^1' /proc/sys/net/ipv6/conf/*/disable_ipv6); then
+    printf '%s\n' "$off" | sed 's|^.*/conf/\(.*\)/disable_ipv6$|ipv6_off \1|'
+    ip -o -4 route show default 2>/dev/null | sed -n 's/^.* dev \([^ ]*\).*/outside \1 default/p'
+    ip -o -4 address show 2>/dev/null | sed -n 's|^[0-9]*: *\([^ ]*\) .*inet \([0-9.]*\).*|outside \1 \2|p'
+fi
 """
     + restart.SCRIPT
     + kernel_sas.SCRIPT
@@ -275,6 +290,9 @@ def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
         ways=parse_ways(found),
         if_ids=frozenset(int(number, 16) for number in found.get("if_id", [])),
         legacy_rules=tuple(found.get("legacy", [])),
+        legacy_unread=tuple(found.get("legacy_unread", [])),
+        ipv6_off=frozenset(found.get("ipv6_off", [])) - {"all"},
+        outside={address: name for name, address in _pairs(found.get("outside", []), " ")},
         kernel=found.get("kernel", [""])[0],
         charon=found.get("charon", [""])[0],
         unit=(enabled, active) if enabled else None,

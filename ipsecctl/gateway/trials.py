@@ -48,9 +48,14 @@ class Trials:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Trials:
-        """Return the trials in a record. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for others."""
+    def from_json(cls, document: Mapping[str, Any]) -> Trials | None:
+        """Return the trials in a record, ``None`` for those of an ipsecctl that tried less, or other things.
+
+        Raises ``KeyError``, ``TypeError`` or ``ValueError`` for what is none.
+        """
         kernel = document["kernel"]
+        if kernel.keys() != {f.name for f in fields(Kernel)}:
+            return None
         answers = {name: _answer(kernel[name]) for name in kernel if name not in _PLAIN}
         return cls(
             start=document["start"],

@@ -149,4 +149,5 @@ def _child(sa: ChildSa, end: EndView) -> dict[str, Any]:
         "rekey_in_s": sa.rekey_in_s,
         "life_in_s": sa.life_in_s,
         "kernel_lacks": kernel_lacks(missing, sa.spi_in) if sa.installed and missing is not None else None,
+        "cpu": sa.cpu,
     }

@@ -9,6 +9,7 @@ all its traffic and is not as declared, or could leak.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -297,8 +298,10 @@ def _ts(sa: ChildSa) -> str:
 
 
 def _duplicates(end: EndView, name: str) -> list[str]:
-    installed = sum(sa.installed for sa in _carrying(end, name))
-    return [f"{end.gateway} has {installed} CHILD_SAs for it"] if installed > 1 else []
+    """Return as a cause that an end has several SAs where one is enough: one, or one for each CPU."""
+    counts = Counter(sa.cpu for sa in _carrying(end, name) if sa.installed)
+    extra = [f" and CPU {cpu}" if cpu is not None else "" for cpu, count in counts.items() if count > 1]
+    return [f"{end.gateway} has {max(counts.values())} CHILD_SAs for it{extra[0]}"] if extra else []
 
 
 def _carrying(end: EndView, name: str) -> list[ChildSa]:

@@ -22,7 +22,8 @@ class ChildSa:
 
     SPIs are 8 hexadecimal digits. ``age_s``, ``rekey_in_s`` and ``life_in_s`` are in seconds, ``None`` where
     charon does not say; ``encapsulated`` is ESP in UDP. ``suite`` is like ``AES_GCM_16-256/ECP_384``,
-    ``algorithms`` the same as charon's fields (``list_child_ipsec`` in its vici_query.c).
+    ``algorithms`` the same as charon's fields (``list_child_ipsec`` in its vici_query.c). ``cpu`` is the one
+    that it is for, where each has its own (RFC 9611), ``None`` for one that is for all.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ChildSa:
     rekey_in_s: int | None
     life_in_s: int | None
     algorithms: tuple[tuple[str, str], ...] = ()
+    cpu: int | None = None
 
     @property
     def installed(self) -> bool:
@@ -139,6 +141,7 @@ def _child(key: str, sa: Mapping[str, Any]) -> ChildSa:
         rekey_in_s=_int(sa, "rekey-time"),
         life_in_s=_int(sa, "life-time"),
         algorithms=_algorithms(sa),
+        cpu=_int(sa, "cpu"),
     )
 
 

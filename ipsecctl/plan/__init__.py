@@ -1,6 +1,6 @@
 """Desired against observed: changes, graded, with reasons."""
 
-from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Part, plan_json
+from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, plan_json
 from ipsecctl.plan.compare import file_entry, plan_gateway
 from ipsecctl.plan.start_up import start_up
 from ipsecctl.plan.wanted import Wanted, wanted
@@ -12,6 +12,7 @@ __all__ = [
     "Disruption",
     "GatewayPlan",
     "Kind",
+    "Note",
     "Part",
     "Wanted",
     "file_entry",

@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
-__all__ = ["Change", "Conflict", "Disruption", "Fields", "GatewayPlan", "Kind", "Part", "fields", "plan_json"]
+__all__ = [
+    "Change",
+    "Conflict",
+    "Disruption",
+    "Fields",
+    "GatewayPlan",
+    "Kind",
+    "Note",
+    "Part",
+    "fields",
+    "plan_json",
+]
 
 Fields = tuple[tuple[str, str], ...]
 
@@ -98,6 +109,15 @@ class Conflict:
     hint: str
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class Note:
+    """What whoever applies a plan should know of a gateway and that does not stand against it: what, and how
+    to look into it or mend it."""
+
+    summary: str
+    hint: str
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayPlan:
     """All changes on one gateway, sorted by address, and what stands against them.
@@ -105,7 +125,7 @@ class GatewayPlan:
     A plan with conflicts is not carried out. ``restart_for`` are the options that charon does not take up
     until it is restarted, be they about to be written or written before; ``apply`` does not restart it, and
     ``restart`` says how that is done there. ``charon_down`` says why nothing was planned for charon: then the
-    changes are the host's alone, and nothing is taken away yet.
+    changes are the host's alone, and nothing is taken away yet. ``notes`` keep nothing from being done.
     """
 
     gateway: str
@@ -115,6 +135,7 @@ class GatewayPlan:
     version: str = field(default="", compare=False)
     restart: str = ""
     charon_down: str = ""
+    notes: tuple[Note, ...] = ()
 
     def of(self, part: Part, *kinds: Kind) -> tuple[Change, ...]:
         """Return the changes to one kind of object, only those of ``kinds`` where given."""
@@ -146,6 +167,7 @@ def plan_json(plans: Iterable[GatewayPlan], failures: Mapping[str, str]) -> dict
                 "restart_for": list(plan.restart_for),
                 "restart": plan.restart if plan.restart_for else None,
                 "conflicts": [{"summary": c.summary, "hint": c.hint} for c in plan.conflicts],
+                "notes": [{"summary": n.summary, "hint": n.hint} for n in plan.notes],
             }
             for plan in plans
         ],

@@ -13,7 +13,7 @@ from typing import Any
 
 from ipsecctl.desired import GUARD_UNIT, GUARD_UNIT_FILE
 from ipsecctl.gateway import NFT_TABLE, RECORD_PATH, NewFile, Observed, Record
-from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Part, fields
+from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, fields
 from ipsecctl.plan.connections import (
     differing,
     disruption,
@@ -22,7 +22,7 @@ from ipsecctl.plan.connections import (
     not_held_any_more,
 )
 from ipsecctl.plan.kernel import kernel_reasons
-from ipsecctl.plan.obstacles import legacy_conflicts
+from ipsecctl.plan.obstacles import ipv6_notes, legacy_conflicts, legacy_notes
 from ipsecctl.plan.start_up import restart_for, start_up
 from ipsecctl.plan.wanted import Wanted, certificate_digest, sysctls
 from ipsecctl.plan.ways import interface_changes, route_changes, rule_changes, way_conflicts
@@ -51,10 +51,12 @@ def plan_gateway(
     *,
     take_over: bool = False,
     lacking: Iterable[Conflict] = (),
+    notes: Iterable[Note] = (),
 ) -> GatewayPlan:
     """Return what must change on a gateway for it to be as wanted.
 
-    ``lacking`` is what it cannot do, to stand among the conflicts. ``take_over`` says that the topology takes
+    ``lacking`` is what it cannot do, to stand among the conflicts; ``notes`` are others' beside those that
+    come of what was observed. ``take_over`` says that the topology takes
     the place of another one that was applied there. Nothing of a secret is in the plan.
     """
     comparison = _Comparison(wanted, observed)
@@ -66,6 +68,7 @@ def plan_gateway(
         version=observed.version,
         restart=observed.facts.restart,
         charon_down=observed.charon_down.cause if observed.charon_down else "",
+        notes=tuple(sorted({*notes, *comparison.notes()})),
     )
 
 
@@ -148,6 +151,10 @@ class _Comparison:
                 )
         yield from way_conflicts(self.wanted, self.facts, record, self.observed.data_path)
         yield from legacy_conflicts(self.wanted, self.facts.legacy_rules)
+
+    def notes(self) -> Iterator[Note]:
+        yield from legacy_notes(self.wanted, self.facts.legacy_rules, self.facts.legacy_unread)
+        yield from ipv6_notes(self.wanted, self.facts)
 
     def _change(self, part: Part, name: str, kind: Kind, *reasons: str, **more: Any) -> Change:
         return Change(self.wanted.gateway, part, name, kind, reasons=reasons, **more)

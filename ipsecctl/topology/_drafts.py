@@ -55,6 +55,7 @@ class Draft:
     child_per: ChildPer
     if_id: int = 0
     any_selectors: bool = False
+    initiator_given: bool = False
     flows: tuple[Flow, ...] = ()
     presumed: tuple[Flow, ...] = ()
 
@@ -90,6 +91,7 @@ class Draft:
             self.initiator,
             self.if_id,
             self.any_selectors,
+            self.initiator_given,
             where=self.where,
         )
 

@@ -104,6 +104,7 @@ class _Expander:
                 child_per=ChildPer(doc.children),
                 if_id=(doc.between and doc.if_id) or derived_if_id(self._document.name, tunnel_name),
                 any_selectors=doc.selectors == "any",
+                initiator_given=bool(doc.between and doc.initiator),
             )
             other = self._names.setdefault(tunnel_name, draft)
             if other is not draft:

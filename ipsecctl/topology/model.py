@@ -244,9 +244,9 @@ class Tunnel:
 
     ``name`` is unique in the topology, ``group`` is the name under which it was declared. ``initiator`` is
     ``left`` or ``right``: the end that calls (the one that cannot be called, or the left one: spoke before
-    hub). ``if_id`` joins policies and SAs with the tunnel's interface (32 bits, never 0); it is a matter of
-    each end alone, and both ends have the same. ``any_selectors`` offers 0.0.0.0/0 and ::/0 instead of the
-    networks.
+    hub), ``initiator_given`` whether the file says so. ``if_id`` joins policies and SAs with the tunnel's
+    interface (32 bits, never 0); it is a matter of each end alone, and both ends have the same.
+    ``any_selectors`` offers 0.0.0.0/0 and ::/0 instead of the networks.
     """
 
     name: str
@@ -258,6 +258,7 @@ class Tunnel:
     initiator: str
     if_id: int = 0
     any_selectors: bool = False
+    initiator_given: bool = False
     where: Path = field(default_factory=_where, compare=False, repr=False)
 
     @property

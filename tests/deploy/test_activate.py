@@ -9,7 +9,7 @@ import pytest
 
 import ipsecctl.deploy.activate as activating
 from ipsecctl.deploy.activate import activate, in_the_way, retire
-from ipsecctl.desired import NETWORKD_FILE, Interface, InterfaceKind
+from ipsecctl.desired import NETWORK_MANAGER_FILE, NETWORKD_FILE, Interface, InterfaceKind
 from ipsecctl.errors import ApplyFailed
 from ipsecctl.gateway import Link, LocalHost
 from ipsecctl.plan import Change, GatewayPlan, Kind, Part
@@ -192,3 +192,17 @@ def test_an_interface_that_keeps_an_if_id_goes_first(programs):
     assert first == ("ix-renamed", "lo")
     asyncio.run(activate(LocalHost("gw"), made, first))
     assert used()[:2] == ["ip link delete lo", "guard interfaces"]
+
+
+def test_network_manager_reads_that_it_leaves_our_interfaces_alone_before_they_are_there(programs):
+    make, used = programs
+    made = plan((Part.FILE, NETWORK_MANAGER_FILE, Kind.CREATE), (Part.INTERFACE, "ix-new", Kind.CREATE))
+    run(made)
+    assert used()[:3] == [
+        "systemctl is-active --quiet NetworkManager",
+        "systemctl reload NetworkManager",
+        "guard interfaces",
+    ]
+    make("systemctl", "[ $1 != is-active ]")
+    run(made)
+    assert used()[5:7] == ["systemctl is-active --quiet NetworkManager", "guard interfaces"]

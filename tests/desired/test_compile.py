@@ -485,3 +485,57 @@ class TestRoutes:
 def test_a_dead_peer_is_noticed_within_30_seconds(compiled):
     dc = compiled(CLINICS)["dc"]
     assert dc.connections[0].dpd_delay_s + dc.daemon.gives_up_after_s < 30
+
+
+TRAPLESS = """
+defaults: {control: lab, credential: {psk: "env:PSK"}}
+sites:
+  old: {networks: {lan: 10.1.0.0/24}, gateway: OLD}
+  new: {managed: MANAGED, networks: {lan: 10.2.0.0/24}, gateway: 192.0.2.2}
+tunnels:
+  t: {between: [old, new]SAID}
+"""
+CALLS_BY_TRAP = (Action.TRAP, Action.START, Action.RESTART)
+CALLS_AT_ONCE = (Action.START, Action.START, Action.RESTART)
+IS_CALLED = (Action.NONE, Action.NONE, Action.CLEAR)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "more", "actions"),
+    [
+        (((5, 9, 8), "libipsec"), ((6, 1, 0), "libipsec"), {}, (IS_CALLED, CALLS_BY_TRAP)),
+        (((5, 9, 8), "libipsec"), ((6, 1, 0), "kernel"), {}, (IS_CALLED, CALLS_BY_TRAP)),
+        (((5, 9, 8), "kernel"), ((6, 1, 0), "libipsec"), {}, (CALLS_BY_TRAP, IS_CALLED)),
+        (((5, 9, 11), "libipsec"), ((6, 1, 0), "libipsec"), {}, (CALLS_BY_TRAP, IS_CALLED)),
+        ((None, "libipsec"), ((6, 1, 0), "libipsec"), {}, (CALLS_BY_TRAP, IS_CALLED)),
+        # Neither has traps; nobody else can call; somebody wants it so.
+        (((5, 9, 8), "libipsec"), ((5, 9, 10), "libipsec"), {}, (CALLS_AT_ONCE, IS_CALLED)),
+        (((5, 9, 8), "libipsec"), ((6, 1, 0), "libipsec"), {"OLD": "dynamic"}, (CALLS_AT_ONCE, IS_CALLED)),
+        (((5, 9, 8), "libipsec"), ((6, 1, 0), "libipsec"), {"MANAGED": "false"}, (CALLS_AT_ONCE, None)),
+        (
+            ((5, 9, 8), "libipsec"),
+            ((6, 1, 0), "libipsec"),
+            {"SAID": ", initiator: old"},
+            (CALLS_AT_ONCE, IS_CALLED),
+        ),
+    ],
+)
+def test_a_data_path_without_traps_is_called_or_calls_at_once(old, new, more, actions):
+    text = "ipsecctl: 1\nname: test\n" + TRAPLESS
+    for word, instead in ({"OLD": "192.0.2.1", "MANAGED": "true", "SAID": ""} | more).items():
+        text = text.replace(word, instead)
+    loaded = load_text(text, "test.yaml")
+    assert loaded.topology is not None, loaded.diagnostics
+    found = {
+        name: Means(DataPath(data_path), version=version)
+        for name, (version, data_path) in {"old": old, "new": new}.items()
+    }
+    states = {state.name: state for state in compile_topology(loaded.topology, found)}
+    for name, expected in zip(("old", "new"), actions, strict=True):
+        if expected is None:
+            assert name not in states
+            continue
+        (connection,) = states[name].connections
+        (child,) = connection.children
+        assert (child.start_action, child.close_action, child.dpd_action) == expected
+        assert connection.initiates is (expected is not IS_CALLED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def test_a_kernel_with_esp():
         assert answer.has is Has.YES
     assert kernel.per_cpu_sas.yes
     assert kernel.iptfs.no and "/boot/config-" in kernel.iptfs.why
-    assert (kernel.offload.has, kernel.offload.why) == (Has.UNKNOWN, "ethtool is not installed")
+    assert (kernel.offload.has, kernel.dummy.has) == (Has.NO, Has.YES)
+    assert kernel.offload.why == "there is no network card: all interfaces are software"
     (link,) = found.xfrm_links
     assert (link.name, link.if_id, link.owner) == ("x0", 42, "")
     assert IPNetwork("10.9.9.1/30") in link.addresses
@@ -69,6 +71,39 @@ def test_a_kernel_with_esp():
     said = "\n".join(notes(found))
     assert "x0 with if_id 42" in said and "if_id 7, and no interface" in said
     assert "source NAT in ip nat post" in said
+
+
+@pytest.mark.parametrize(
+    ("lines", "has"),
+    [
+        ("symbol | xfrm_state_add", Has.NO),
+        ("symbol | xfrm_state_add\nsymbol | xfrm_register_mode_cbs", Has.UNKNOWN),
+        ("", Has.UNKNOWN),
+    ],
+)
+def test_ip_tfs_without_a_configuration_to_read(lines, has):
+    """The names of the kernel's functions say when there is no room for it; with room a module may lack."""
+    bare = re.sub(r"(?m)^config.*\n", "", KERNEL)
+    kernel = parsed(bare.replace("\nend |", f"\n{lines}\nend |"), charon()).kernel
+    assert kernel.iptfs.has is has
+    assert ("/proc/kallsyms" in kernel.iptfs.why) is (has is Has.NO)
+
+
+def test_a_card_that_nobody_could_ask_may_take_esp_over():
+    with_card = KERNEL.replace('"info_kind":"veth"', '"info_kind":""', 1)
+    kernel = parsed(with_card, charon()).kernel
+    assert (kernel.offload.has, kernel.offload.why) == (Has.UNKNOWN, "ethtool is not installed")
+
+
+def test_ipv6_that_is_off_on_the_way_out():
+    (default,) = {route.route for route in parsed(KERNEL, charon()).default_routes if route.family == 4}
+    device = default.partition("dev ")[2].split()[0]
+    lines = f"ipv6_off | {device}\nipv6_off | all\nipv6_off | lan"
+    found = parsed(KERNEL.replace("\nend |", f"\n{lines}\nend |"), charon())
+    assert found.ipv6_off == tuple(sorted((device, "lan")))
+    assert [note for note in notes(found) if f"IPv6 is off on {device}" in note]
+    libipsec = parsed(LIBIPSEC.replace("\nend |", f"\n{lines}\nend |"), charon(libipsec=True))
+    assert not [note for note in notes(libipsec) if "IPv6 is off" in note]
 
 
 def test_a_kernel_without_esp_and_charon_that_carries_it():
@@ -220,7 +255,8 @@ def test_the_document_is_json_and_says_null_for_what_is_not_known():
     assert document["schema"] == "ipsecctl/facts/1" and document["gateway"] == "gw"
     assert document["data_path"]["value"] == "kernel"
     assert document["kernel"]["suites"]["aes256gcm16"] == {"value": True, "why": ""}
-    assert document["kernel"]["offload"]["value"] is None
+    assert document["kernel"]["offload"]["value"] is False
+    assert document["clock"]["synchronised"]["value"] is None
     assert document["charon"]["ml_kem"] == ["ML_KEM_1024", "ML_KEM_512", "ML_KEM_768"]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ipsecctl.crypto import ALGORITHMS, PROFILES, Kind, parse_esp_proposal, parse_ike_proposal
-from ipsecctl.desired import compile_topology
-from ipsecctl.gateway import Answer, Feature, Has, Needs, lacks, needs_of
+from ipsecctl.desired import Means, compile_topology
+from ipsecctl.gateway import Answer, Feature, Has, Needs, lacks, needs_of, unknown_options
 from ipsecctl.gateway._capability_parser import parse_capabilities, parse_charon
 from ipsecctl.gateway._charon_names import CHARON_NAMES
 from ipsecctl.topology import DataPath, load_text
@@ -99,6 +99,7 @@ def test_what_is_not_known_is_said_and_is_not_certain():
     ("feature", "field"),
     [
         (Feature.XFRM_INTERFACES, "xfrm_interfaces"),
+        (Feature.HOLDING_INTERFACE, "dummy"),
         (Feature.IPTFS, "iptfs"),
         (Feature.PER_CPU_SAS, "per_cpu_sas"),
         (Feature.ESN, "esn"),
@@ -166,8 +167,105 @@ def test_needs_of_a_compiled_gateway():
     topology = load_text(TOPOLOGY, "pair.yaml").topology
     assert topology is not None
     state = compile_topology(topology)[0]
-    needs = needs_of(state, DataPath.KERNEL, (Feature.IPTFS,))
-    assert needs.features == {Feature.IPTFS, Feature.IPV6_OUTSIDE, Feature.UDP_ENCAPSULATION}
+    needs = needs_of(state, DataPath.KERNEL)
+    assert needs.features == {Feature.HOLDING_INTERFACE, Feature.IPV6_OUTSIDE, Feature.UDP_ENCAPSULATION}
     assert needs.data_path is DataPath.KERNEL and needs.firewall
     assert {str(p) for p in needs.esp} == set(PROFILES["modern"].esp_proposals)
     assert len(needs.ike) == 2
+
+
+OPTIONS = """
+ipsecctl: 1
+name: options
+defaults: {control: lab, credential: {psk: "env:PSK"}, mode: MODE}
+profiles:
+  esn: {based_on: modern, esp: aes256gcm16-x25519-esn}
+sites:
+  a: {networks: {lan: 10.1.0.0/24}, gateway: 192.0.2.1}
+  b: {networks: {lan: 10.2.0.0/24}, gateway: 192.0.2.2}
+tunnels:
+  t: {between: [a, b], profile: esn, options: {OPTIONS}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "asked"),
+    [
+        ("policy", "iptfs: true", {Feature.IPTFS, Feature.HOLDING_INTERFACE}),
+        ("route", "per_cpu_sas: true", {Feature.PER_CPU_SAS, Feature.XFRM_INTERFACES}),
+        ("route", "hw_offload: packet", {Feature.HW_OFFLOAD, Feature.XFRM_INTERFACES}),
+        ("route", "hw_offload: auto, iptfs: false, per_cpu_sas: false", {Feature.XFRM_INTERFACES}),
+    ],
+)
+def test_needs_that_follow_from_mode_and_options(mode, options, asked):
+    topology = load_text(OPTIONS.replace("MODE", mode).replace("OPTIONS", options), "o.yaml").topology
+    assert topology is not None
+    for state in compile_topology(topology):
+        assert needs_of(state).features == {Feature.ESN, *asked}
+
+
+LISTS = """
+ipsecctl: 1
+name: lists
+defaults: {control: lab, credential: {psk: "env:PSK"}}
+profiles:
+  ours: {based_on: modern, ike: OURS, esp: aes256gcm16-x25519}
+  theirs: {based_on: modern, ike: THEIRS, esp: aes256gcm16-x25519}
+sites:
+  a: {networks: {lan: 10.1.0.0/24}, gateway: 192.0.2.1, profile: ours}
+  b: {managed: MANAGED, networks: {lan: 10.2.0.0/24}, gateway: 192.0.2.2, profile: theirs}
+tunnels:
+  t: {between: [a, b]}
+"""
+PLAIN, HYBRID = "aes256gcm16-prfsha384-x25519", "aes256gcm16-prfsha384-x25519-ke1_mlkem768"
+OPTIONAL = "aes256gcm16-prfsha384-x25519-ke1_mlkem768-ke1_none"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "managed", "stops"),
+    [
+        # The responder takes the first of its own that fits, and does not look whether the caller can do it.
+        ([HYBRID, PLAIN], [HYBRID, PLAIN], True, True),
+        ([PLAIN, HYBRID], [PLAIN, HYBRID], True, False),
+        ([PLAIN, HYBRID], [HYBRID, PLAIN], True, True),
+        ([HYBRID, PLAIN], [PLAIN], True, False),
+        ([PLAIN, HYBRID], [HYBRID], True, True),
+        ([OPTIONAL], [PLAIN], True, False),
+        ([OPTIONAL], [OPTIONAL], True, True),
+        # What somebody else's gateway offers is not known for certain.
+        ([PLAIN, HYBRID], [PLAIN, HYBRID], False, True),
+    ],
+)
+def test_a_proposal_that_is_only_offered_stops_nothing(ours, theirs, managed, stops):
+    text = LISTS.replace("OURS", json.dumps(ours)).replace("THEIRS", json.dumps(theirs))
+    topology = load_text(text.replace("MANAGED", str(managed).lower()), "lists.yaml").topology
+    assert topology is not None
+    states = {state.name: state for state in compile_topology(topology)}
+    algorithms = {k: dict(v) for k, v in CHARON["get-algorithms"].items()}
+    algorithms["ke"] = {n: p for n, p in algorithms["ke"].items() if not n.startswith("ML_KEM")}
+    found = parse_capabilities("a", KERNEL, charon(algorithms=algorithms, version="6.0.1"))
+    (lack,) = lacks(found, needs_of(states["a"], peers=states))
+    assert lack.what == "charon 6.0.1 cannot do mlkem768 (ML_KEM_768)"
+    assert (lack.certain, lack.stops, lack.spare) == (True, stops, not stops)
+    assert ("offered and not used" in lack.why_needed) is not stops
+
+
+def test_the_first_key_exchange_is_sent_before_anything_is_agreed_on():
+    text = LISTS.replace("MANAGED", "true").replace("THEIRS", '["aes256gcm16-prfsha384-x25519"]')
+    text = text.replace("OURS", '["aes256gcm16-prfsha384-x448-x25519"]')
+    topology = load_text(text, "lists.yaml").topology
+    assert topology is not None
+    states = {state.name: state for state in compile_topology(topology)}
+    needs = needs_of(states["a"], peers=states)
+    assert needs.used_ike is not None
+    assert {"x448", "x25519"} <= needs.used_ike
+
+
+def test_words_that_a_charon_does_not_know_are_lacks_of_their_own():
+    topology = load_text(OPTIONS.replace("MODE", "policy").replace("OPTIONS", "per_cpu_sas: true"), "o.yaml")
+    assert topology.topology is not None
+    means = {name: Means(version=(6, 0, 1)) for name in "ab"}
+    for state in compile_topology(topology.topology, means):
+        (lack,) = unknown_options(state, "6.0.1")
+        assert lack.what == "charon 6.0.1 does not know 'per_cpu_sas'" and lack.stops
+        assert "'t' asks for it" in lack.why_needed and "6.0.2" in lack.mend

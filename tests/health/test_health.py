@@ -60,6 +60,37 @@ def test_the_old_one_after_a_rekey_does_not_count(made):
     assert one(made.tunnel, a=left, b=right).verdict is Verdict.UP
 
 
+PER_CPU = {"per-cpu-sas": "yes"}
+
+
+def per_cpu(made, flipped, *cpus):
+    """An IKE_SA with an SA for all and one for each of these CPUs."""
+    several = [made.child(flipped=flipped, **PER_CPU)]
+    for number, cpu in enumerate(cpus, 3):
+        several.append(
+            made.child(
+                spi_in=f"1{number}", spi_out=f"2{number}", unique_id=str(number), flipped=flipped, cpu=cpu
+            )
+        )
+    return made.ike(*several)
+
+
+def test_an_sa_for_each_cpu_is_no_duplicate(made):
+    views = {
+        "a": made.view("a", per_cpu(made, False, "0", "1")),
+        "b": made.view("b", per_cpu(made, True, "0", "1")),
+    }
+    health = one(made.tunnel, **views)
+    assert (health.verdict, health.causes, health.unsteady) == (Verdict.UP, (), False)
+    twice = {
+        "a": made.view("a", per_cpu(made, False, "0", "0")),
+        "b": made.view("b", per_cpu(made, True, "0", "0")),
+    }
+    health = one(made.tunnel, **twice)
+    assert health.verdict is Verdict.DEGRADED
+    assert health.causes[0] == "a has 2 CHILD_SAs for it and CPU 0"
+
+
 NO_PAIR = {
     "one end only": (
         lambda m: m.ike(m.child()),

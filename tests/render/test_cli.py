@@ -59,11 +59,12 @@ def test_a_line_for_each_gateway_and_the_tree_as_it_will_lie_on_it(place, render
     outcome = render()
     assert outcome.status == 0
     assert outcome.out.splitlines() == [
-        f"{place}/out/clinic-a: 11 files, 1 tunnel, data path kernel",
-        f"{place}/out/clinic-b: 11 files, 1 tunnel, data path kernel",
-        f"{place}/out/dc: 11 files, 2 tunnels, data path libipsec",
+        f"{place}/out/clinic-a: 12 files, 1 tunnel, data path kernel",
+        f"{place}/out/clinic-b: 12 files, 1 tunnel, data path kernel",
+        f"{place}/out/dc: 12 files, 2 tunnels, data path libipsec",
     ]
     assert files_below(place / "out" / "dc") == [
+        "etc/NetworkManager/conf.d/60-ipsecctl.conf",
         "etc/ipsecctl/firewall.nft",
         "etc/ipsecctl/guard",
         "etc/ipsecctl/interfaces",

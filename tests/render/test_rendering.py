@@ -171,7 +171,7 @@ def test_a_gateway_without_tunnels_has_every_file_and_no_rule():
         replace(_topology("clinic-dc"), tunnels=(), sites=_topology("clinic-dc").sites[:1])
     )
     files = rendered(state)
-    assert len(files) == 11
+    assert len(files) == 12
     assert b"drop" not in files["/etc/ipsecctl/firewall.nft"]
 
 

@@ -17,6 +17,7 @@ def test_there_is_one_template_for_each_file():
         "guard.service.j2",
         "guard.sh.j2",
         "interfaces.j2",
+        "network-manager.conf.j2",
         "networkd.conf.j2",
         "networkd.network.j2",
         "routes.j2",
