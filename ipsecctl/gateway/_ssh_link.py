@@ -37,13 +37,23 @@ _USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 _GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 
 
+class Progress:
+    """How far a connection has come that is being opened, for whoever waits no longer."""
+
+    def __init__(self, destination: Destination) -> None:
+        self.late: Callable[[float], NotReached] = lambda limit_s: words.late(
+            str(destination), "connect", limit_s
+        )
+
+
 class Kept:
     """A connection that is opened at once and kept as long as the event loop runs.
 
     The loop's end cancels the task that keeps it, and waits until it is closed.
     """
 
-    def __init__(self, opening: Coroutine[Any, Any, asyncssh.SSHClientConnection]) -> None:
+    def __init__(self, opening: Coroutine[Any, Any, asyncssh.SSHClientConnection], so_far: Progress) -> None:
+        self.so_far = so_far
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[asyncssh.SSHClientConnection] = self._loop.create_future()
         self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
@@ -52,7 +62,9 @@ class Kept:
     @property
     def usable(self) -> bool:
         """Whether it is open, or being opened, in the loop that runs now."""
-        return self._loop is asyncio.get_running_loop() and not self._task.done()
+        if self._loop is not asyncio.get_running_loop() or self._task.done():
+            return False
+        return self.opening or not self._ready.result().is_closed()
 
     @property
     def opening(self) -> bool:
@@ -88,22 +100,27 @@ async def _close(connection: asyncssh.SSHClientConnection) -> None:
         connection.abort()
 
 
-async def connect(destination: Destination) -> asyncssh.SSHClientConnection:
-    """Connect and log in, by jump hosts where the configuration names them. Raises ``NotReached``."""
-    return await _connect(destination, None, frozenset())
+def connect(destination: Destination) -> Kept:
+    """Begin to connect and log in, by jump hosts where the configuration names them."""
+    so_far = Progress(destination)
+    return Kept(_connect(destination, None, frozenset(), so_far), so_far)
 
 
 async def _connect(
-    destination: Destination, via: asyncssh.SSHClientConnection | None, seen: frozenset[str]
+    destination: Destination,
+    via: asyncssh.SSHClientConnection | None,
+    seen: frozenset[str],
+    so_far: Progress,
 ) -> asyncssh.SSHClientConnection:
     client = _Client()
     options = await _options(destination, lambda: client)
     jump = options.tunnel
     if via is None and isinstance(jump, str):
-        via = await _jump(jump, seen | {destination.host, options.host})
+        via = await _jump(jump, seen | {destination.host, options.host}, so_far)
     named = str(Destination(options.host, options.username, _port_shown(options.port)))
     files = _known_hosts_files(options)
     client.alias = options.host_key_alias or ""
+    so_far.late = lambda limit_s: words.late(named, client.stage, limit_s)
     try:
         async with asyncio.timeout(_CONNECT_S):
             return await asyncssh.connect(
@@ -114,7 +131,7 @@ async def _connect(
                 known_hosts=_known_hosts(files),
             )
     except TimeoutError:
-        raise words.late(named, client.stage, _CONNECT_S) from None
+        raise so_far.late(_CONNECT_S) from None
     except asyncssh.HostKeyNotVerifiable as exc:
         raise _host_key(client, files, str(exc)) from exc
     except asyncssh.PermissionDenied as exc:
@@ -131,6 +148,8 @@ async def _connect(
     except OSError as exc:
         if options.proxy_command and via is None:
             raise NotReached(f"the ProxyCommand of {destination.host} cannot be run: {exc.strerror}") from exc
+        if client.stage != "connect":
+            raise _broken(named, client.stage, options.proxy_command, exc) from exc
         raise words.no_connection(options.host, options.port, exc) from exc
 
 
@@ -200,7 +219,7 @@ async def _options(
         ) from exc
 
 
-def _broken(named: str, stage: str, proxy: object, exc: asyncssh.Error) -> NotReached:
+def _broken(named: str, stage: str, proxy: object, exc: Exception) -> NotReached:
     """Return what the end of a connection before it was of use means."""
     if proxy and stage == "greet":
         return NotReached(
@@ -289,14 +308,14 @@ def _host_key(client: _Client, files: Sequence[Path], said: str) -> NotReached:
 _jumps: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Kept]] = WeakKeyDictionary()
 
 
-async def _jump(chain: str, seen: frozenset[str]) -> asyncssh.SSHClientConnection | None:
+async def _jump(chain: str, seen: frozenset[str], so_far: Progress) -> asyncssh.SSHClientConnection | None:
     """Return the connection to the last of a chain of jump hosts; each is shared by all behind it.
 
     One that is in ``seen`` is where we go anyway, as when ``Host *`` names a jump host: no jump then.
     """
     kept = _jumps.setdefault(asyncio.get_running_loop(), {})
     via: asyncssh.SSHClientConnection | None = None
-    so_far = ""
+    hops = ""
     for hop in filter(None, (part.strip() for part in chain.split(","))):
         try:
             destination = Destination.parse(hop)
@@ -304,11 +323,18 @@ async def _jump(chain: str, seen: frozenset[str]) -> asyncssh.SSHClientConnectio
             raise NotReached(f"the ProxyJump '{hop}' is not USER@HOST:PORT") from None
         if via is None and destination.host in seen:
             return None
-        so_far = f"{so_far},{hop}"
-        if so_far not in kept or not kept[so_far].usable:
-            kept[so_far] = Kept(_connect(destination, via, seen))
+        hops = f"{hops},{hop}"
+        if hops not in kept or not kept[hops].usable:
+            progress = Progress(destination)
+            kept[hops] = Kept(_connect(destination, via, seen, progress), progress)
+        hop_so_far = kept[hops].so_far
+        so_far.late = lambda limit_s, of=hop_so_far: _by_jump(of.late(limit_s))  # type: ignore[misc]
         try:
-            via = await kept[so_far].connection()
+            via = await kept[hops].connection()
         except NotReached as exc:
-            raise NotReached(f"by its jump host: {exc.cause}", exc.hint) from exc
+            raise _by_jump(exc) from exc
     return via
+
+
+def _by_jump(why: NotReached) -> NotReached:
+    return NotReached(f"by its jump host: {why.cause}", why.hint)

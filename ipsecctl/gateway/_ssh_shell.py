@@ -110,8 +110,13 @@ def held(argv: Sequence[str], silence_s: float) -> str:
     sshd may take hours to find out that nobody is there any more; so bytes must come, at least one every
     ``silence_s`` seconds.
     """
-    beats = f'while [ -n "$(timeout {silence_s:g} head -c 1)" ]; do echo; done'
-    return f"{beats} | {shlex.join(argv)}\n"
+    return f"""
+{{ sh -c 'echo $PPID'; while [ -n "$(timeout {silence_s:g} head -c 1)" ]; do echo; done; }} 2>/dev/null | {{
+    read -r beats; {shlex.join(argv)}; status=$?
+    kill "$beats" 2>/dev/null
+    exit $status
+}}
+"""
 
 
 def bridge() -> str:

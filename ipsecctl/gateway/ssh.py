@@ -122,7 +122,7 @@ class SshHost:
                 reader, writer = process.stdout, process.stdin
             if reader is None or writer is None:
                 raise RuntimeError("there is one way or the other")
-            async with Client(_Reader(reader), _Writer(writer), timeout_s=timeout_s) as client:
+            async with Client(_Reader(reader, connection), _Writer(writer), timeout_s=timeout_s) as client:
                 await self._greet(client, process)
                 yield client
         finally:
@@ -163,7 +163,7 @@ class SshHost:
                 "Nothing more was done there. Apply again.",
             )
         if self._kept is None or not self._kept.usable:
-            self._kept = Kept(connect(self.destination))
+            self._kept = connect(self.destination)
             self._logins.clear()
         try:
             return await self._kept.connection()
@@ -249,11 +249,12 @@ class SshHost:
             async with asyncio.timeout(limit_s):
                 yield
         except TimeoutError:
-            opening = self._kept is not None and self._kept.opening
-            cause = f"no SSH connection to {self.destination}" if opening else f"{what} over SSH"
+            if self._kept is not None and self._kept.opening:
+                why = self._kept.so_far.late(limit_s)
+                raise GatewayUnreachable(self.name, why.cause, why.hint) from None
             raise GatewayUnreachable(
                 self.name,
-                f"{cause} within {limit_s:.3g} s",
+                f"{what} over SSH within {limit_s:.3g} s",
                 f"Is the gateway up, and does its sshd answer? Try: ssh {self.destination}",
             ) from None
         except asyncssh.ChannelOpenError as exc:
@@ -320,14 +321,18 @@ async def _forward(
 class _Reader:
     """A stream of asyncssh's whose errors are the system's own, as those of asyncio's streams."""
 
-    def __init__(self, stream: asyncssh.SSHReader[bytes]) -> None:
+    def __init__(self, stream: asyncssh.SSHReader[bytes], connection: asyncssh.SSHClientConnection) -> None:
         self._stream = stream
+        self._connection = connection
 
     async def read(self, count: int) -> bytes:
         try:
-            return await self._stream.read(count)
+            data = await self._stream.read(count)
         except asyncssh.Error as exc:
             raise ConnectionResetError(str(exc)) from exc
+        if not data and self._connection.is_closed():
+            raise ConnectionResetError("the SSH connection ended")
+        return data
 
 
 class _Writer:
