@@ -144,11 +144,11 @@ class SshHost:
             path = f"{STATE_DIR}/.stage-{secrets.token_hex(8)}"
             try:
                 async with connection.start_sftp_client() as sftp:
-                    with suppress(asyncssh.SFTPFailure, asyncssh.SFTPFileAlreadyExists):  # it is there
+                    try:
+                        await _put(sftp, path, content)
+                    except asyncssh.SFTPNoSuchFile:
                         await sftp.mkdir(STATE_DIR, asyncssh.SFTPAttrs(permissions=0o700))
-                    owners_only = asyncssh.SFTPAttrs(permissions=0o600)
-                    async with sftp.open(path, "xb", owners_only) as file:
-                        await file.write(content)
+                        await _put(sftp, path, content)
             except (asyncssh.SFTPError, asyncssh.ChannelOpenError):
                 return None
         return path
@@ -297,6 +297,12 @@ async def _process(
         yield process
     finally:
         process.close()
+
+
+async def _put(sftp: asyncssh.SFTPClient, path: str, content: bytes) -> None:
+    """Make a file that only its owner can read."""
+    async with sftp.open(path, "xb", asyncssh.SFTPAttrs(permissions=0o600)) as file:
+        await file.write(content)
 
 
 async def _let_end(process: asyncssh.SSHClientProcess[bytes]) -> None:
