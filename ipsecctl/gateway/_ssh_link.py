@@ -119,7 +119,9 @@ async def _connect(
         via = await _jump(jump, seen | {destination.host, options.host}, so_far)
     named = str(Destination(options.host, options.username, _port_shown(options.port)))
     files = _known_hosts_files(options)
-    client.alias = options.host_key_alias or ""
+    client.alias = bool(options.host_key_alias)
+    if client.alias or via is not None or options.proxy_command:
+        client.ask = str(destination)
     so_far.late = lambda limit_s: words.late(named, client.stage, limit_s)
     try:
         async with asyncio.timeout(_CONNECT_S):
@@ -162,7 +164,8 @@ class _Client(asyncssh.SSHClient):
 
     def __init__(self) -> None:
         self.stage = "connect"
-        self.alias = ""
+        self.alias = False
+        self.ask = ""
         self.offered: Offered | None = None
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:  # noqa: ARG002 - asyncssh's
@@ -175,7 +178,7 @@ class _Client(asyncssh.SSHClient):
         """Note a key that is in no known_hosts; it is never accepted."""
         del addr
         kind = key.get_algorithm()
-        self.offered = Offered(host, port, kind, key.get_fingerprint(), bool(self.alias))
+        self.offered = Offered(host, port, kind, key.get_fingerprint(), self.alias, self.ask)
         return False
 
     def validate_host_ca_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
@@ -268,9 +271,17 @@ def _known_hosts(files: Sequence[Path]) -> asyncssh.SSHKnownHosts:
     return _read_known_hosts(tuple(versions))
 
 
+class _KnownHosts(asyncssh.SSHKnownHosts):
+    """Known by the name that was asked for: asyncssh would also take a key of whoever has the address."""
+
+    def match(self, host: str, addr: str, port: int | None) -> Any:
+        del addr
+        return super().match(host, "", port)
+
+
 @lru_cache(maxsize=8)
 def _read_known_hosts(versions: tuple[tuple[Path, int, int], ...]) -> asyncssh.SSHKnownHosts:
-    known = asyncssh.SSHKnownHosts()
+    known = _KnownHosts()
     for file, *_ in versions:
         for _, line in _lines(file):
             with suppress(ValueError):

@@ -71,6 +71,8 @@ class Offered:
     """The host key that a server offered: as which host and port it is looked up, its kind and fingerprint.
 
     ``alias`` says that ``host`` is the configuration's HostKeyAlias, which is not an address to connect to.
+    ``ask`` is where ssh has to go to see the same key, when that is by a jump host or ProxyCommand:
+    ssh-keyscan knows no way but the straight one.
     """
 
     host: str
@@ -78,6 +80,7 @@ class Offered:
     kind: str
     fingerprint: str
     alias: bool = False
+    ask: str = ""
 
     @property
     def name(self) -> str:
@@ -159,8 +162,8 @@ def _look_there(offered: Offered) -> str:
 
 
 def _scan(offered: Offered, file: Path) -> str:
-    if offered.alias:
-        return f"add its key to {file} under the name {offered.host}"
+    if offered.ask:
+        return f"ssh -o StrictHostKeyChecking=ask {offered.ask} true, and say yes"
     port = "" if offered.port == SSH_PORT else f"-p {offered.port} "
     return f"ssh-keyscan -t {_scan_kind(offered)} {port}{offered.host} >> {file}"
 

@@ -229,9 +229,11 @@ class SshHost:
         try:
             await client.command("version")
         except ViciError as exc:
-            if process is None or not process.stdout.at_eof():
+            # A program that ends at once may do so before it was written to, or before it was read from.
+            ended = process is not None and (process.stdout.at_eof() or isinstance(exc.__cause__, OSError))
+            if process is None or not ended:
                 raise GatewayUnreachable(self.name, exc.summary, exc.hint) from exc
-            said = (await process.stderr.read()).decode("utf-8", "replace").strip()
+            said = await _last_words(process)
             if any(sign in said for sign in _CHARON_DOWN):
                 raise GatewayUnreachable(
                     self.name,
@@ -303,6 +305,15 @@ async def _put(sftp: asyncssh.SFTPClient, path: str, content: bytes) -> None:
     """Make a file that only its owner can read."""
     async with sftp.open(path, "xb", asyncssh.SFTPAttrs(permissions=0o600)) as file:
         await file.write(content)
+
+
+async def _last_words(process: asyncssh.SSHClientProcess[bytes]) -> str:
+    """Return what a process that has ended, or is about to, complained about."""
+    said = b""
+    with suppress(TimeoutError, asyncssh.Error):
+        async with asyncio.timeout(_GRACE_S):
+            said = await process.stderr.read()
+    return said.decode("utf-8", "replace").strip()
 
 
 async def _let_end(process: asyncssh.SSHClientProcess[bytes]) -> None:
