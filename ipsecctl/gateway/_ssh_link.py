@@ -148,9 +148,9 @@ async def _connect(
     except asyncssh.Error as exc:
         raise _broken(named, client.stage, options.proxy_command, exc) from exc
     except OSError as exc:
-        if options.proxy_command and via is None:
+        if options.proxy_command and via is None and isinstance(exc, FileNotFoundError | PermissionError):
             raise NotReached(f"the ProxyCommand of {destination.host} cannot be run: {exc.strerror}") from exc
-        if client.stage != "connect":
+        if client.stage != "connect" or options.proxy_command:
             raise _broken(named, client.stage, options.proxy_command, exc) from exc
         raise words.no_connection(options.host, options.port, exc) from exc
 
@@ -224,7 +224,7 @@ async def _options(
 
 def _broken(named: str, stage: str, proxy: object, exc: Exception) -> NotReached:
     """Return what the end of a connection before it was of use means."""
-    if proxy and stage == "greet":
+    if proxy and stage != "login":
         return NotReached(
             f"the ProxyCommand to {named} ended before an SSH server answered",
             f"Try: ssh {named.rpartition('@')[2]}",
@@ -232,8 +232,9 @@ def _broken(named: str, stage: str, proxy: object, exc: Exception) -> NotReached
     if stage == "greet":
         return NotReached(
             f"{named} ended the connection before the login: {exc}",
-            "Is it an SSH server that listens there? It may also be overloaded (MaxStartups), or refuse "
-            "this host's address.",
+            "Is it an SSH server that listens there, with a host key of the kind that known_hosts has "
+            f"(ssh-keyscan {named.rpartition('@')[2]})? It may also be overloaded (MaxStartups), or have had "
+            "too many failed logins from here (PerSourcePenalties): wait a minute then.",
         )
     return NotReached(f"{named} ended the connection at the login: {exc}", f"Try: ssh -v {named}")
 

@@ -26,7 +26,7 @@ from ipsecctl.vici import Client
 
 __all__ = ["SshHost"]
 
-_MARGIN_S = 1.0 * PATIENCE
+_MARGIN_S = 2.0 * PATIENCE
 _GRACE_S = 2.0 * PATIENCE
 _BEAT_S = 15.0
 _SILENCE_S = 60.0 * PATIENCE

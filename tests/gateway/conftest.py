@@ -112,7 +112,7 @@ class Server:
         """Return why a gateway cannot be reached."""
 
         async def reached() -> object:
-            return await (work() if work else self.handle.run(["true"], timeout_s=5))
+            return await (work() if work else self.handle.run(["true"], timeout_s=20))
 
         async def main() -> GatewayUnreachable:
             with pytest.raises(GatewayUnreachable) as caught:

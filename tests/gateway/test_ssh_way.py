@@ -39,7 +39,7 @@ def test_an_unknown_host(server):
 
 def test_a_name_is_not_known_by_its_address(server):
     async def prepared():
-        await SshHost("gw", f"{USER}@localhost:{server.port}").run(["true"], timeout_s=5)
+        await SshHost("gw", f"{USER}@localhost:{server.port}").run(["true"], timeout_s=20)
 
     cause = server.refusal(prepared).cause
     assert f"the host key of [localhost]:{server.port} is not known" in cause
@@ -50,7 +50,7 @@ def test_an_unknown_host_that_a_scan_would_not_find(server, how):
     async def prepared():
         config = f"Host gw-a\n  HostName localhost\n  Port {server.port}\n  {how}\nHost *\n  User {USER}\n"
         (server.home / ".ssh/config").write_text(config.format(port=server.port))
-        await SshHost("gw", "gw-a").run(["true"], timeout_s=5)
+        await SshHost("gw", "gw-a").run(["true"], timeout_s=20)
 
     error = server.refusal(prepared)
     assert error.hint.endswith("Then: ssh -o StrictHostKeyChecking=ask gw-a true, and say yes")
@@ -75,7 +75,7 @@ def test_no_configuration_makes_an_unknown_host_known(server, config):
 def test_a_host_key_that_has_changed(server):
     async def prepared():
         (server.home / ".ssh/known_hosts").write_text(f"# comment\n{server.line(other)}")
-        await server.handle.run(["true"], timeout_s=5)
+        await server.handle.run(["true"], timeout_s=20)
 
     other = other_key()
     error = server.refusal(prepared)
@@ -90,7 +90,7 @@ def test_a_host_key_that_has_changed(server):
 def test_a_revoked_host_key(server):
     async def prepared():
         (server.home / ".ssh/known_hosts").write_text(f"{server.known}@revoked {server.known}")
-        await server.handle.run(["true"], timeout_s=5)
+        await server.handle.run(["true"], timeout_s=20)
 
     server.port = 0
 
@@ -105,10 +105,12 @@ def test_a_host_key_of_another_kind_than_is_known(server):
     async def prepared():
         key = asyncssh.generate_private_key("ecdsa-sha2-nistp256")
         (server.home / ".ssh/known_hosts").write_text(server.line(key))
-        await server.handle.run(["true"], timeout_s=5)
+        await server.handle.run(["true"], timeout_s=20)
 
     error = server.refusal(prepared)
-    assert "have no algorithms in common" in error.cause and "ssh-keyscan" in error.hint
+    # Whoever sees first that there is nothing in common ends the connection.
+    assert "have no algorithms in common" in error.cause or "ended the connection before" in error.cause
+    assert "known_hosts" in error.hint and "ssh-keyscan 127.0.0.1" in error.hint
 
 
 @pytest.mark.parametrize("where", ["global", "alias", "authority"])
@@ -220,7 +222,7 @@ def test_a_configuration_that_cannot_be_read(server):
     assert error.hint.startswith("Try: ssh -G ")
 
 
-def unreachable(target: str, timeout_s: float = 5) -> GatewayUnreachable:
+def unreachable(target: str, timeout_s: float = 20) -> GatewayUnreachable:
     async def main():
         with pytest.raises(GatewayUnreachable) as caught:
             await SshHost("gw", target).run(["true"], timeout_s=timeout_s)
@@ -262,7 +264,7 @@ def test_what_is_no_ssh_server(server, said, cause):
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
             port = listener.sockets[0].getsockname()[1]
             with pytest.raises(GatewayUnreachable, match=cause) as caught:
-                await SshHost("gw", f"127.0.0.1:{port}").run(["true"], timeout_s=0.2 if said is None else 5)
+                await SshHost("gw", f"127.0.0.1:{port}").run(["true"], timeout_s=1 if said is None else 20)
             stop.set()
         assert caught.value.hint
 
@@ -307,6 +309,8 @@ def test_a_jump_host_for_all_is_not_its_own(server):
     server.during(work)
 
 
+# asyncssh does not wait for a command that has ended by itself.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_proxy_command_that_fails(server):
     (server.home / ".ssh/config").write_text(
         "Host gw-a\n  ProxyCommand false\nHost gw-b\n  ProxyCommand /no/such\n"
