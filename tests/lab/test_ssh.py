@@ -123,7 +123,7 @@ def ssh(
         lab = lab.called("test-ssh")
         network = f"ipsecctl-{lab.name}-management"
         labels = [f"--label={LABEL}=lab", f"--label={LABEL_LAB}={lab.name}"]
-        _docker("network", "create", "--internal", *labels, network)
+        _make_network(network, labels)
         addresses = {}
         for name in GATEWAYS:
             _docker("network", "connect", network, lab.container(name))
@@ -139,8 +139,29 @@ def ssh(
         yield running
 
 
+def _make_network(name: str, labels: Sequence[str]) -> None:
+    """Make a network that this machine is on, too.
+
+    Its addresses are chosen here: those of Docker's own choice may be ones that the lab has behind a NAT box.
+    """
+    for third in range(255, 191, -1):
+        subnet = f"--subnet=198.19.{third}.0/26"
+        made = subprocess.run(
+            ["docker", "network", "create", "--internal", subnet, *labels, name],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode == 0:
+            return
+        assert "overlaps" in made.stderr, made.stderr
+    raise AssertionError("all of 198.19.192.0/18 is taken")
+
+
 def _docker(*args: str) -> str:
-    return subprocess.run(["docker", *args], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(["docker", *args], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"docker {' '.join(args)}: {done.stderr}"
+    return done.stdout
 
 
 def _prepared() -> str:
@@ -306,7 +327,7 @@ def test_a_login_that_may_not_become_root(applied: OverSsh) -> None:
 
 
 def test_sshd_that_does_not_run_and_an_address_without_a_gateway(applied: OverSsh, tmp_path: Path) -> None:
-    nobody = applied.addresses["dc"].rpartition(".")[0] + ".250"
+    nobody = applied.addresses["dc"].rpartition(".")[0] + ".60"
     home = applied.another_home(
         tmp_path, config=applied.config(dc=f"HostName {nobody}", clinic_a="Port 2022")
     )
