@@ -12,7 +12,7 @@ import typer
 
 from ipsecctl.cli._view import say
 
-__all__ = ["run", "telling"]
+__all__ = ["one_loop", "run", "telling"]
 
 T = TypeVar("T")
 
@@ -27,6 +27,20 @@ def telling(words: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         say(words())
         raise typer.Exit(128 + signal.SIGINT) from None
+
+
+_runner: asyncio.Runner | None = None
+
+
+@contextmanager
+def one_loop() -> Iterator[None]:
+    """Have every ``run`` in the block share one event loop, and so what is open in it, as connections are."""
+    global _runner  # noqa: PLW0603 - the loop of this process
+    with asyncio.Runner() as _runner:
+        try:
+            yield
+        finally:
+            _runner = None
 
 
 def run(work: Coroutine[Any, Any, T], words: Callable[[], str]) -> T:
@@ -48,10 +62,14 @@ def run(work: Coroutine[Any, Any, T], words: Callable[[], str]) -> T:
 
         for number in _SIGNALS:
             loop.add_signal_handler(number, told, number)
-        return await work
+        try:
+            return await work
+        finally:
+            for number in _SIGNALS:  # the loop may live on, and must not keep Ctrl-C to itself
+                loop.remove_signal_handler(number)
 
     try:
-        return asyncio.run(watched())
+        return asyncio.run(watched()) if _runner is None else _runner.run(watched())
     except asyncio.CancelledError:
         if caught:
             raise typer.Exit(128 + caught[0]) from None

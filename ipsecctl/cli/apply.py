@@ -61,9 +61,9 @@ def apply(
       ipsecctl apply clinics.yaml
       ipsecctl apply topologies/clinic-dc.yaml --lab clinic-dc --wait 60 --yes
     """
-    from ipsecctl.cli._interrupt import run, telling
+    from ipsecctl.cli._interrupt import one_loop, run, telling
 
-    with telling(lambda: _NOTHING_YET):
+    with telling(lambda: _NOTHING_YET), one_loop():
         from ipsecctl.cli._load import base_dir, errors_as_json, lab_called, load_topology
         from ipsecctl.deploy import apply as service
         from ipsecctl.deploy.prepare import prepare

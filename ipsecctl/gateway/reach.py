@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipsecctl.errors import IpsecctlError
 from ipsecctl.gateway.container import Container
 from ipsecctl.gateway.handle import Handle
 from ipsecctl.gateway.local import LocalHost
@@ -16,8 +15,7 @@ def reach(gateway: Gateway, topology_name: str, lab: str | None = None) -> Handl
     """Return the handle of a gateway, without touching it.
 
     ``lab`` overrides the gateway's ``control``: it is then the container of that lab. A control of ``lab``
-    without a name means the lab named as the topology. Raises ``IpsecctlError`` for a kind of control that
-    is not there yet.
+    without a name means the lab named as the topology.
     """
     if lab is not None:
         return Container(gateway.name, container_name(lab, gateway.name))
@@ -28,7 +26,6 @@ def reach(gateway: Gateway, topology_name: str, lab: str | None = None) -> Handl
         case ControlKind.LOCAL:
             return LocalHost(gateway.name)
         case ControlKind.SSH:
-            raise IpsecctlError(
-                f"{gateway.name}: control over SSH ({gateway.control.target}) is not there in this version",
-                "Run ipsecctl on the gateway itself ('control: local'), or try it in a lab (--lab NAME).",
-            )
+            from ipsecctl.gateway.ssh import SshHost  # and with it asyncssh, which takes its time
+
+            return SshHost(gateway.name, gateway.control.target)

@@ -16,16 +16,15 @@ from ipsecctl.crypto import (
     in_common,
     overhead,
 )
-from ipsecctl.topology._findings import Findings, listed, plural
+from ipsecctl.topology._findings import Findings
 from ipsecctl.topology._profiles import esp_of, ike_of
 from ipsecctl.topology._sites import Sites, is_located
 from ipsecctl.topology._tunnels import Draft, DraftEnd, Group
-from ipsecctl.topology.model import ChildPer, ControlKind, Flow, Gateway, Path
+from ipsecctl.topology.model import ChildPer, Flow, Gateway, Path
 from ipsecctl.topology.spelling import LONGEST_CHILD_NAME
 
-__all__ = ["check_tunnels", "report_ssh", "report_unused_sites"]
+__all__ = ["check_tunnels", "report_unused_sites"]
 
-_CONTROL: Final[Path] = ("defaults", "control")
 _PRIVATE: Final = (
     (IPNetwork("10.0.0.0/8"), "RFC 1918"),
     (IPNetwork("172.16.0.0/12"), "RFC 1918"),
@@ -59,29 +58,6 @@ def report_unused_sites(groups: Sequence[Group], sites: Sites, findings: Finding
         if name not in used:
             summary = f"no tunnel joins the site {name!r}"
             findings.info("IP180", site.where, summary, "add it to a tunnel, or remove it", key=True)
-
-
-def report_ssh(sites: Sites, findings: Findings) -> None:
-    """Say, once for the file, which gateways nobody will reach: those over SSH, be it only by default."""
-    over_ssh = [
-        (gateway, place)
-        for gateway in sorted(sites.gateways.values(), key=lambda g: g.name)
-        if gateway.managed and gateway.control.kind is ControlKind.SSH
-        for place in ((*gateway.where, "control"),)
-        if not findings.damaged(place) and (findings.says(place) or not findings.damaged(_CONTROL))
-    ]
-    if not over_ssh:
-        return
-    names = listed((gateway.name for gateway, _ in over_ssh), 3)
-    summary = (
-        f"{plural(len(over_ssh), 'gateway')} with control over SSH, which this version does not have: {names}"
-    )
-    hint = (
-        "render and validate work; for plan, apply and status write 'control: local' and run ipsecctl on the "
-        "gateway, or try it in a lab"
-    )
-    first, place = over_ssh[0]
-    findings.info("IP184", findings.nearest_place(place, _CONTROL, first.where), summary, hint, key=True)
 
 
 def _check_reachable(group: Group, draft: Draft, findings: Findings) -> None:

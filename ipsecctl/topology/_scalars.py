@@ -255,15 +255,18 @@ def _ports(value: Any) -> tuple[int, int]:
 
 
 _CONTROL: Final = re.compile(
-    rf"local|lab(:{NAME})?|ssh://([^@/\s:]+@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{{1,5}})?"
+    rf"local|lab(:{NAME})?|ssh://([^@/\s:]+@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{{1,5}}))?"
 )
 
 
 def _control(value: Any) -> str:
     hint = "write local, lab, lab:NAME or ssh://USER@HOST:PORT"
     text = _text_or_refuse(value, "a way to reach the gateway", hint)
-    if not _CONTROL.fullmatch(text):
+    found = _CONTROL.fullmatch(text)
+    if not found:
         refuse("IP014", f"{text!r} is no way to reach a gateway", hint)
+    if (port := found["port"]) and not 1 <= int(port) <= 65535:
+        refuse("IP014", f"there is no port {port}", "ports go from 1 to 65535")
     return text
 
 

@@ -75,8 +75,9 @@ class GatewayDoc(Doc):
     )
     control: ControlText = Field(
         default=None,
-        description="How ipsecctl reaches it: `local`, `lab`, `lab:NAME` or `ssh://[USER@]HOST[:PORT]`.",
-        examples=["ssh://root@gw-a.example.org"],
+        description="How ipsecctl reaches it: `local`, `lab`, `lab:NAME` or `ssh://[USER@]HOST[:PORT]`; HOST "
+        "may be an alias of `~/.ssh/config`. The login is root, or has one line of sudoers (docs/ssh.md).",
+        examples=["ssh://netops@gw-a.example.org"],
     )
     datapath: Literal["kernel", "libipsec", "auto"] = Field(
         default="auto",

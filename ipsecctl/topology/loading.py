@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipsecctl.collecting import without_collecting
 from ipsecctl.crypto import DEFAULT_PROFILE
 from ipsecctl.errors import Diagnostic
-from ipsecctl.topology._checks import check_tunnels, report_ssh, report_unused_sites
+from ipsecctl.topology._checks import check_tunnels, report_unused_sites
 from ipsecctl.topology._credentials import Credentials
 from ipsecctl.topology._findings import Findings
 from ipsecctl.topology._flows import add_flows
@@ -107,7 +107,6 @@ def _build(document: Document, file: str, findings: Findings) -> tuple[Topology,
     check_twins(groups, findings)
     check_interfaces(drafts, sites, findings)
     check_shadows(drafts, findings)
-    report_ssh(sites, findings)
     if not findings.has_errors:
         # What a wrong tunnel would have used is not unused.
         report_unused_sites(groups, sites, findings)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from ipsecctl.errors import ViciError, ViciRefused
 from ipsecctl.patience import PATIENCE
@@ -23,6 +23,22 @@ __all__ = ["DEFAULT_TIMEOUT_S", "Client", "connect_unix"]
 
 DEFAULT_TIMEOUT_S = 10.0 * PATIENCE
 _READ_BYTES = 1 << 16
+
+
+class Reader(Protocol):
+    """The part of ``asyncio.StreamReader`` that is needed; raises ``OSError`` when the connection breaks."""
+
+    async def read(self, n: int, /) -> bytes: ...
+
+
+class Writer(Protocol):
+    """The part of ``asyncio.StreamWriter`` that is needed."""
+
+    def write(self, data: bytes, /) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Client:
@@ -37,8 +53,8 @@ class Client:
 
     def __init__(
         self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        reader: Reader,
+        writer: Writer,
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from netaddr import IPAddress
 
-from ipsecctl.errors import GatewayUnreachable, IpsecctlError
+from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import Container, LocalHost, container_name, reach
+from ipsecctl.gateway.ssh import SshHost
 from ipsecctl.topology import Control, ControlKind, DataPath, Gateway
 
 
@@ -33,8 +34,9 @@ def test_reach():
         handle = reach(control, "t", lab)
         assert isinstance(handle, Container)
         assert handle.container == container
-    with pytest.raises(IpsecctlError, match="SSH"):
-        reach(gateway(ControlKind.SSH, "root@gw"), "t")
+    over_ssh = reach(gateway(ControlKind.SSH, "root@gw"), "t")
+    assert isinstance(over_ssh, SshHost)
+    assert (over_ssh.name, str(over_ssh.destination)) == ("gw", "root@gw")
     assert container_name("l", "n") == "ipsecctl-l-n"
 
 

@@ -36,8 +36,7 @@ def test_from_nothing_to_a_right_topology() -> None:
     assert call("secret", "generate", "mine.yaml").exit_code == 0
     right = call("validate", "mine.yaml")
     assert right.exit_code == 0
-    assert right.stdout.endswith("ok: 3 sites, 2 tunnels (1 remark)\n")
-    assert [line.split()[2] for line in right.stdout.splitlines() if line[0] == "m"] == ["IP184:"]
+    assert right.stdout.endswith("ok: 3 sites, 2 tunnels\n")
     assert [t.name for t in load_topology(Path("mine.yaml")).tunnels] == [
         "clinics-clinic-a",
         "clinics-clinic-b",
