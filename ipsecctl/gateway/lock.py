@@ -7,9 +7,7 @@ only for the message to whoever comes second.
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +15,7 @@ from ipsecctl.errors import ApplyFailed
 from ipsecctl.gateway.handle import Handle
 from ipsecctl.gateway.names import LOCK_PATH, RECORD_PATH
 from ipsecctl.patience import PATIENCE
+from ipsecctl.whoami import user_at_host
 
 __all__ = ["locked"]
 
@@ -55,8 +54,4 @@ async def locked(handle: Handle, *, timeout_s: float = 10.0 * PATIENCE) -> Async
 
 def _who() -> str:
     """Return who we are, for whoever finds the lock held: user@host, process id."""
-    try:
-        user = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}, pid {os.getpid()}"
+    return f"{user_at_host()}, pid {os.getpid()}"
