@@ -214,8 +214,9 @@ class Postgres(Database):
         return sql.replace("?", "%s")
 
     def now(self, transaction: Transaction) -> datetime:
-        when: datetime = transaction.run("SELECT clock_timestamp()")[0][0]
-        return when.astimezone(UTC)
+        # As a number: what a time looks like as text is a setting of the database.
+        epoch = transaction.run("SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)")
+        return datetime.fromtimestamp(epoch[0][0], UTC)
 
     def _open(self) -> psycopg.Connection[Any]:
         said = self._driver.conninfo.conninfo_to_dict(self._location.url)

@@ -96,7 +96,7 @@ def leave(transaction: Transaction, session: str) -> None:
 def all_locks(transaction: Transaction) -> tuple[Lock, ...]:
     """Return every lock, sorted by gateway."""
     found = (lock for _, lock in _locks(transaction, transaction.now()))
-    return tuple(sorted(found, key=lambda lock: lock.claim))
+    return tuple(sorted(found, key=lambda lock: (lock.claim.name, lock.claim.address)))
 
 
 def lives(owner: Owner, heard: datetime, lasts_s: float, now: datetime) -> bool:

@@ -111,7 +111,7 @@ def gateways(monkeypatch):
     answers, taken, held = {}, [], set()
 
     @asynccontextmanager
-    async def fake(handle):
+    async def fake(handle, *, break_it):
         taken.append(handle.name)
         await asyncio.sleep(0)
         answer = answers.get(handle.name, NOTHING)
