@@ -40,7 +40,8 @@ def _address(gateway: Gateway, topology: str, lab: str | None) -> str:
         port = parts.port
     except ValueError:
         port = None
-    return f"ssh://{parts.hostname or target}:{port or 22}"
+    host = parts.hostname or target
+    return f"ssh://{f'[{host}]' if ':' in host else host}:{port or 22}"
 
 
 def lab_of(topology: Topology, lab: str | None) -> str | None:
