@@ -43,12 +43,13 @@ def diff(
       ipsecctl diff 41 42
       ipsecctl diff 41 42 --json
     """
+    from ipsecctl.cli._load import lab_called
     from ipsecctl.cli._plan import print_changes
     from ipsecctl.cli._store import open_store
     from ipsecctl.cli._view import print_json
     from ipsecctl.plan import between
 
-    with open_store(store, lab) as opened:
+    with open_store(store, lab_called(lab)) as opened:
         old, new = opened.revision(before), opened.revision(after)
     lines = _text_diff(old, new)
     changes = between(_states(old), _states(new)) if old.sha256 != new.sha256 else ()

@@ -63,11 +63,12 @@ def history(
     if ctx.invoked_subcommand is not None:
         ctx.obj = (store, lab)
         return
+    from ipsecctl.cli._load import lab_called
     from ipsecctl.cli._store import open_store
     from ipsecctl.cli._view import print_json
     from ipsecctl.store import history_json
 
-    with open_store(store, lab) as opened:
+    with open_store(store, lab_called(lab)) as opened:
         revisions, locks = opened.revisions(topology, limit), opened.locks()
     if json:
         print_json(history_json(str(opened.location), revisions, locks))
@@ -98,6 +99,7 @@ def show(
       ipsecctl history show 42
       ipsecctl history show 42 --text > clinics-before.yaml
     """
+    from ipsecctl.cli._load import lab_called
     from ipsecctl.cli._store import open_store
     from ipsecctl.cli._view import print_json
     from ipsecctl.store import revision_json
@@ -105,7 +107,7 @@ def show(
     if text and json:
         raise typer.BadParameter("say one of --text and --json", param_hint="--text")
     store_before, lab_before = ctx.obj  # what stands between "history" and "show" counts as well
-    with open_store(store or store_before, lab or lab_before) as opened:
+    with open_store(store or store_before, lab_called(lab or lab_before)) as opened:
         revision = opened.revision(number)
     if text:
         print(revision.text, end="")

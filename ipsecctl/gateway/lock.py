@@ -35,7 +35,10 @@ take() {
     [ "$status" = 1 ] && [ "$grace" ] || return "$status"
     flock -w "$grace" 9 && return
     holder=$(sed -n 's/^shell //p' "$lock")
-    [ "$holder" ] && [ "/proc/$holder/fd/9" -ef "$lock" ] && kill "$holder" && flock -w "$grace" 9 || return 1
+    for file in "/proc/${holder:-none}/fd"/*; do
+        [ "$file" -ef "$lock" ] && kill "$holder" && flock -w "$grace" 9 && return
+    done
+    return 1
 }
 take || { status=$?; [ $status = 1 ] && echo "busy $(head -n 1 "$1")"; exit $status; }
 printf 'since %s (%s)\nshell %s\n' "$(date -u '+%Y-%m-%d %H:%M:%S UTC')" "$3" "$$" >"$1"

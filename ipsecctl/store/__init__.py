@@ -9,7 +9,7 @@ One store is one SQLite file, or one PostgreSQL database for a team::
     store.revisions()                         what was applied
 """
 
-from ipsecctl.store.location import VARIABLE, Location, lab_location, location
+from ipsecctl.store.location import VARIABLE, Location, forget, lab_location, location
 from ipsecctl.store.model import (
     Claim,
     GatewayOutcome,
@@ -41,6 +41,7 @@ __all__ = [
     "Session",
     "Store",
     "Taken",
+    "forget",
     "history_json",
     "lab_location",
     "location",

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ipsecctl.errors import StoreUnusable
 
-__all__ = ["VARIABLE", "Location", "lab_location", "location"]
+__all__ = ["VARIABLE", "Location", "forget", "lab_location", "location"]
 
 VARIABLE = "IPSECCTL_STORE"
 
@@ -70,7 +70,14 @@ def location(said: str | None, environment: Mapping[str, str], *, root: bool) ->
 
 def lab_location(lab: str, environment: Mapping[str, str], *, root: bool) -> Location:
     """Return the store of a lab: its own, so that experiments are not among what was done to gateways."""
-    return Location(_state_dir(environment, root=root) / "labs" / f"{lab}.db")
+    return Location(_state_dir(environment, root=root) / "labs" / f"{quote(lab, safe='')}.db")
+
+
+def forget(where: Location) -> None:
+    """Remove a store that is a file, if it is there."""
+    if where.file is not None:
+        for suffix in ("", "-wal", "-shm"):
+            where.file.with_name(where.file.name + suffix).unlink(missing_ok=True)
 
 
 def _state_dir(environment: Mapping[str, str], *, root: bool) -> Path:

@@ -47,6 +47,7 @@ def test_a_file_that_is_not_there_is_one_line_and_a_hint(capsys):
 
 def test_help_imports_nothing_heavy():
     heavy = {"yaml", "pydantic", "jinja2", "netaddr", "scapy", "rich", "cryptography", "asyncio", "vici"}
+    heavy |= {"sqlite3", "psycopg"}
     lines = (
         "import sys",
         "from ipsecctl.cli import main",

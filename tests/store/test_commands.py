@@ -223,6 +223,9 @@ def test_labs_are_not_in_the_history_of_what_was_done_to_gateways(run, folder):
     assert len(run("history", "--lab", "pair")[1].splitlines()) == 2
     assert "pair (lab other)" in run("history", "--lab", "other")[1]
     assert {file.name for file in (folder / "state").rglob("*.db")} == {"pair.db", "other.db"}
+    docker("pass")
+    assert run("lab", "down", "other")[0] == 0
+    assert {file.name for file in (folder / "state").rglob("*.db*")} == {"pair.db"}
 
 
 def test_a_store_that_cannot_be_used_stops_an_apply_before_anything(run, folder):

@@ -36,6 +36,7 @@ def test_a_file_is_where_it_was_said(said, environment, root, file):
 
 def test_labs_have_a_history_of_their_own():
     assert str(lab_location("clinic-dc", HOME, root=True)) == "/var/lib/ipsecctl/labs/clinic-dc.db"
+    assert str(lab_location("../x", HOME, root=True)) == "/var/lib/ipsecctl/labs/..%2Fx.db"
 
 
 @pytest.mark.parametrize("text", ["mysql://db/x", "sqlite://relative", "http://x"])
