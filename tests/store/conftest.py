@@ -63,10 +63,10 @@ class Server:
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.02)
 
-    def stop(self) -> None:
-        """End it at once, whoever is connected."""
+    def stop(self, *, crash: bool = False) -> None:
+        """End it at once, whoever is connected; with ``crash`` without writing to its files what is in memory."""
         if self.process is not None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(signal.SIGQUIT if crash else signal.SIGINT)
             self.process.wait(30 * PATIENCE)
             self.process = None
             (self.folder / "log").write_text("")
@@ -108,7 +108,7 @@ def server() -> Iterator[Server]:
         made.start()
         yield made
     finally:
-        made.stop()
+        made.stop(crash=True)
         shutil.rmtree(folder)
 
 

@@ -265,7 +265,7 @@ class Apply(subprocess.Popen):
         started.unlink(missing_ok=True)
         super().__init__(
             [sys.executable, "-m", "ipsecctl", "apply", "pair.yaml", *options, *store_option(place)],
-            env={**os.environ, "PATH": path, "SUDO_USER": user, "IPSECCTL_PATIENCE": "10"},
+            env={**os.environ, "PATH": path, "SUDO_USER": user, "IPSECCTL_PATIENCE": "3"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
