@@ -45,8 +45,12 @@ class Transaction:
         self._cursor = cursor
 
     def run(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement and return its rows, in its order; none where it gives none."""
-        self._cursor.execute(self._database.dialect(sql), values)
+        """Run a statement and return its rows, in its order; none where it gives none.
+
+        In texts, what no database takes (NUL, bytes that were no UTF-8) is replaced.
+        """
+        cleaned = tuple(_clean(value) if isinstance(value, str) else value for value in values)
+        self._cursor.execute(self._database.dialect(sql), cleaned)
         return [tuple(row) for row in self._cursor.fetchall()] if self._cursor.description else []
 
     def has_table(self, name: str) -> bool:
@@ -55,6 +59,10 @@ class Transaction:
     def now(self) -> datetime:
         """Return the time by the database's clock: the same for all who share it."""
         return self._database.now(self)
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 class Database(ABC):
@@ -133,7 +141,9 @@ class Sqlite(Database):
 
     def _open(self) -> sqlite3.Connection:
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Not opened where it is there: to close it would end the locks that this process may have on it.
+        with suppress(FileExistsError):
+            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(
             self._file, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
         )

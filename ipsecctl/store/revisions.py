@@ -173,4 +173,4 @@ def _gateways(transaction: Transaction, number: int) -> tuple[GatewayRow, ...]:
 
 
 def _packed(document: Any) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(document, separators=(",", ":"))

@@ -64,7 +64,7 @@ class Server:
             time.sleep(0.02)
 
     def stop(self, *, crash: bool = False) -> None:
-        """End it at once, whoever is connected; with ``crash`` without writing to its files what is in memory."""
+        """End it at once, whoever is connected; with ``crash`` nothing is saved from memory."""
         if self.process is not None:
             self.process.send_signal(signal.SIGQUIT if crash else signal.SIGINT)
             self.process.wait(30 * PATIENCE)

@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_one(tmp_path):
     assert f"the history in {tmp_path}/file/history.db cannot be used: " in error.summary
     assert "--store FILE" in error.hint
     error = unusable(Location(tmp_path))
-    assert "Is a directory" in error.summary
+    assert "unable to open database file" in error.summary
 
 
 def test_a_file_that_another_keeps_locked(tmp_path, monkeypatch):

@@ -117,6 +117,19 @@ def test_documents_are_json_in_utc(store, place):
     assert (whole["text"], whole["plan"], entry | whole) == (TEXT, PLAN, whole | {"schema": whole["schema"]})
 
 
+def test_what_no_database_takes_is_replaced(store):
+    with store.session() as session:
+        session.lock([DC], "clinics")
+        session.begin(new(file="/etc/\udcff.yaml", plan={"x": "\0\udcff"}))
+        session.gateway(GatewayRow("dc", GatewayOutcome.FAILED, 1, 1.25, "said \0\udcff"))
+        session.end(Outcome.FAILED, "said \0")
+    assert session.trouble is None
+    found = store.revision(1)
+    assert (found.file, found.error) == ("/etc/?.yaml", "said \ufffd")
+    assert found.gateways[1].error == "said \ufffd?"
+    assert found.plan == {"x": "\0\udcff"}
+
+
 def test_under_way_is_seen_by_others_as_it_goes(store, place):
     with store.session() as session:
         session.lock([DC, CLINIC], "clinics")
