@@ -203,7 +203,11 @@ def _sqlite_hint(error: Exception) -> str:
 class Postgres(Database):
     """A PostgreSQL server: for a team. libpq reads password, certificates and all else as ``psql`` does."""
 
-    table_query = "SELECT to_regclass(?) IS NOT NULL"
+    # Not to_regclass: within a transaction it may not see yet what another one has just made.
+    table_query = (
+        "SELECT count(*) FROM pg_catalog.pg_tables"
+        " WHERE tablename = ? AND schemaname = ANY (pg_catalog.current_schemas(false))"
+    )
 
     def __init__(self, location: Location) -> None:
         super().__init__(str(location))
@@ -256,8 +260,7 @@ class Postgres(Database):
 
     def _keep_others_out(self, cursor: psycopg.Cursor[Any]) -> None:
         """Lock the table that is there for it, or, as long as there is none, a number made of its name."""
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (MUTEX,))
-        if (row := cursor.fetchone()) and row[0]:
+        if Transaction(self, cursor).has_table(MUTEX):
             cursor.execute(f"LOCK TABLE {MUTEX} IN SHARE ROW EXCLUSIVE MODE")
         else:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (MUTEX,))
