@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
-import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from os import getpid
 
 from ipsecctl.errors import GatewaysBusy
 from ipsecctl.patience import PATIENCE
@@ -25,12 +24,12 @@ LASTS_S = 30.0 * PATIENCE
 
 def here() -> Owner:
     """Return this process as an owner."""
-    return Owner(user(), socket.gethostname(), getpid(), seat(), process_start(getpid()))
+    return Owner(user(), socket.gethostname(), os.getpid(), seat(), process_start(os.getpid()))
 
 
 def new_session() -> str:
     """Return a name that no other session has."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def acquire(

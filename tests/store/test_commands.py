@@ -31,7 +31,14 @@ tunnels:
 """
 PSK = "kV3xv8mZ0Wq2c4Jt7nRb1yLs5dHf9aGe6uPi"
 GONE = "import sys; sys.stderr.write('Error response from daemon: No such container: c\\n'); sys.exit(1)"
-HANGS = "import os, time; open(os.environ['STARTED'], 'w').close(); time.sleep(300)"
+# As long as whoever called it lives.
+HANGS = """
+import os, time
+parent = os.getppid()
+open(os.environ["STARTED"], "w").close()
+while os.getppid() == parent:
+    time.sleep(0.1)
+"""
 
 
 @pytest.fixture
