@@ -36,7 +36,7 @@ HANGS = """
 import os, time
 parent = os.getppid()
 open(os.environ["STARTED"], "w").close()
-while os.getppid() == parent:
+while os.getppid() == parent != 1:
     time.sleep(0.1)
 """
 
