@@ -9,7 +9,7 @@ KERNEL_WORKERS ?= 2
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev labs releases demo demo-down test test-unit test-lab test-kernel test-wheel test-pythons lint format docs bench wheel clean
+.PHONY: help venv dev labs releases postgres demo demo-down test test-unit test-lab test-kernel test-wheel test-pythons lint format docs bench wheel clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ labs: ## Install what labs need: Docker Engine and Compose where there are none,
 releases: ## ... and the images of Debian's older strongSwans (6.0.1 of trixie, 5.9.8 of bookworm)
 	@labs/setup --releases
 
+postgres: ## What tests of the store need: a PostgreSQL server's programs, unpacked where none are installed
+	@tests/store/get-postgres >/dev/null
+
 demo: $(VENV)/.run labs ## The main job, start to proof, in a lab
 	@$(BIN)/ipsecctl lab demo
 
@@ -49,12 +52,12 @@ lint: $(VENV)/.dev ## Style, types, the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint releases test-wheel ## All tests: unit, property, golden, wheel, labs
+test: lint releases postgres test-wheel ## All tests: unit, property, golden, wheel, store on PostgreSQL, labs
 	$(PYTEST) tests -n $(WORKERS) --dist loadgroup
 
 test-unit: export PYTHONDONTWRITEBYTECODE := # kept, the compiled tests save each worker seconds in the next run
-test-unit: $(VENV)/.dev ## What needs no Docker
-	$(PYTEST) tests -m 'not lab' -n $(WORKERS)
+test-unit: $(VENV)/.dev ## What needs no Docker and no PostgreSQL
+	$(PYTEST) tests -m 'not lab and not postgres' -n $(WORKERS)
 
 test-lab: $(VENV)/.dev releases ## What runs on real strongSwan
 	$(PYTEST) tests -m lab -n $(WORKERS) --dist loadgroup
@@ -71,14 +74,14 @@ test-wheel: wheel ## Unit tests against the installed wheel
 	rm -rf $(VENV)-wheel
 	$(PYTHON) -m venv $(VENV)-wheel
 	$(VENV)-wheel/bin/pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[dev]"
-	cd tests && IPSECCTL_TEST_WHEEL=1 ../$(VENV)-wheel/bin/pytest -c ../pyproject.toml --rootdir .. . -m 'not lab' -n $(WORKERS)
+	cd tests && IPSECCTL_TEST_WHEEL=1 ../$(VENV)-wheel/bin/pytest -c ../pyproject.toml --rootdir .. . -m 'not lab and not postgres' -n $(WORKERS)
 
 test-pythons: dev ## Unit tests with every Python from 3.11 on that this machine has
 	@for v in 3.11 3.12 3.13 3.14; do \
 	  if command -v python$$v >/dev/null && python$$v -c '' 2>/dev/null; then \
 	    echo "== Python $$v"; rm -rf build/py$$v; python$$v -m venv build/py$$v && \
 	    build/py$$v/bin/pip install --quiet --disable-pip-version-check '.[dev]' && \
-	    build/py$$v/bin/pytest tests -m 'not lab' -n $(WORKERS) -q || exit 1; \
+	    build/py$$v/bin/pytest tests -m 'not lab and not postgres' -n $(WORKERS) -q || exit 1; \
 	  else echo "== Python $$v: not on this machine"; fi; done
 
 bench: $(VENV)/.dev ## Speed, as ratios within one run

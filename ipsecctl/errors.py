@@ -9,8 +9,11 @@
     +- CannotTell              the question could not be answered, exit status 3
     |  +- GatewayUnreachable   a gateway, or charon on it, cannot be reached
     |  +- ViciError            charon answered, but not as the protocol says, or too late
+|  +- StoreUnusable        the store of revisions and locks cannot be reached or used
     +- ViciRefused             charon answered a command with "no" and its reason
     +- ApplyFailed             a gateway could not be brought to its desired state
+|  +- GatewaysBusy         somebody else's apply holds the lock of a gateway
+|  +- LockLost             our apply's lock was broken
     +- LabError                a lab could not be made, found or removed
 """
 
@@ -27,10 +30,13 @@ __all__ = [
     "CannotTell",
     "Diagnostic",
     "GatewayUnreachable",
+    "GatewaysBusy",
     "IpsecctlError",
     "LabError",
+    "LockLost",
     "SecretUnavailable",
     "Severity",
+    "StoreUnusable",
     "TopologyRefused",
     "ViciError",
     "ViciRefused",
@@ -148,12 +154,24 @@ class ViciError(CannotTell):
     """charon did not answer as the VICI protocol says, or not in time."""
 
 
+class StoreUnusable(CannotTell):
+    """The store of revisions and locks cannot be reached, opened, read or written."""
+
+
 class ViciRefused(IpsecctlError):  # noqa: N818
     """charon answered a command with ``success = no``; the summary has its ``errmsg``."""
 
 
 class ApplyFailed(IpsecctlError):  # noqa: N818
     """A gateway could not be brought to its desired state."""
+
+
+class GatewaysBusy(ApplyFailed):
+    """Somebody else's apply holds the lock of a gateway; nothing was done."""
+
+
+class LockLost(ApplyFailed):
+    """The lock of our apply was broken, or taken when it had run out; what was under way has been stopped."""
 
 
 class LabError(IpsecctlError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ conf.route6_autoload = False
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-machine")
+
+# What tests apply is no part of anybody's history.
+_STATE = tempfile.TemporaryDirectory(prefix="ipsecctl-test-state-")
+os.environ["XDG_STATE_HOME"] = _STATE.name
+os.environ.pop("IPSECCTL_STORE", None)
 
 LEFT_OUT = pytest.StashKey[int]()
 """How many tests were left out because they need a kernel with ESP (tests/lab/conftest.py)."""

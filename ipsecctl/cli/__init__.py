@@ -53,6 +53,8 @@ COMMANDS = (
     _Command("plan", "Deploy", "Show what would change on each gateway."),
     _Command("apply", "Deploy", "Make the gateways what the topology says, and wait for the tunnels."),
     _Command("status", "Operate", "Show every declared tunnel as both of its ends see it."),
+    _Command("history", "Operate", "Show who applied what, when, and what happened on each gateway."),
+    _Command("diff", "Operate", "Show what changed between two revisions."),
     _Command("probe", "Prove", "Measure on real packets what a tunnel claims."),
     _Command("lab", "Lab", "Run a topology against real strongSwan in containers."),
 )

@@ -22,6 +22,7 @@ __all__ = [
     "errors_as_json",
     "lab_called",
     "load_topology",
+    "load_with_text",
     "read_bytes",
 ]
 
@@ -33,13 +34,19 @@ def load_topology(file: Path, *, quiet: bool = False, json: bool = False) -> Top
     reads JSON gets JSON. Raises ``TopologyRefused`` with every finding when there is an error, and
     ``IpsecctlError`` when the file cannot be read.
     """
+    return load_with_text(file, quiet=quiet, json=json)[0]
+
+
+def load_with_text(file: Path, *, quiet: bool = False, json: bool = False) -> tuple[Topology, str]:
+    """Return with the topology the text that it was read from; else as ``load_topology``."""
     with errors_as_json(file, wanted=json):
-        loaded, diagnostics = check_file(file)
+        data = read_bytes(file)
+        loaded, diagnostics = check_file(file, data=data)
         if loaded.topology is None or any(d.severity is Severity.ERROR for d in diagnostics):
             raise TopologyRefused(diagnostics)
     if not quiet:
         print_diagnostics([d for d in diagnostics if d.severity is Severity.WARNING], sys.stderr)
-    return loaded.topology
+    return loaded.topology, data.decode()
 
 
 @contextmanager
@@ -64,15 +71,18 @@ def error_json(error: IpsecctlError, file: Path) -> dict[str, Any]:
     return diagnostics_json([Diagnostic(Severity.ERROR, "IP000", error.summary, error.hint, str(file), 0, 0)])
 
 
-def check_file(file: Path, *, secrets: bool = True) -> tuple[Loaded, tuple[Diagnostic, ...]]:
+def check_file(
+    file: Path, *, secrets: bool = True, data: bytes | None = None
+) -> tuple[Loaded, tuple[Diagnostic, ...]]:
     """Return what a topology file says and every finding, worst first, those about its secrets included.
 
     Of a topology with errors, the secrets of those tunnels are looked at whose credentials are known.
+    ``data`` is the file's content where it was read already.
     """
     from ipsecctl.errors import worst_first
     from ipsecctl.topology import load_bytes
 
-    loaded = load_bytes(read_bytes(file), str(file))
+    loaded = load_bytes(read_bytes(file) if data is None else data, str(file))
     if loaded.known is None or not secrets:
         return loaded, loaded.diagnostics
     from ipsecctl.secrets import inspect

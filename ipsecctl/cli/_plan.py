@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ipsecctl.errors import IpsecctlError
     from ipsecctl.plan import Change, GatewayPlan
 
-__all__ = ["print_plan", "restart_notice"]
+__all__ = ["print_changes", "print_plan", "restart_notice"]
 
 _SIGNS = {"create": ("+", "green"), "change": ("~", "yellow"), "remove": ("-", "red")}
 _LONG = 100
@@ -52,6 +52,16 @@ def print_plan(
         if error.hint:
             print(f"      {error.hint}", file=stream)
     print(_summary(plans, len(failures)), file=stream)
+
+
+def print_changes(changes: Iterable[Change], stream: IO[str]) -> None:
+    """Print changes under the names of their gateways."""
+    gateway = ""
+    for change in changes:
+        if change.gateway != gateway:
+            gateway = change.gateway
+            print(paint(gateway, "bold", stream), file=stream)
+        _print_change(change, stream, wide=False)
 
 
 def restart_notice(gateway: str, options: Iterable[str], how: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ipsecctl.cli._plan import restart_notice
+from ipsecctl.cli._store import StoreOption
 from ipsecctl.cli._view import paint, print_json, wants_colour
 from ipsecctl.patience import PATIENCE
 
@@ -46,6 +47,16 @@ def apply(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="This topology replaces another one on its gateways.")
     ] = False,
+    message: Annotated[
+        str, typer.Option("--message", "-m", help="Why; for the history.", metavar="TEXT")
+    ] = "",
+    lock_wait: Annotated[
+        float, typer.Option(help="How long to wait for another apply to end.", metavar="SECONDS", min=0)
+    ] = 0.0,
+    break_lock: Annotated[
+        bool, typer.Option("--break-lock", help="Take the gateways from another apply, and stop that.")
+    ] = False,
+    store: StoreOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Make the gateways what the topology says, side by side, then bring the tunnels up.
@@ -54,29 +65,43 @@ def apply(
     where there is no terminal to ask on (a pipe, cron, CI), changes need --yes, and without it nothing is
     done. A gateway that fails does not stop the others.
 
+    Two people cannot apply to one gateway at a time: who comes second is told who is at work and since when.
+    Who, when, what and how it went is in 'ipsecctl history'.
+
     Exit status: 0 all done and every tunnel up, 1 not so or not confirmed, 2 wrong usage or --yes missing.
 
     \b
     Examples:
       ipsecctl apply clinics.yaml
       ipsecctl apply topologies/clinic-dc.yaml --lab clinic-dc --wait 60 --yes
+      ipsecctl apply clinics.yaml --message "CHG-4711: new PACS network" --lock-wait 120
     """
     from ipsecctl.cli._interrupt import one_loop, run, telling
 
     with telling(lambda: _NOTHING_YET), one_loop():
-        from ipsecctl.cli._load import base_dir, errors_as_json, lab_called, load_topology
+        from ipsecctl.cli._load import base_dir, errors_as_json, lab_called, load_with_text
+        from ipsecctl.cli._store import locked
         from ipsecctl.deploy import apply as service
+        from ipsecctl.deploy import journal
         from ipsecctl.deploy.prepare import prepare
 
-        topology = load_topology(file, json=json)
+        topology, text = load_with_text(file, json=json)
         with errors_as_json(file, wanted=json):
-            looking = prepare(topology, base_dir(topology), lab=lab_called(lab), take_over=take_over)
-            prepared = run(looking, lambda: _NOTHING_YET)
-            _confirm(prepared, ctx, yes=yes)
-            screen = _Screen(len(topology.tunnels), [plan.gateway for plan in prepared.plans], quiet=json)
-            reporter = service.Reporter(screen.gateway, screen.tunnel)
-            working = service.apply(prepared, reporter, wait_s=wait)
-            applied = run(working, lambda: screen.interrupted(file))
+            lab = lab_called(lab)
+            holding = locked(topology, store=store, lab=lab, break_lock=break_lock, lock_wait_s=lock_wait)
+            with holding as session:
+                looking = prepare(topology, base_dir(topology), lab=lab, take_over=take_over)
+                prepared = run(session.guard(looking), lambda: _NOTHING_YET)
+                _confirm(prepared, ctx, yes=yes)
+                source = str(file) if str(file) == "-" else str(file.absolute())
+                revision = journal.new_revision(prepared, file=source, text=text, message=message, lab=lab)
+                if journal.worth_recording(prepared, revision, session):
+                    session.begin(revision)
+                screen = _Screen(len(topology.tunnels), [plan.gateway for plan in prepared.plans], quiet=json)
+                reporter = service.Reporter(journal.both(screen.gateway, session), screen.tunnel)
+                working = service.apply(prepared, reporter, wait_s=wait, break_locks=break_lock)
+                applied = run(session.guard(working), lambda: screen.interrupted(file))
+                journal.end(session, applied)
     if json:
         print_json(_document(applied))
     else:

@@ -146,8 +146,10 @@ def down(
       ipsecctl lab down --all
     """
     from ipsecctl import lab as service
+    from ipsecctl.cli._store import store_at
     from ipsecctl.cli._view import say
     from ipsecctl.lab.find import name_of
+    from ipsecctl.store import forget
 
     if every == (name is not None):
         raise typer.BadParameter("name a lab, or say --all", param_hint="NAME")
@@ -156,6 +158,7 @@ def down(
         say("No lab is up.")
     for lab in labs:
         removed = service.down(lab)
+        forget(store_at(None, lab))
         if removed.containers or removed.networks:
             counts = f"{removed.containers} containers, {removed.networks} networks"
             say(f"Lab {lab} is down: removed {counts}, in {removed.seconds:.1f} s.")

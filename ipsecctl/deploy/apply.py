@@ -72,18 +72,20 @@ class Reporter:
     tunnel: Callable[[TunnelResult], None]
 
 
-async def apply(prepared: Prepared, report: Reporter, *, wait_s: float = 30.0 * PATIENCE) -> Applied:
+async def apply(
+    prepared: Prepared, report: Reporter, *, wait_s: float = 30.0 * PATIENCE, break_locks: bool = False
+) -> Applied:
     """Carry out prepared plans and bring the tunnels up, waiting for these at most ``wait_s`` seconds.
 
     Errors of single gateways are in the result. Raises ``ApplyFailed`` when a plan has conflicts, when
     another apply is at work on one of the gateways, or has been since the plan was made: then nothing at all
-    is done.
+    is done. ``break_locks`` takes the gateways' locks from another apply.
     """
     conflicts = [conflict for plan in prepared.plans for conflict in plan.conflicts]
     if conflicts:
         hints = dict.fromkeys(conflict.hint for conflict in conflicts)
         raise ApplyFailed("; ".join(conflict.summary for conflict in conflicts), " ".join(hints))
-    async with lock_all(prepared) as ready:
+    async with lock_all(prepared, break_them=break_locks) as ready:
         return await _apply(ready, report, wait_s)
 
 

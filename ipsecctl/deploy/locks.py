@@ -15,14 +15,15 @@ __all__ = ["lock_all"]
 
 
 @asynccontextmanager
-async def lock_all(prepared: Prepared) -> AsyncIterator[Prepared]:
+async def lock_all(prepared: Prepared, *, break_them: bool = False) -> AsyncIterator[Prepared]:
     """Hold the lock of every gateway that has a plan.
 
     Entering returns what was prepared, with gateways that can no longer be reached among the failures. Raises
-    ``ApplyFailed`` when another apply is at work on one of them, or was since the plan was made.
+    ``ApplyFailed`` when another apply is at work on one of them, or was since the plan was made;
+    ``break_them`` takes the lock from one that is at work.
     """
     names = [plan.gateway for plan in prepared.plans]
-    locks = _Locks(prepared)
+    locks = _Locks(prepared, break_them=break_them)
     try:
         # The first one alone: of two applies that start in the same moment one has it, and then the rest.
         await locks.take(names[:1])
@@ -33,8 +34,9 @@ async def lock_all(prepared: Prepared) -> AsyncIterator[Prepared]:
 
 
 class _Locks:
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, *, break_them: bool) -> None:
         self.prepared = prepared
+        self._break = break_them
         self._held: list[AsyncExitStack] = []
 
     async def take(self, names: Iterable[str]) -> None:
@@ -47,7 +49,8 @@ class _Locks:
             self._held.append(stack)
             try:
                 async with bound:
-                    record = await stack.enter_async_context(locked(self.prepared.handles[name]))
+                    lock = locked(self.prepared.handles[name], break_it=self._break)
+                    record = await stack.enter_async_context(lock)
             except IpsecctlError as error:
                 errors[name] = error
                 return

@@ -1,5 +1,6 @@
 """Desired against observed: changes, graded, with reasons."""
 
+from ipsecctl.plan.between import between
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, plan_json
 from ipsecctl.plan.compare import file_entry, plan_gateway
 from ipsecctl.plan.start_up import start_up
@@ -15,6 +16,7 @@ __all__ = [
     "Note",
     "Part",
     "Wanted",
+    "between",
     "file_entry",
     "interface_text",
     "plan_gateway",

@@ -346,7 +346,7 @@ def test_an_interruption_is_told_once_and_work_cleans_up(capsys):
 @pytest.mark.parametrize(
     ("line", "target", "said"),
     [
-        ("apply pair.yaml", "ipsecctl.cli._load.load_topology", "Interrupted before anything was changed."),
+        ("apply pair.yaml", "ipsecctl.cli._load.load_with_text", "Interrupted before anything was changed."),
         (
             "status pair.yaml",
             "ipsecctl.cli._load.load_topology",

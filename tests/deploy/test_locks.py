@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import signal
 import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -93,6 +95,67 @@ def test_a_killed_apply_holds_nothing(place):
             break
 
 
+def break_it():
+    async def main():
+        async with locked(LocalHost("gw"), break_it=True) as record:
+            with pytest.raises(ApplyFailed, match="another apply"):
+                async with locked(LocalHost("gw")):
+                    raise AssertionError
+            return record
+
+    return asyncio.run(main())
+
+
+def test_a_lock_can_be_taken_from_who_does_not_let_go(place, monkeypatch):
+    monkeypatch.setattr(locking, "_GRACE_S", 0.5)
+    argv = [sys.executable, "-c", HOLDER, str(place / "lock")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert break_it() == NOTHING
+        holder.send_signal(signal.SIGKILL)
+
+
+def test_breaking_a_lock_gives_its_holder_time_to_let_go(place):
+    async def main():
+        async def breaking():
+            async with locked(LocalHost("gw"), break_it=True) as record:
+                return record
+
+        async with locked(LocalHost("gw")):
+            task = asyncio.ensure_future(breaking())
+            await asyncio.sleep(0.3)
+            assert not task.done()
+        return await task
+
+    assert asyncio.run(main()) == NOTHING
+    assert break_it() == NOTHING, "nobody holds it"
+
+
+def test_breaking_a_lock_ends_no_process_that_does_not_hold_it(place, monkeypatch):
+    monkeypatch.setattr(locking, "_GRACE_S", 0.1)
+    lock = place / "lock"
+    with (
+        subprocess.Popen(["sleep", "60"]) as bystander,
+        subprocess.Popen(
+            ["flock", lock, "sh", "-c", "echo held; exec sleep 60"], stdout=subprocess.PIPE
+        ) as other,
+    ):
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        lock.write_text(f"since yesterday (somebody)\nshell {bystander.pid}\n")
+        with pytest.raises(ApplyFailed, match=r"another apply is at work on gw since yesterday \(somebody\)"):
+            break_it()
+        assert bystander.poll() is None
+        bystander.kill()
+        for child in children(other.pid):
+            os.kill(child, signal.SIGKILL)
+
+
+def children(pid):
+    return map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
 def test_a_gateway_that_cannot_lock_says_why(place, monkeypatch):
     monkeypatch.setattr(locking, "LOCK_PATH", str(place / "none" / "lock"))
     with pytest.raises((ApplyFailed, GatewayUnreachable), match="none/lock"):
@@ -111,7 +174,7 @@ def gateways(monkeypatch):
     answers, taken, held = {}, [], set()
 
     @asynccontextmanager
-    async def fake(handle):
+    async def fake(handle, *, break_it):
         taken.append(handle.name)
         await asyncio.sleep(0)
         answer = answers.get(handle.name, NOTHING)

@@ -1,0 +1,107 @@
+"""The store for a command: which one, and what is said about locks that are held, taken and broken."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ipsecctl.cli._view import say
+from ipsecctl.errors import ApplyFailed, GatewaysBusy, IpsecctlError, StoreUnusable
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ipsecctl.store import Location, Session, Store, Taken
+    from ipsecctl.topology import Topology
+
+__all__ = ["LabOption", "StoreOption", "local_time", "locked", "open_store", "store_at"]
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the history is: a file, or postgresql://USER@HOST/DATABASE. Default: IPSECCTL_STORE, "
+        "else a file of this user.",
+        metavar="STORE",
+    ),
+]
+LabOption = Annotated[str | None, typer.Option(help="The history of this lab.", metavar="NAME")]
+
+
+def open_store(said: str | None, lab: str | None = None) -> Store:
+    """Return the store that was asked for; that of a lab, where there is one and no other was asked for.
+
+    Raises ``StoreUnusable``, and ``IpsecctlError`` for a password on the command line.
+    """
+    from ipsecctl.store import Store
+
+    return Store(store_at(said, lab))
+
+
+def store_at(said: str | None, lab: str | None = None) -> Location:
+    """Return where that store is."""
+    from ipsecctl.store import VARIABLE, lab_location, location
+
+    root = os.geteuid() == 0
+    if lab is not None and not said:
+        return lab_location(lab, os.environ, root=root)
+    where = location(said, os.environ, root=root)
+    if said and where.has_password:
+        raise IpsecctlError(
+            f"the password in '--store {where}' can be read by everybody in the list of processes",
+            f"Change it; and put it into ~/.pgpass, PGPASSWORD, or the URL in {VARIABLE}.",
+        )
+    return where
+
+
+@contextmanager
+def locked(
+    topology: Topology,
+    *,
+    store: str | None,
+    lab: str | None,
+    break_lock: bool,
+    lock_wait_s: float,
+) -> Iterator[Session]:
+    """Hold the locks of all gateways of a topology in the store while the block lasts.
+
+    Raises ``ApplyFailed`` when that cannot be: the store cannot be used, or another apply is at work.
+    """
+    from ipsecctl.deploy.journal import claims, lab_of
+
+    try:
+        session = open_store(store, lab_of(topology, lab)).session()
+        with session:
+            taken = session.lock(
+                claims(topology, lab),
+                topology.name,
+                break_them=break_lock,
+                wait_s=lock_wait_s,
+                waiting=_waiting,
+            )
+            _told(taken)
+            yield session
+    except StoreUnusable as error:  # later ones are not raised, but counted as trouble
+        raise ApplyFailed(f"nothing was done: {error.summary}", error.hint) from error
+    if session.trouble is not None:
+        say(f"warning: the history lacks the end of this apply: {session.trouble.summary}")
+
+
+def _waiting(busy: GatewaysBusy) -> None:
+    say(f"Waiting: {busy.summary}.")
+
+
+def _told(taken: Taken) -> None:
+    for lock in taken.expired:
+        heard = local_time(lock.heard)
+        say(f"{lock.claim.name}: its lock was left by {lock.owner}, last heard of at {heard}.")
+    for lock in taken.broken:
+        say(f"{lock.claim.name}: broke the lock of {lock.owner}, held since {local_time(lock.since)}.")
+
+
+def local_time(when: datetime) -> str:
+    """Return a time for people: in their zone, to the second."""
+    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
