@@ -34,9 +34,6 @@ from ipsecctl.probe import LeakReport, LeakWatch, watch_for_leaks
 from ipsecctl.topology import Topology, Tunnel, load_text
 
 EXAMPLES = ("clinic-dc", "mesh-dual-stack", "mixed-versions", "partner")
-IN_THE_VM = ("clinic-dc",)
-"""The labs all of whose tests run there; of the others those with the mark ``kernel``."""
-
 _HAS_ESP = "/usr/lib/ipsecctl-lab/has-esp"
 _LONGEST_S = 15.0 * PATIENCE
 
@@ -146,6 +143,16 @@ class Traffic:
 
         self.until(most_arrive, "packets to arrive")
 
+    def stops(self, count: int = 24) -> None:
+        """Return when of so many more packets none has arrived."""
+
+        def none_arrives() -> bool:
+            arrived = self._watch.arrived
+            self.sent(count)
+            return self._watch.arrived == arrived
+
+        self.until(none_arrives, "packets not to arrive any more")
+
 
 @pytest.fixture
 def watched(
@@ -183,9 +190,15 @@ def watched(
     return watch
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Have of a test of every example run in the virtual machine what its mark ``kernel_for`` says."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    if any(f"{params['running']} {params['mode']}" in mark.args for mark in item.iter_markers("kernel_for")):
+        item.add_marker("kernel")
+
+
 def _example(name: str) -> Any:
-    marks = [pytest.mark.xdist_group(name)]
-    return pytest.param(name, marks=[*marks, pytest.mark.kernel] if name in IN_THE_VM else marks)
+    return pytest.param(name, marks=pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session", params=map(_example, EXAMPLES))

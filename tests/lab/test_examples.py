@@ -1,8 +1,9 @@
 """Every example on real charon and real packets: from one topology file to a proven tunnel.
 
 In mode policy, and what a mode can change in mode route, too, where the kernel has ESP: to that it is
-switched while it is up. In the virtual machine of ``make test-kernel`` runs all of it with clinic-dc, and
-what has the mark ``kernel`` with every example.
+switched while it is up. What runs in the virtual machine of ``make test-kernel`` has the mark ``kernel_for``:
+every example is proven there in both modes (of mixed-versions, whose files and packets are those of the mesh,
+route), and with clinic-dc whatever else depends on the data path.
 """
 
 from __future__ import annotations
@@ -27,20 +28,36 @@ either = pytest.mark.parametrize(
     "mode", ["policy", pytest.param("route", marks=pytest.mark.esp)], indirect=True, scope="session"
 )
 
+every_example = pytest.mark.kernel_for(
+    "clinic-dc policy",
+    "clinic-dc route",
+    "mesh-dual-stack policy",
+    "mesh-dual-stack route",
+    "mixed-versions route",
+    "partner policy",
+    "partner route",
+)
+clinic_dc = pytest.mark.kernel_for("clinic-dc policy", "clinic-dc route")
+clinic_dc_route = pytest.mark.kernel_for("clinic-dc route")
+
 
 @either
-@pytest.mark.kernel
+@every_example
 def test_apply_brings_every_tunnel_up_and_a_second_one_does_nothing(applied):
     again = applied.json("apply", applied.file)
     assert again["nothing_to_do"]
     assert [gateway["changes"] for gateway in again["gateways"]] == [0] * len(applied.managed)
     assert {tunnel["verdict"] for tunnel in again["tunnels"]} == {"up"}
+
+
+@either
+def test_after_that_plan_has_nothing_to_do(applied):
     plan = applied.ipsecctl("plan", applied.file, "--detailed-exitcode")
     assert "Nothing to do" in plan.stdout or "0 to create, 0 to change, 0 to remove" in plan.stdout
 
 
 @either
-@pytest.mark.kernel
+@clinic_dc
 def test_status_is_up_with_spis_that_match_crosswise(applied):
     status = applied.json("status", applied.file)
     assert status["schema"] == "ipsecctl/status/1"
@@ -58,7 +75,7 @@ def spis(end: dict[str, Any]) -> set[tuple[str, str]]:
 
 
 @either
-@pytest.mark.kernel
+@every_example
 def test_probe_holds_for_every_tunnel(applied):
     report = applied.json("probe", "tunnel", applied.file, "--all")
     assert [t["name"] for t in report["tunnels"]] == [t.name for t in applied.topology.tunnels]
@@ -70,6 +87,7 @@ def test_probe_holds_for_every_tunnel(applied):
 
 
 @either
+@clinic_dc_route
 def test_files_and_push_leave_charon_in_the_same_state(applied):
     """What VICI was sent, and what ``swanctl --load-all`` makes of our files (rule 2 of the architecture)."""
     for name in applied.managed:
@@ -92,6 +110,7 @@ def test_files_and_push_leave_charon_in_the_same_state(applied):
 
 
 @either
+@clinic_dc_route
 def test_loading_the_files_on_a_live_gateway_changes_nothing(applied):
     before = applied.json("status", applied.file)
     for name in applied.managed:
@@ -151,6 +170,7 @@ def state_of_charon(lab, name: str) -> dict[str, Any]:
 
 
 @either
+@clinic_dc
 def test_a_dead_charon_is_named_within_five_seconds_and_nothing_leaks(applied, watched):
     """Only the firewall is left to hold the traffic: routes and interfaces behind it go with charon."""
     tunnel = applied.topology.tunnels[0]
@@ -211,6 +231,7 @@ def test_secrets_on_gateways_are_for_root_alone(applied):
 
 
 @either
+@clinic_dc
 def test_rendered_files_are_what_lies_on_the_gateways(applied, tmp_path: Path):
     """``render``, told the data path that the lab has, writes the bytes that ``apply`` put there."""
     done = applied.sh(applied.managed[0], "/usr/lib/ipsecctl-lab/has-esp && echo kernel || echo libipsec")

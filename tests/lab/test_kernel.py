@@ -109,7 +109,7 @@ def test_policies_and_states_flushed_by_hand(applied, watched):
     assert victim.holding_routes() == held
 
 
-@either
+@policy
 def test_a_deleted_firewall_is_a_degraded_tunnel(applied):
     with mended_by_apply(applied):
         applied.sh(victim_of(applied), "nft delete table inet ipsecctl")

@@ -87,12 +87,14 @@ def test_sas_that_expire_because_rekeying_is_blocked(applied, watched, tmp_path:
     ends = brief.ends(tunnel)
     gateways = ", ".join(address(brief, end) for end in ends)
     rules = f"ip saddr {{ {gateways} }} ip daddr {{ {gateways} }} udp dport {{ 500, 4500 }} counter drop"
-    block = f"table inet no-ike {{ chain through {{ type filter hook forward priority 0; {rules}; }} }}"
+    block = (
+        f"table inet no-ike {{\n chain through {{\n type filter hook forward priority 0;\n {rules}\n }}\n}}\n"
+    )
 
     def during(traffic) -> None:
         traffic.flows()
         brief.sh("internet", "nft -f -", block.encode())
-        traffic.until(lambda: not any(spis(brief, end, "child") for end in ends), "the CHILD_SAs to expire")
+        traffic.stops()
         for end in ends:
             assert esp_between(brief, end, ends) == []
         traffic.sent(48)
