@@ -18,6 +18,8 @@ from ipsecctl.probe import LeakReport, Outcome
 from ipsecctl.topology import Tunnel
 
 LAB = "clinic-dc"
+UNDER_WAY = 24
+"""More packets than can be on their way when a watch ends."""
 REKEYS = ("child", "ike", "child", "ike", "child", "ike")
 
 pytestmark = [
@@ -72,7 +74,7 @@ def test_rekeyed_again_and_again(applied, watched):
 
     report = watched(applied, tunnel, f"{len(REKEYS)} rekeys forced, CHILD_SA and IKE_SA in turn", during)
     nothing_in_clear(report)
-    assert report.arrived > 0.9 * report.sent, report.evidence
+    assert report.sent - report.arrived < UNDER_WAY, report.evidence
 
 
 def test_sas_that_expire_because_rekeying_is_blocked(applied, watched, tmp_path: Path):
