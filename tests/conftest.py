@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import tempfile
@@ -33,6 +34,9 @@ LEFT_OUT = pytest.StashKey[int]()
 
 SHOWN = "shown"
 """Name of the property of a test's report that is printed at the end of the run."""
+
+LEAK_CASE = "leak case"
+"""... of the one that is a line, in JSON by column, of the table of leak cases."""
 
 _NO_DOCKER = """this test runs a lab, and Docker Engine, Compose v2 or the lab image is missing, or cannot be
 used. Get them: labs/setup (it says first what it installs). Tests that need none of them: make test-unit"""
@@ -134,10 +138,26 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", 0)
 
 
+def _leak_table(reports: list[Any]) -> list[str]:
+    """Return the lines of the table of leak cases: what was done, what became of the packets, the verdict."""
+    rows = [json.loads(v) for report in reports for name, v in report.user_properties if name == LEAK_CASE]
+    if not rows:
+        return []
+    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    return [
+        "Marked packets, both ways, while the tunnel was being broken, and what the captures saw:",
+        *lines,
+    ]
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for report in terminalreporter.getreports("passed"):
         for text in (value for name, value in report.user_properties if name == SHOWN):
             terminalreporter.write_line(text)
+    for line in _leak_table(terminalreporter.getreports("passed") + terminalreporter.getreports("failed")):
+        terminalreporter.write_line(line)
     if left_out := config.stash.get(LEFT_OUT, 0):
         terminalreporter.write_line(
             f"{left_out} tests need a kernel with ESP, and this one has none: `make test-kernel` runs them"

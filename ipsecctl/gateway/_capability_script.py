@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import Final
 
 from ipsecctl.gateway.names import NFT_TABLE, ROUTE_PROTOCOL, VICI_SOCKETS
+from ipsecctl.patience import PATIENCE
 
 __all__ = ["KERNEL_SUITES", "KernelSuite", "script"]
 
-_COMMAND_LIMIT_S: Final = 4
-_TRIALS_LIMIT_S: Final = 20
+_COMMAND_LIMIT_S: Final = 4 * PATIENCE
+_TRIALS_LIMIT_S: Final = 20 * PATIENCE
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -288,6 +289,6 @@ exit 0
 def script() -> tuple[str, ...]:
     """Return the command that prints the answers on a gateway, with its arguments."""
     suites = "\n".join(f"{name} {suite.arguments}" for name, suite in KERNEL_SUITES.items())
-    limits = (str(_COMMAND_LIMIT_S), str(_TRIALS_LIMIT_S))
+    limits = (f"{_COMMAND_LIMIT_S:g}", f"{_TRIALS_LIMIT_S:g}")
     own = (*NFT_TABLE, ROUTE_PROTOCOL)
     return ("sh", "-c", _QUESTIONS, "facts", _TRIALS, suites, *own, *limits, *VICI_SOCKETS)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from math import ceil
 from typing import Any
 
 from netaddr import IPNetwork, IPSet
 
 from ipsecctl.errors import LabError
 from ipsecctl.lab.wiring import Lab, Link, Node, Release, Role
+from ipsecctl.patience import PATIENCE
 
 __all__ = [
     "LABEL",
@@ -113,9 +115,8 @@ def _service(lab: Lab, node: Node, image: str, more: Mapping[str, str]) -> dict[
         LABEL_ROLE: str(node.role),
         **more,
     }
-    gateway = (
-        {"environment": {"IPSECCTL_DATA_PATH": str(node.data_path)}} if node.role is Role.GATEWAY else {}
-    )
+    environment = {"IPSECCTL_DATA_PATH": str(node.data_path), "IPSECCTL_PATIENCE": str(ceil(PATIENCE))}
+    gateway = {"environment": environment} if node.role is Role.GATEWAY else {}
     return {
         "image": image,
         "pull_policy": "never",

@@ -294,14 +294,14 @@ async def _clear(name: str, *, settled: int) -> tuple[int, int]:
 
 @contextmanager
 def _alone(name: str) -> Iterator[None]:
-    """Keep other processes of this machine from bringing the same lab up or down meanwhile.
+    """Keep other processes of this machine from bringing the same lab of one engine up or down meanwhile.
 
     The lock is an abstract socket (unix(7)): it is gone with this process, however that ends, and leaves no
-    file.
+    file. Labs of one name on two Docker Engines (this machine's and a virtual one's) are two labs.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
         try:
-            lock.bind(f"\0ipsecctl-lab-{name}")
+            lock.bind(f"\0ipsecctl-lab-{name}{docker.engine_mark()}")
         except OSError as exc:
             raise LabError(
                 f"another ipsecctl is bringing lab {name} up or down", "Wait until it is done."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,7 @@ __all__ = [
     "Container",
     "compose_up",
     "containers",
+    "engine_mark",
     "execute",
     "image_id",
     "machine_nft",
@@ -117,6 +119,12 @@ def _meaning(failed: Completed) -> LabError:
 
 
 # ---------------------------------------------------------------------------------------------- what is there
+
+
+def engine_mark() -> str:
+    """Return what tells the engine that our commands go to from others: "" for this machine's default one."""
+    said = [os.environ.get(variable, "") for variable in ("DOCKER_HOST", "DOCKER_CONTEXT")]
+    return f"@{hashlib.sha256(' '.join(said).encode()).hexdigest()[:12]}" if any(said) else ""
 
 
 async def image_id(names: Sequence[str], option: str = "") -> str:

@@ -11,9 +11,11 @@ there must be; a lab that finds something else fails.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -24,15 +26,16 @@ import pytest
 from pytest_docker.plugin import get_docker_services
 
 from ipsecctl import lab as labs
+from ipsecctl.cli._outage import Victim
+from ipsecctl.cli._scene import scene_of
 from ipsecctl.lab import Lab, Role
 from ipsecctl.patience import PATIENCE
-from ipsecctl.topology import Topology, load_text
+from ipsecctl.probe import LeakReport, LeakWatch, watch_for_leaks
+from ipsecctl.topology import Topology, Tunnel, load_text
 
 EXAMPLES = ("clinic-dc", "mesh-dual-stack", "mixed-versions", "partner")
-IN_THE_VM = ("clinic-dc",)
-"""The labs all of whose tests run there; of the others those with the mark ``kernel``."""
-
 _HAS_ESP = "/usr/lib/ipsecctl-lab/has-esp"
+_LONGEST_S = 15.0 * PATIENCE
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,21 @@ class RunningLab:
     @property
     def managed(self) -> tuple[str, ...]:
         return tuple(node.name for node in self.lab.with_role(Role.GATEWAY) if node.managed)
+
+    def ends(self, tunnel: Tunnel) -> tuple[str, ...]:
+        """Return the gateways of a tunnel that are ours."""
+        return tuple(end.gateway.name for end in (tunnel.left, tunnel.right) if end.gateway.managed)
+
+    def changed(self, folder: Path, change: Callable[[str], str]) -> RunningLab:
+        """Return the lab with the text of its topology changed; the new one is written to an empty folder."""
+        original = Path(self.topology.file).absolute()
+        for credentials in ("secrets", "pki"):
+            (folder / credentials).symlink_to(original.parent / credentials)
+        file = folder / original.name
+        file.write_text(text := change(original.read_text()))
+        loaded = load_text(text, str(file))
+        assert loaded.topology is not None, loaded.diagnostics
+        return replace(self, topology=loaded.topology)
 
     def ipsecctl(self, *args: str, statuses: Sequence[int] = (0,)) -> subprocess.CompletedProcess[str]:
         """Run ``ipsecctl ARGS --lab THIS``; fail with all that it said when its status is not expected."""
@@ -95,9 +113,93 @@ class RunningLab:
         self.sh(node, f"/usr/lib/ipsecctl-lab/charon {action}")
 
 
+class Traffic:
+    """Marked packets of every kind and path of a tunnel, both ways, that are being sent while a test acts.
+
+    Nothing here waits for a time: it waits for packets.
+    """
+
+    def __init__(self, watch: LeakWatch) -> None:
+        self._watch = watch
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Return as soon as a condition holds; fail with what was waited for when it never does."""
+        deadline = time.monotonic() + _LONGEST_S
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {_LONGEST_S:g} s for: {what}"
+            time.sleep(0.05)
+
+    def sent(self, count: int = 24) -> None:
+        """Return when so many more packets were sent: twice all kinds on all paths of clinic-dc."""
+        aim = self._watch.sent + count
+        self.until(lambda: self._watch.sent >= aim, f"{count} more packets to be sent")
+
+    def flows(self, count: int = 24) -> None:
+        """Return when of so many more packets three in four have arrived: so they do both ways."""
+
+        def most_arrive() -> bool:
+            arrived = self._watch.arrived
+            self.sent(count)
+            return self._watch.arrived - arrived >= 0.75 * count
+
+        self.until(most_arrive, "packets to arrive")
+
+    def stops(self, count: int = 24) -> None:
+        """Return when of so many more packets none has arrived."""
+
+        def none_arrives() -> bool:
+            arrived = self._watch.arrived
+            self.sent(count)
+            return self._watch.arrived == arrived
+
+        self.until(none_arrives, "packets not to arrive any more")
+
+
+@pytest.fixture
+def watched(
+    record_property: Callable[[str, object], None],
+) -> Callable[[RunningLab, Tunnel, str, Callable[[Traffic], object]], LeakReport]:
+    """Have marked traffic flow both ways through a tunnel, do something meanwhile, and tell what was seen.
+
+    The callable gets the lab, the tunnel, the case in words, and what is to be done. It returns the capture's
+    report, which is also a line in the table of leak cases at the end of the run (tests/conftest.py).
+    """
+
+    def watch(lab: RunningLab, tunnel: Tunnel, case: str, during: Callable[[Traffic], object]) -> LeakReport:
+        async def watching() -> LeakReport:
+            async with watch_for_leaks(tunnel, scene_of(lab.lab)) as watched:
+                await asyncio.to_thread(during, Traffic(watched))
+            return watched.report
+
+        ends = [Victim(lab.lab, gateway) for gateway in lab.ends(tunnel)]
+        before = sum(end.dropped() for end in ends)
+        report = asyncio.run(watching())
+        row = {
+            "case": case,
+            "lab": lab.topology.name,
+            "mode": lab.mode,
+            "sent": report.sent,
+            "arrived": report.arrived,
+            "held by the firewall": sum(end.dropped() for end in ends) - before,
+            "ESP on the WAN": report.esp_packets,
+            "in clear": report.leaked,
+            "verdict": str(report.outcome),
+        }
+        record_property("leak case", json.dumps(row))
+        return report
+
+    return watch
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Have of a test of every example run in the virtual machine what its mark ``kernel_for`` says."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    if any(f"{params['running']} {params['mode']}" in mark.args for mark in item.iter_markers("kernel_for")):
+        item.add_marker("kernel")
+
+
 def _example(name: str) -> Any:
-    marks = [pytest.mark.xdist_group(name)]
-    return pytest.param(name, marks=[*marks, pytest.mark.kernel] if name in IN_THE_VM else marks)
+    return pytest.param(name, marks=pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session", params=map(_example, EXAMPLES))
@@ -129,26 +231,10 @@ def applied(running: RunningLab, mode: str, tmp_path_factory: pytest.TempPathFac
     """An example's lab with its topology applied in a mode and its tunnels up."""
     lab = replace(running, mode=mode)
     if mode != "policy":
-        lab = replace(lab, topology=in_mode(mode, running.topology, tmp_path_factory.mktemp(mode)))
+        said = f"\ndefaults:\n  mode: {mode}\n"
+        lab = lab.changed(tmp_path_factory.mktemp(mode), lambda text: text.replace("\ndefaults:\n", said))
     lab.apply()
     return lab
-
-
-def in_mode(mode: str, topology: Topology, folder: Path) -> Topology:
-    """Write a topology anew with another mode as its default; its credentials stay where they are."""
-    original = Path(topology.file).absolute()
-    for credentials in ("secrets", "pki"):
-        (folder / credentials).symlink_to(original.parent / credentials)
-    before, after = original.read_text().split("\ndefaults:\n")
-    return written(folder / original.name, f"{before}\ndefaults:\n  mode: {mode}\n{after}")
-
-
-def written(file: Path, text: str) -> Topology:
-    """Write a topology to a file, and return it; fail with what is wrong with it."""
-    file.write_text(text)
-    loaded = load_text(text, str(file))
-    assert loaded.topology is not None, loaded.diagnostics
-    return loaded.topology
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.kernel_for("clinic-dc policy")]
 
 _SEEN = "ip -o link; ip xfrm state; ip xfrm policy; nft -s list ruleset; ip route show table all"
 

@@ -7,21 +7,17 @@ in the same labs; what is here needs xfrm policies and interfaces, which kernel-
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from ipsecctl.cli._outage import Victim
-from ipsecctl.cli._scene import scene_of
-from ipsecctl.patience import PATIENCE
-from ipsecctl.probe import LeakReport, Outcome, watch_while
+from ipsecctl.probe import LeakReport, Outcome
 from ipsecctl.topology import Tunnel
 
 LAB = "clinic-dc"
-BEFORE_S, AFTER_S = 0.2 * PATIENCE, 0.4 * PATIENCE
 FLUSH = "ip xfrm policy flush; ip xfrm state flush"
 
 pytestmark = [
@@ -50,17 +46,6 @@ def victim_of(lab) -> str:
     return name
 
 
-def watched(lab, command: str) -> LeakReport:
-    """Send marked traffic both ways, have a command run on the victim meanwhile, and return what was seen."""
-
-    def during() -> None:
-        time.sleep(BEFORE_S)
-        lab.sh(victim_of(lab), command)
-        time.sleep(AFTER_S)
-
-    return watch_while(tunnel_of(lab), scene_of(lab.lab), during)
-
-
 def health(lab) -> dict[str, Any]:
     tunnels = lab.json("status", lab.file, statuses=(0, 1, 3))["tunnels"]
     (found,) = (t for t in tunnels if t["name"] == tunnel_of(lab).name)
@@ -74,8 +59,20 @@ def mended_by_apply(lab) -> Iterator[None]:
         yield
     finally:
         lab.apply()
-    assert health(lab)["verdict"] == "up"
-    assert "Nothing to do" in lab.ipsecctl("plan", lab.file).stdout
+    again = lab.json("apply", lab.file)
+    assert {tunnel["verdict"] for tunnel in again["tunnels"]} == {"up"}
+    assert again["nothing_to_do"], again
+
+
+def commands_on(lab, *commands: str) -> Callable[[Any], None]:
+    """What is to be done while traffic flows: commands on the victim, and more traffic after them."""
+
+    def during(traffic) -> None:
+        traffic.flows()
+        lab.sh(victim_of(lab), "; ".join(commands))
+        traffic.sent()
+
+    return during
 
 
 def no_leak(report: LeakReport) -> None:
@@ -100,10 +97,11 @@ def test_esp_is_the_kernels(applied, record_property):
 
 
 @either
-def test_policies_and_states_flushed_by_hand(applied):
+def test_policies_and_states_flushed_by_hand(applied, watched):
     victim = Victim(applied.lab, victim_of(applied))
+    case = f"policies and SAs flushed at {victim.gateway}"
     with mended_by_apply(applied):
-        no_leak(watched(applied, FLUSH))
+        no_leak(watched(applied, tunnel_of(applied), case, commands_on(applied, FLUSH)))
         held = victim.holding_routes()
         found = health(applied)  # charon does not notice, and believes that it has what it had
         assert found["verdict"] == "down"
@@ -162,7 +160,7 @@ def test_our_table_and_priority_taken_by_somebody_else_is_refused_and_nothing_to
     assert "Nothing to do" in applied.ipsecctl("plan", applied.file).stdout
 
 
-@either
+@policy
 def test_a_deleted_firewall_is_a_degraded_tunnel(applied):
     with mended_by_apply(applied):
         applied.sh(victim_of(applied), "nft delete table inet ipsecctl")
@@ -173,11 +171,14 @@ def test_a_deleted_firewall_is_a_degraded_tunnel(applied):
 
 @route
 @pytest.mark.parametrize(
-    ("how", "says", "firewall_alone"),
-    [("ip link set {} down", "is down", False), ("ip link delete {}", "is not there", True)],
-    ids=["down", "deleted, and the holding routes too"],
+    ("case", "how", "says", "firewall_alone"),
+    [
+        ("interface down", "ip link set {} down", "is down", False),
+        ("interface and holding routes deleted", "ip link delete {}", "is not there", True),
+    ],
+    ids=["down", "deleted"],
 )
-def test_an_interface_taken_away(applied, how: str, says: str, firewall_alone: bool):
+def test_an_interface_taken_away(applied, watched, case: str, how: str, says: str, firewall_alone: bool):
     victim = Victim(applied.lab, victim_of(applied))
     (interface,) = applied.xfrm_interfaces(victim.gateway)
     commands = [how.format(interface)]
@@ -185,7 +186,7 @@ def test_an_interface_taken_away(applied, how: str, says: str, firewall_alone: b
         commands += [" ".join(words) for words in victim.second_layer() if "route" in words]
     with mended_by_apply(applied):
         before = victim.dropped()
-        no_leak(watched(applied, "; ".join(commands)))
+        no_leak(watched(applied, tunnel_of(applied), case, commands_on(applied, *commands)))
         assert (victim.dropped() > before) == firewall_alone
         found = health(applied)
         assert found["verdict"] == "degraded"

@@ -19,12 +19,14 @@ LONGEST_S = 30.0 * PATIENCE
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.kernel,
     pytest.mark.parametrize(
         "running", [pytest.param(LAB, marks=pytest.mark.xdist_group(LAB))], indirect=True, scope="session"
     ),
 ]
-
+either = pytest.mark.parametrize(
+    "mode", ["policy", pytest.param("route", marks=pytest.mark.esp)], indirect=True, scope="session"
+)
+in_the_vm = pytest.mark.kernel_for(f"{LAB} route")
 
 Pair = tuple[str, str]
 
@@ -43,6 +45,8 @@ def seen(lab, what: str) -> dict[str, list[Pair]]:
     return found
 
 
+@either
+@in_the_vm
 def test_each_gateway_runs_another_version(applied):
     for gateway in applied.json("facts", "--all", applied.file)["gateways"]:
         name, charon = gateway["gateway"], gateway["charon"]
@@ -55,6 +59,8 @@ def test_each_gateway_runs_another_version(applied):
         assert applied.sh(name, "nft --version").split()[1] in gateway["firewall"]["nftables"]
 
 
+@either
+@in_the_vm
 def test_our_files_have_no_option_that_a_version_does_not_know(applied):
     for name in VERSIONS:
         assert applied.sh(name, "swanctl --load-all 2>&1 >/dev/null") == ""
@@ -64,9 +70,20 @@ def test_our_files_have_no_option_that_a_version_does_not_know(applied):
 
 
 @pytest.mark.parametrize("who", list(VERSIONS))
-@pytest.mark.parametrize("what", ["child", "ike"])
-def test_whoever_rekeys_the_others_follow(applied, who: str, what: str):
+@either
+@in_the_vm
+def test_whoever_rekeys_the_others_follow(applied, who: str):
     """With PFS: the first time that key exchanges of a CHILD_SA are agreed on at all."""
+    rekeyed(applied, who, "child")
+
+
+@pytest.mark.parametrize("who", list(VERSIONS))
+def test_whoever_rekeys_the_ike_sa_the_others_follow(applied, who: str):
+    rekeyed(applied, who, "ike")
+
+
+def rekeyed(applied, who: str, what: str) -> None:
+    """Rekey all SAs of a kind at one gateway, and have its peers agree with it."""
     ours = [t.name for t in applied.topology.tunnels if who in (t.left.gateway.name, t.right.gateway.name)]
     before = seen(applied, what)
     for tunnel in ours:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipsecctl.errors import LabError
-from ipsecctl.lab import Release, docker, load
+from ipsecctl.lab import Release, control, docker, load
 from ipsecctl.lab.compose import LABEL_DIGEST, LABEL_FOLDER, LABEL_PARTS
 from ipsecctl.lab.control import bring_up, compose_document, take_down
 from ipsecctl.lab.firewall import no_machine_rules
@@ -136,6 +136,17 @@ def test_an_image_of_other_content_has_another_name(tmp_path: Path) -> None:
     assert content_hash(tmp_path) == before
     (tmp_path / "Dockerfile").write_text("FROM b\n")
     assert content_hash(tmp_path) != before
+
+
+def test_one_lab_at_a_time_of_one_name_on_one_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/one.sock")
+    with control._alone(OURS):
+        with pytest.raises(LabError, match=f"another ipsecctl is bringing lab {OURS} up or down"):
+            control._alone(OURS).__enter__()
+        monkeypatch.setenv("DOCKER_HOST", "unix:///run/another.sock")
+        with control._alone(OURS):
+            pass
 
 
 @pytest.fixture
