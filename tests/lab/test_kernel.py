@@ -111,10 +111,14 @@ def test_policies_and_states_flushed_by_hand(applied, watched):
 
 @policy
 @pytest.mark.parametrize("also", ["", "; ip rule delete pref 219"], ids=["held", "control, without our rule"])
-def test_policies_states_and_the_firewall_taken_away_by_hand(applied, also: str):
+def test_policies_states_and_the_firewall_taken_away_by_hand(applied, watched, also: str):
     """What charon's own routes would let out is held by ours, which are looked up before them."""
     victim = Victim(applied.lab, victim_of(applied))
-    report = watched(applied, f"{FLUSH}; nft delete table inet ipsecctl{also}")
+    case = f"policies, SAs and firewall gone at {victim.gateway}" + (
+        ", our rule, too: control" if also else ""
+    )
+    taken = commands_on(applied, f"{FLUSH}; nft delete table inet ipsecctl{also}")
+    report = watched(applied, tunnel_of(applied), case, taken)
     held = victim.holding_routes()
     try:
         if also:
