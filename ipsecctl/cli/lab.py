@@ -11,7 +11,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from ipsecctl.lab import LabStatus
+    from ipsecctl.lab import LabStatus, NodeStatus
+    from ipsecctl.lab.docker import Container
 
 __all__ = ["app"]
 
@@ -262,6 +263,41 @@ def execute(
 
 
 @app.command()
+def reboot(
+    name: Annotated[str, _NAME],
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A node of the lab.")],
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Cut the power of a node of a lab, and start it again.
+
+    Its processes, interfaces, routes, firewall and SAs are gone at once, and nobody is told; its files stay.
+    It begins with its links down, and comes back by what is on it. The other nodes are left as they are. Ends
+    when the node has started: its tunnels may need longer. A node that was stopped is started.
+
+    \b
+    Examples:
+      ipsecctl lab reboot clinic-dc clinic-a
+      ipsecctl lab reboot clinic-dc dc --json
+    """
+    from ipsecctl import lab as service
+    from ipsecctl.cli._load import errors_as_json
+    from ipsecctl.cli._scene import lab_that_is_up
+    from ipsecctl.cli._view import print_json, say
+    from ipsecctl.lab.find import name_of
+
+    with errors_as_json(Path(name), wanted=json):
+        _container_of(name_of(name), node)
+        lab = lab_that_is_up(name_of(name)) or service.load(name)
+        done = service.reboot(lab, node)
+    if json:
+        document = {"lab": lab.name, "node": _node_json(done.status), "seconds": round(done.seconds, 3)}
+        print_json({"schema": "ipsecctl/lab-reboot/1", **document})
+        return
+    charon = "" if done.status.charon == "-" else f", charon: {done.status.charon}"
+    say(f"Node {node} of lab {lab.name} has started again, in {done.seconds:.1f} s{charon}.")
+
+
+@app.command()
 def graph(
     name: Annotated[str, _NAME],
     form: Annotated[
@@ -299,11 +335,22 @@ def _seen(looking: Coroutine[Any, Any, T]) -> T:
 
 def _running_container(lab: str, node: str) -> str:
     """Return the container of a node of a lab that is up; raises ``LabError``."""
+    from ipsecctl.errors import LabError
+    from ipsecctl.gateway.names import container_name
+
+    if not _container_of(lab, node).running:
+        raise LabError(
+            f"node {node} of lab {lab} does not run", f"Start it: ipsecctl lab reboot {lab} {node}"
+        )
+    return container_name(lab, node)
+
+
+def _container_of(lab: str, node: str) -> Container:
+    """Return what there is of a node of a lab that is up, running or not; raises ``LabError``."""
     from difflib import get_close_matches
 
     from ipsecctl import lab as service
     from ipsecctl.errors import LabError
-    from ipsecctl.gateway.names import container_name
 
     there = {container.node: container for container in service.complete(service.containers(lab))}
     if not there:
@@ -312,11 +359,7 @@ def _running_container(lab: str, node: str) -> str:
         near = get_close_matches(node, there, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else f"Its nodes: {', '.join(there)}."
         raise LabError(f"lab {lab} has no node '{node}'", hint)
-    if not there[node].running:
-        raise LabError(
-            f"node {node} of lab {lab} does not run", f"Start it: docker start {container_name(lab, node)}"
-        )
-    return container_name(lab, node)
+    return there[node]
 
 
 def _state(lab: LabStatus) -> str:
@@ -327,17 +370,18 @@ def _status_json(lab: LabStatus) -> dict[str, Any]:
     return {
         "name": lab.lab,
         "state": _state(lab),
-        "nodes": [
-            {
-                "name": node.name,
-                "role": node.role,
-                "state": node.state,
-                "charon": node.charon,
-                "data_path": node.data_path,
-                "addresses": {interface: list(addresses) for interface, addresses in node.addresses},
-            }
-            for node in lab.nodes
-        ],
+        "nodes": [_node_json(node) for node in lab.nodes],
+    }
+
+
+def _node_json(node: NodeStatus) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "role": node.role,
+        "state": node.state,
+        "charon": node.charon,
+        "data_path": node.data_path,
+        "addresses": {interface: list(addresses) for interface, addresses in node.addresses},
     }
 
 

@@ -4,6 +4,7 @@
 
     find.load(NAME) -> Lab        a topology and a lab file, wired: nodes, links, addresses; no Docker
     up(lab), down(NAME)           the same through Docker, to the end or not at all
+    reboot(lab, NODE)             a node's power is cut, and it starts again
     run(lab, NODE, argv)          a command in a node
 """
 
@@ -15,7 +16,17 @@ from collections.abc import Callable, Sequence
 from ipsecctl.errors import LabError
 from ipsecctl.gateway.handle import Completed
 from ipsecctl.lab.compose import project_name
-from ipsecctl.lab.control import Removed, Up, bring_up, compose_document, furnish, image_name, take_down
+from ipsecctl.lab.control import (
+    Rebooted,
+    Removed,
+    Up,
+    bring_up,
+    compose_document,
+    furnish,
+    image_name,
+    restart,
+    take_down,
+)
 from ipsecctl.lab.docker import containers
 from ipsecctl.lab.find import check_name, known, load
 from ipsecctl.lab.graph import GraphFormat, draw
@@ -23,6 +34,7 @@ from ipsecctl.lab.interrupt import complete
 from ipsecctl.lab.observe import LabStatus, NodeStatus, look, look_all
 from ipsecctl.lab.wiring import (
     INTERNET,
+    Init,
     Interface,
     Lab,
     Link,
@@ -38,6 +50,7 @@ from ipsecctl.patience import PATIENCE
 __all__ = [
     "INTERNET",
     "GraphFormat",
+    "Init",
     "Interface",
     "Lab",
     "LabStatus",
@@ -46,6 +59,7 @@ __all__ = [
     "Node",
     "NodeRoute",
     "NodeStatus",
+    "Rebooted",
     "Release",
     "Removed",
     "Role",
@@ -65,6 +79,7 @@ __all__ = [
     "look",
     "look_all",
     "project_name",
+    "reboot",
     "run",
     "take_down",
     "up",
@@ -79,6 +94,11 @@ def up(lab: Lab, *, recreate: bool = False, say: Callable[[str], None] = lambda 
 def down(name: str) -> Removed:
     """Take a lab down and wait; see ``take_down``."""
     return complete(take_down(name))
+
+
+def reboot(lab: Lab, node: str) -> Rebooted:
+    """Cut a node's power, start it again and wait; see ``restart``."""
+    return complete(restart(lab, node))
 
 
 def run(

@@ -347,6 +347,7 @@ def _nodes(topology: Topology, spec: LabSpec, boxes: tuple[Box, ...], plugs: lis
             managed=gateway.managed,
             files=tuple(sorted(own.files.items())),
             release=own.release,
+            init=own.init,
         )
     hosts = [(name, network) for _, network in _networks(topology) for name in _hosts(network, spec)]
     for name, network in sorted(hosts, key=lambda host: host[0]):

@@ -15,7 +15,7 @@ from typing import Any
 from netaddr import IPNetwork, IPSet
 
 from ipsecctl.errors import LabError
-from ipsecctl.lab.wiring import Lab, Link, Node, Release, Role
+from ipsecctl.lab.wiring import Init, Lab, Link, Node, Release, Role
 from ipsecctl.patience import PATIENCE
 
 __all__ = [
@@ -50,6 +50,14 @@ LABEL_PARTS = {
 """What a lab is made from, and the label with the digest of each: to say what of it has changed."""
 
 _DEEPEST_HOSTNAME = 63
+# What systemd needs beside the rest: to mount, and control groups of its own. It is the gateway itself that
+# makes the kernel forward, and it does not end for SIGTERM.
+_MACHINE = {
+    "cap_add": ["NET_ADMIN", "NET_RAW", "SYS_ADMIN"],
+    "cgroup": "private",
+    "sysctls": {"net.ipv4.ip_forward": "0"},
+    "stop_signal": "SIGKILL",
+}
 # For tests of network equipment (RFC 2544, RFC 6890): in no one's network. 2,048 links of up to 61 nodes.
 _SUBNETS = IPNetwork("198.18.0.0/15")
 _SUBNET_LENGTH = 26
@@ -125,6 +133,8 @@ def _service(lab: Lab, node: Node, image: str, more: Mapping[str, str]) -> dict[
         "command": [str(node.role)],
         "cap_add": ["NET_ADMIN", "NET_RAW"],
         "devices": ["/dev/net/tun"],
+        # As on a machine, what lies there is gone when it starts anew.
+        "tmpfs": ["/run"],
         # Sysctls of its own network are to be written in a node, as on any gateway; see ipsecctl.lab.script.
         "security_opt": ["apparmor=unconfined", "seccomp=unconfined"],
         "sysctls": {"net.ipv4.ip_forward": "0" if node.role is Role.HOST else "1"},
@@ -133,6 +143,7 @@ def _service(lab: Lab, node: Node, image: str, more: Mapping[str, str]) -> dict[
         "labels": labels,
         "networks": {interface.link: {} for interface in node.interfaces},
         **gateway,
+        **(_MACHINE if node.init is Init.SYSTEMD else {}),
     }
 
 

@@ -40,7 +40,17 @@ from ipsecctl.lab.script import LOOK, check, configure
 from ipsecctl.lab.wiring import Lab, Node, Release
 from ipsecctl.patience import PATIENCE
 
-__all__ = ["Removed", "Up", "bring_up", "compose_document", "furnish", "image_name", "take_down"]
+__all__ = [
+    "Rebooted",
+    "Removed",
+    "Up",
+    "bring_up",
+    "compose_document",
+    "furnish",
+    "image_name",
+    "restart",
+    "take_down",
+]
 
 _CONFIGURE_S = 30.0 * PATIENCE
 _ROUNDS = 30
@@ -90,6 +100,14 @@ class Removed:
 
     containers: int
     networks: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rebooted:
+    """What ``restart`` found when the node was there again, and the seconds from power cut to that."""
+
+    status: NodeStatus
     seconds: float
 
 
@@ -213,17 +231,19 @@ def _digest(lab: Lab, images: Mapping[Release, str]) -> str:
 async def _configure_all(lab: Lab) -> tuple[NodeStatus, ...]:
     """Make every container its node, side by side."""
     macs = await docker.macs([lab.container(node.name) for node in lab.nodes])
-
-    async def one(node: Node) -> NodeStatus:
-        container = lab.container(node.name)
-        own = {i.link: macs[container][network_name(lab.name, i.link)] for i in node.interfaces}
-        script = configure(lab, node, own, node_files(lab, node)) + LOOK
-        completed = await shell(container, script, str(node.role), timeout_s=_CONFIGURE_S, privileged=True)
-        _succeeded(node, completed)
-        return node_status(node.name, str(node.role), completed)
-
-    work = [one(node) for node in lab.nodes]
+    work = [_configure(lab, node, macs[lab.container(node.name)]) for node in lab.nodes]
     return await side_by_side(f"lab {lab.name} could not be configured", "It was removed again.", work)
+
+
+async def _configure(lab: Lab, node: Node, macs: Mapping[str, str], *, again: bool = False) -> NodeStatus:
+    """Make a container that has just started its node; ``macs`` are by Docker network."""
+    own = {i.link: macs[network_name(lab.name, i.link)] for i in node.interfaces}
+    script = configure(lab, node, own, node_files(lab, node), again=again) + LOOK
+    completed = await shell(
+        lab.container(node.name), script, str(node.role), timeout_s=_CONFIGURE_S, privileged=True
+    )
+    _succeeded(node, completed)
+    return node_status(node.name, str(node.role), completed)
 
 
 async def _check_all(lab: Lab) -> None:
@@ -235,6 +255,24 @@ async def _check_all(lab: Lab) -> None:
     hint = "Does this machine filter what its bridges carry? See 'Bridges and firewalls' in docs/labs.md."
     work = [one(node) for node in lab.nodes]
     await side_by_side(f"the links of lab {lab.name} do not carry packets", hint, work)
+
+
+async def restart(lab: Lab, name: str) -> Rebooted:
+    """Cut a node's power and start it again; its links are the same, and nothing is done to the other nodes.
+
+    What was in its memory is gone: processes, interfaces, routes, firewall, SAs, ``/run``. Its files stay.
+    Returns when the node has started; whether its tunnels come back is up to it. Raises ``LabError`` when it
+    does not start, and leaves it as it is then.
+    """
+    began = time.monotonic()
+    node = lab.node(name)
+    container = lab.container(node.name)
+    with _alone(lab.name):
+        await docker.power_cut(container)
+        await docker.power_on(container)
+        macs = await docker.macs([container])
+        status = await _configure(lab, node, macs[container], again=True)
+    return Rebooted(status, time.monotonic() - began)
 
 
 async def _prepare_machine(lab: Lab, image: str, say: Callable[[str], None]) -> None:

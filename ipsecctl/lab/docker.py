@@ -39,6 +39,8 @@ __all__ = [
     "machine_nft",
     "macs",
     "networks",
+    "power_cut",
+    "power_on",
     "remove_containers",
     "remove_networks",
     "subnets",
@@ -198,6 +200,21 @@ async def compose_up(lab: str, document: dict[str, Any]) -> None:
     completed = await _docker([*argv, "up", "--detach", "--no-build"], text, timeout_s=_UP_S)
     if completed.status:
         raise _meaning(completed)
+
+
+async def power_cut(container: str) -> None:
+    """End all processes of a container at once, its first one included: its network is gone, its files stay.
+
+    One that does not run is no failure.
+    """
+    completed = await _docker(["kill", "--signal", "KILL", container])
+    if completed.status and b"is not running" not in completed.stderr:
+        raise _meaning(completed)
+
+
+async def power_on(container: str) -> None:
+    """Start a container that does not run, with new interfaces on the links that it had."""
+    await _ask("start", container)
 
 
 async def machine_nft(lab: str, image: str, rules: str) -> Completed:

@@ -6,6 +6,7 @@ A script goes to ``docker exec`` on standard input: what is in it, secrets too, 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,10 +14,25 @@ from shlex import quote
 
 from ipsecctl.errors import LabError
 from ipsecctl.lab.firewall import internet_rules, nat_rules
-from ipsecctl.lab.wiring import Interface, Lab, Node, NodeRoute, Role
+from ipsecctl.lab.networkd import network_files
+from ipsecctl.lab.wiring import Init, Interface, Lab, Node, NodeRoute, Role
 from ipsecctl.patience import PATIENCE
 
 __all__ = ["LOOK", "Seen", "check", "configure", "read_look"]
+
+# The first process takes a gateway's links down before anything else: what is raised before that would not
+# stay.
+_AWAIT_INIT = f"""\
+tries={round(200 * PATIENCE)}
+until [ -e /run/ipsecctl-lab/waiting ]; do
+    tries=$((tries - 1))
+    if [ "$tries" -eq 0 ]; then
+        echo "the node's first process has not come to wait for its links after {10 * PATIENCE:g} s" >&2
+        exit 1
+    fi
+    sleep 0.05
+done
+"""
 
 # docker exec --privileged may mount; other processes of the node may only write. /proc/sys/net is that of the
 # node's own network namespace, the rest of /proc/sys is the machine's and stays read-only.
@@ -27,13 +43,15 @@ mount -o remount,bind,rw /proc/sys/net
 
 set_sysctl() { if [ -e "/proc/sys/net/$1" ]; then echo "$2" >"/proc/sys/net/$1"; fi; }
 
-# name_interface MAC NAME: Docker numbers interfaces as it likes; only the MAC says which link one is on.
+# name_interface MAC NAME OWN_MAC: Docker numbers interfaces as it likes; only the MAC says which link one is
+# on. The one that it gets from us stays the same from start to start, as a machine's does: its neighbours
+# have it in their tables.
 name_interface() {
     for device in /sys/class/net/*; do
         read -r mac <"$device/address"
         if [ "$mac" = "$1" ]; then
             ip link set dev "${device##*/}" down
-            ip link set dev "${device##*/}" name "$2"
+            ip link set dev "${device##*/}" name "$2" address "$3"
             return
         fi
     done
@@ -60,6 +78,24 @@ until [ -S /run/charon.vici ] && swanctl --stats </dev/null >/dev/null 2>&1; do
     fi
     sleep 0.05
 done
+"""
+
+# Says nothing of failed units: they are for whoever looks at the gateway, as on any machine.
+_BOOTED = f"""\
+tries={round(200 * PATIENCE)}
+until [ -S /run/systemd/private ]; do
+    tries=$((tries - 1))
+    if [ "$tries" -eq 0 ]; then
+        echo "systemd does not answer after {10 * PATIENCE:g} s" >&2
+        exit 1
+    fi
+    sleep 0.05
+done
+timeout {20 * PATIENCE:g} systemctl is-system-running --wait >/dev/null 2>&1 || [ $? -ne 124 ] || {{
+    echo 'systemd has not come to the end of the boot; it waits for:' >&2
+    systemctl list-jobs --no-legend >&2
+    exit 1
+}}
 """
 
 # swanctl's exit status is 0 although a credential could not be loaded; what it writes to stderr is the truth.
@@ -117,27 +153,45 @@ def read_look(output: str) -> Seen:
     return Seen(charon, data_path, addresses)
 
 
-def configure(lab: Lab, node: Node, macs: Mapping[str, str], files: Mapping[str, bytes]) -> str:
-    """Return the script that makes a fresh container the node.
+def configure(
+    lab: Lab, node: Node, macs: Mapping[str, str], files: Mapping[str, bytes], *, again: bool = False
+) -> str:
+    """Return the script that makes a container that has just started the node.
 
     ``macs`` has the MAC address on each link of the node, ``files`` the content of each file that goes into
-    it. The script ends when the node is ready; in a gateway that is when charon answers.
+    it. The script ends when the node is ready; in a gateway that is when charon answers. With ``again`` the
+    node has been one before: its files are there, and may have become others; and where systemd starts
+    charon, whether that runs is not ours to want.
     """
-    parts = [_PROLOGUE]
-    parts += [f"name_interface {macs[i.link]} {i.name}\n" for i in node.interfaces]
-    parts += list(_sysctls(node))
-    parts.append(_heredoc("ip -batch -", "\n".join(_addresses(node))))
+    of_its_own = node.init is Init.SYSTEMD
+    parts = [_AWAIT_INIT] if node.role is Role.GATEWAY else []
+    parts.append(_PROLOGUE)
+    parts += [f"name_interface {macs[i.link]} {i.name} {_own_mac(lab, node, i)}\n" for i in node.interfaces]
+    if not of_its_own:
+        parts += list(_sysctls(node))
+        parts.append(_heredoc("ip -batch -", "\n".join(_addresses(node))))
     parts += [_heredoc("nft -f -", rules) for rules in _rules(lab, node)]
     # Docker's resolver would be a way out of the lab; without one a look-up fails at once.
     parts.append(": >/etc/resolv.conf\n")
     parts += [f"echo {quote(f'{address} {name}')} >>/etc/hosts\n" for name, address in lab.names]
-    parts += [_file(path, content) for path, content in sorted(files.items())]
+    if not again:
+        own = network_files(node) if of_its_own else {}
+        parts += [_file(path, text.encode(), 0o644) for path, text in sorted(own.items())]
+        parts += [_file(path, content) for path, content in sorted(files.items())]
     parts.append("touch /run/ipsecctl-lab/ready\nkill -s USR1 1\n")  # init looks, and naps between
-    if node.role is Role.GATEWAY:
+    if of_its_own:
+        parts.append(_BOOTED)
+    if node.role is Role.GATEWAY and not (of_its_own and again):
         parts.append(_CHARON)
         if files:
             parts.append(_LOAD)
     return "".join(parts)
+
+
+def _own_mac(lab: Lab, node: Node, interface: Interface) -> str:
+    """Return the MAC address of an interface: locally administered, the same for the same lab."""
+    digits = hashlib.sha256(f"{lab.name} {node.name} {interface.link}".encode()).hexdigest()
+    return ":".join(["02", *(digits[place : place + 2] for place in range(0, 10, 2))])
 
 
 def check(node: Node) -> str:
@@ -200,13 +254,15 @@ def _rules(lab: Lab, node: Node) -> Iterator[str]:
         yield nat_rules(node.nat)
 
 
-def _file(path: str, content: bytes) -> str:
+def _file(path: str, content: bytes, mode: int = 0o600) -> str:
     encoded = base64.encodebytes(content).decode().strip()
     folder = path.rpartition("/")[0] or "/"
     target = quote(path)
     return (
         f"mkdir -p {quote(folder)}\n"
-        f"(umask 077; : >{target})\n" + _heredoc(f"base64 -d >{target}", encoded) + f"chmod 600 {target}\n"
+        f"(umask 077; : >{target})\n"
+        + _heredoc(f"base64 -d >{target}", encoded)
+        + f"chmod {mode:o} {target}\n"
     )
 
 

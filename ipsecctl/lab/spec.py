@@ -6,9 +6,10 @@ IP401 (keys), IP402 (values), IP403 (what does not fit the topology), IP404 (fil
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -25,7 +26,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from ipsecctl.errors import Diagnostic, Severity
-from ipsecctl.lab.wiring import Release
+from ipsecctl.lab.wiring import Init, Release
 from ipsecctl.topology import Path, Reading, read_yaml, shown
 
 __all__ = ["BoxSpec", "Finding", "GatewaySpec", "HostSpec", "LabSpec", "LinkSpec", "Places", "parse"]
@@ -52,12 +53,17 @@ def _address(value: Any) -> IPv4Address | IPv6Address:
         raise ValueError(f"'{value}' is not an IP address") from None
 
 
-def _release(value: Any) -> Any:
-    names = list(map(str, Release))
-    if value not in names:
-        said = f"'{value}'" if isinstance(value, str) else shown(value)
-        raise ValueError(f"{said} is none of {', '.join(names)}")
-    return Release(value)
+def _one_of(kind: type[StrEnum]) -> Callable[[Any], Any]:
+    """Return what makes a value of the file a member of ``kind``, or says which there are."""
+
+    def member(value: Any) -> Any:
+        names = list(map(str, kind))
+        if value not in names:
+            said = f"'{value}'" if isinstance(value, str) else shown(value)
+            raise ValueError(f"{said} is none of {', '.join(names)}")
+        return kind(value)
+
+    return member
 
 
 Name = Annotated[str, Field(pattern=_NAME)]
@@ -97,13 +103,14 @@ class LinkSpec(_Section):
 
 class GatewaySpec(_Section):
     """What the lab itself does at a gateway: its WAN address where the topology has none, files put into it,
-    and the release of Debian whose charon it runs.
+    the release of Debian whose charon it runs, and what starts it.
 
     A file may hold ``@psk:TUNNEL@``: it becomes that tunnel's PSK as swanctl.conf wants it.
     """
 
     address: Address | None = None
-    release: Annotated[Release, BeforeValidator(_release)] = Release.FORKY
+    release: Annotated[Release, BeforeValidator(_one_of(Release))] = Release.FORKY
+    init: Annotated[Init, BeforeValidator(_one_of(Init))] = Init.SMALL
     files: dict[Annotated[str, AfterValidator(_absolute)], str] = {}
 
 

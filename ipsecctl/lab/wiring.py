@@ -25,6 +25,7 @@ from ipsecctl.topology import DataPath, Topology
 
 __all__ = [
     "INTERNET",
+    "Init",
     "Interface",
     "Lab",
     "Link",
@@ -57,6 +58,13 @@ class Release(StrEnum):
     BOOKWORM = "bookworm"
     TRIXIE = "trixie"
     FORKY = "forky"
+
+
+class Init(StrEnum):
+    """What starts a gateway: the image's own small first process, or systemd as on a server."""
+
+    SMALL = "small"
+    SYSTEMD = "systemd"
 
 
 class LinkKind(StrEnum):
@@ -109,7 +117,7 @@ class Node:
 
     ``site`` is empty for NAT boxes and the internet, ``network`` for all but hosts. ``managed`` is false for
     a gateway that the lab itself configures. ``files`` are pairs: path in the node, path of the lab's file.
-    ``release`` says which image the node is made of.
+    ``release`` says which image the node is made of, ``init`` what starts it.
     """
 
     name: str
@@ -123,6 +131,7 @@ class Node:
     nat: NatBox | None = None
     files: tuple[tuple[str, str], ...] = ()
     release: Release = Release.FORKY
+    init: Init = Init.SMALL
 
     def interface(self, name: str) -> Interface:
         """Return the interface called ``name``; raises ``KeyError``."""

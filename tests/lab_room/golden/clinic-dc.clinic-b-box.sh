@@ -4,13 +4,15 @@ mount -o remount,bind,rw /proc/sys/net
 
 set_sysctl() { if [ -e "/proc/sys/net/$1" ]; then echo "$2" >"/proc/sys/net/$1"; fi; }
 
-# name_interface MAC NAME: Docker numbers interfaces as it likes; only the MAC says which link one is on.
+# name_interface MAC NAME OWN_MAC: Docker numbers interfaces as it likes; only the MAC says which link one is
+# on. The one that it gets from us stays the same from start to start, as a machine's does: its neighbours
+# have it in their tables.
 name_interface() {
     for device in /sys/class/net/*; do
         read -r mac <"$device/address"
         if [ "$mac" = "$1" ]; then
             ip link set dev "${device##*/}" down
-            ip link set dev "${device##*/}" name "$2"
+            ip link set dev "${device##*/}" name "$2" address "$3"
             return
         fi
     done
@@ -24,8 +26,8 @@ set_sysctl ipv6/icmp/ratelimit 0
 set_sysctl ipv6/conf/all/disable_ipv6 0
 set_sysctl ipv6/conf/default/disable_ipv6 0
 set_sysctl ipv6/conf/default/accept_ra 0
-name_interface 02:00:00:00:00:00 wan
-name_interface 02:00:00:00:00:01 lan
+name_interface 02:00:00:00:00:00 wan 02:90:6d:5c:3d:de
+name_interface 02:00:00:00:00:01 lan 02:2a:b3:cf:d3:56
 set_sysctl ipv6/conf/all/forwarding 1
 set_sysctl ipv6/conf/wan/disable_ipv6 1
 set_sysctl ipv6/conf/lan/disable_ipv6 1

@@ -1,16 +1,27 @@
+tries=200
+until [ -e /run/ipsecctl-lab/waiting ]; do
+    tries=$((tries - 1))
+    if [ "$tries" -eq 0 ]; then
+        echo "the node's first process has not come to wait for its links after 10 s" >&2
+        exit 1
+    fi
+    sleep 0.05
+done
 set -eu
 mount --bind /proc/sys/net /proc/sys/net
 mount -o remount,bind,rw /proc/sys/net
 
 set_sysctl() { if [ -e "/proc/sys/net/$1" ]; then echo "$2" >"/proc/sys/net/$1"; fi; }
 
-# name_interface MAC NAME: Docker numbers interfaces as it likes; only the MAC says which link one is on.
+# name_interface MAC NAME OWN_MAC: Docker numbers interfaces as it likes; only the MAC says which link one is
+# on. The one that it gets from us stays the same from start to start, as a machine's does: its neighbours
+# have it in their tables.
 name_interface() {
     for device in /sys/class/net/*; do
         read -r mac <"$device/address"
         if [ "$mac" = "$1" ]; then
             ip link set dev "${device##*/}" down
-            ip link set dev "${device##*/}" name "$2"
+            ip link set dev "${device##*/}" name "$2" address "$3"
             return
         fi
     done
@@ -24,9 +35,9 @@ set_sysctl ipv6/icmp/ratelimit 0
 set_sysctl ipv6/conf/all/disable_ipv6 0
 set_sysctl ipv6/conf/default/disable_ipv6 0
 set_sysctl ipv6/conf/default/accept_ra 0
-name_interface 02:00:00:00:00:00 wan
-name_interface 02:00:00:00:00:01 lan-servers
-name_interface 02:00:00:00:00:02 lan-imaging
+name_interface 02:00:00:00:00:00 wan 02:a3:32:f7:e1:df
+name_interface 02:00:00:00:00:01 lan-servers 02:a4:ba:e8:89:17
+name_interface 02:00:00:00:00:02 lan-imaging 02:ae:a4:d5:b7:92
 set_sysctl ipv6/conf/all/forwarding 1
 set_sysctl ipv6/conf/wan/disable_ipv6 1
 set_sysctl ipv6/conf/lan-servers/disable_ipv6 1

@@ -4,13 +4,15 @@ mount -o remount,bind,rw /proc/sys/net
 
 set_sysctl() { if [ -e "/proc/sys/net/$1" ]; then echo "$2" >"/proc/sys/net/$1"; fi; }
 
-# name_interface MAC NAME: Docker numbers interfaces as it likes; only the MAC says which link one is on.
+# name_interface MAC NAME OWN_MAC: Docker numbers interfaces as it likes; only the MAC says which link one is
+# on. The one that it gets from us stays the same from start to start, as a machine's does: its neighbours
+# have it in their tables.
 name_interface() {
     for device in /sys/class/net/*; do
         read -r mac <"$device/address"
         if [ "$mac" = "$1" ]; then
             ip link set dev "${device##*/}" down
-            ip link set dev "${device##*/}" name "$2"
+            ip link set dev "${device##*/}" name "$2" address "$3"
             return
         fi
     done
@@ -24,9 +26,9 @@ set_sysctl ipv6/icmp/ratelimit 0
 set_sysctl ipv6/conf/all/disable_ipv6 0
 set_sysctl ipv6/conf/default/disable_ipv6 0
 set_sysctl ipv6/conf/default/accept_ra 0
-name_interface 02:00:00:00:00:00 to-clinic-a
-name_interface 02:00:00:00:00:01 to-clinic-b-box
-name_interface 02:00:00:00:00:02 to-dc
+name_interface 02:00:00:00:00:00 to-clinic-a 02:b9:9a:4a:e5:1d
+name_interface 02:00:00:00:00:01 to-clinic-b-box 02:45:04:8c:48:dd
+name_interface 02:00:00:00:00:02 to-dc 02:66:be:37:03:1c
 set_sysctl ipv6/conf/all/forwarding 1
 set_sysctl ipv6/conf/to-clinic-a/disable_ipv6 1
 set_sysctl ipv6/conf/to-clinic-b-box/disable_ipv6 1
