@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ipsecctl.desired import (
+    CHARON_UNIT_FILE,
     GUARD_FILE,
     GUARD_UNIT_FILE,
     NETWORK_MANAGER_FILE,
@@ -48,6 +49,8 @@ for task in "$@"; do
                 try 'NetworkManager cannot read its files' systemctl reload NetworkManager ;;
         interfaces | firewall | sysctl | routes) sh "$guard" "$task" || exit 1 ;;
         no-firewall) try 'nft cannot delete our table' nft delete table $table ;;
+        units)
+            [ ! -d /run/systemd/system ] || try 'systemd cannot read its units' systemctl daemon-reload ;;
         unit)
             try 'systemd cannot read its units' systemctl daemon-reload
             try "systemd cannot enable $unit" systemctl --quiet enable "$unit"
@@ -145,6 +148,8 @@ def _to_set(plan: GatewayPlan) -> Iterator[str]:
         yield "sysctl"
     if plan.of(Part.UNIT, *_SET):
         yield "unit"
+    elif any(change.name == CHARON_UNIT_FILE for change in plan.of(Part.FILE)):
+        yield "units"
 
 
 def _to_remove(plan: GatewayPlan) -> Iterator[str]:

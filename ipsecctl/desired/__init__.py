@@ -3,6 +3,8 @@
 from ipsecctl.desired.compile import compile_topology
 from ipsecctl.desired.means import Means, Version
 from ipsecctl.desired.places import (
+    CALL_FILE,
+    CHARON_UNIT_FILE,
     FIREWALL_FILE,
     GUARD_FILE,
     GUARD_UNIT,
@@ -42,6 +44,8 @@ from ipsecctl.desired.state import (
 from ipsecctl.desired.versions import SINCE, Knows, Unmet, knows, longest_names, unmet, version_text
 
 __all__ = [
+    "CALL_FILE",
+    "CHARON_UNIT_FILE",
     "FIREWALL_FILE",
     "GUARD_FILE",
     "GUARD_UNIT",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 __all__ = [
+    "CALL_FILE",
+    "CHARON_UNIT_FILE",
     "FIREWALL_FILE",
     "GUARD_FILE",
     "GUARD_UNIT",
@@ -26,6 +28,12 @@ GUARD_FILE = "/etc/ipsecctl/guard"
 GUARD_UNIT = "ipsecctl-guard.service"
 GUARD_UNIT_FILE = f"/etc/systemd/system/{GUARD_UNIT}"
 """systemd's unit that runs the script at boot."""
+
+CALL_FILE = "/etc/ipsecctl/call"
+"""The script that calls the peers that it is ours to call: when charon has started."""
+
+CHARON_UNIT_FILE = "/etc/systemd/system/strongswan.service.d/60-ipsecctl.conf"
+"""What has strongSwan's own unit run it."""
 
 NETWORKD_FILE = "/etc/systemd/network/05-ipsecctl.network"
 """What keeps systemd-networkd from touching the tunnels' interfaces."""

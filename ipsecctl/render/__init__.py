@@ -1,6 +1,8 @@
 """Lay out a gateway's state: as files, and as VICI messages."""
 
 from ipsecctl.render.files import (
+    CALL_FILE,
+    CHARON_UNIT_FILE,
     FIREWALL_FILE,
     GUARD_FILE,
     GUARD_UNIT_FILE,
@@ -19,6 +21,8 @@ from ipsecctl.render.files import (
 from ipsecctl.render.messages import Message, Messages, render_messages
 
 __all__ = [
+    "CALL_FILE",
+    "CHARON_UNIT_FILE",
     "FIREWALL_FILE",
     "GUARD_FILE",
     "GUARD_UNIT_FILE",

@@ -11,6 +11,8 @@ from typing import SupportsBytes
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ipsecctl.desired import (
+    CALL_FILE,
+    CHARON_UNIT_FILE,
     FIREWALL_FILE,
     GUARD_FILE,
     GUARD_UNIT_FILE,
@@ -34,6 +36,8 @@ from ipsecctl.resources import resource_dir
 from ipsecctl.topology import INTERFACE_PREFIX, DataPath, SecretRef
 
 __all__ = [
+    "CALL_FILE",
+    "CHARON_UNIT_FILE",
     "FIREWALL_FILE",
     "GUARD_FILE",
     "GUARD_UNIT_FILE",
@@ -61,6 +65,8 @@ _PUBLIC = 0o644
 _OWNER_ONLY = 0o600
 _PROGRAM = 0o755
 _TEMPLATES = (
+    (CALL_FILE, "call.sh.j2", _PROGRAM),
+    (CHARON_UNIT_FILE, "strongswan.service.j2", _PUBLIC),
     (FIREWALL_FILE, "firewall.nft.j2", _PUBLIC),
     (GUARD_FILE, "guard.sh.j2", _PROGRAM),
     (GUARD_UNIT_FILE, "guard.service.j2", _PUBLIC),

@@ -59,12 +59,13 @@ def test_a_line_for_each_gateway_and_the_tree_as_it_will_lie_on_it(place, render
     outcome = render()
     assert outcome.status == 0
     assert outcome.out.splitlines() == [
-        f"{place}/out/clinic-a: 12 files, 1 tunnel, data path kernel",
-        f"{place}/out/clinic-b: 12 files, 1 tunnel, data path kernel",
-        f"{place}/out/dc: 12 files, 2 tunnels, data path libipsec",
+        f"{place}/out/clinic-a: 14 files, 1 tunnel, data path kernel",
+        f"{place}/out/clinic-b: 14 files, 1 tunnel, data path kernel",
+        f"{place}/out/dc: 14 files, 2 tunnels, data path libipsec",
     ]
     assert files_below(place / "out" / "dc") == [
         "etc/NetworkManager/conf.d/60-ipsecctl.conf",
+        "etc/ipsecctl/call",
         "etc/ipsecctl/firewall.nft",
         "etc/ipsecctl/guard",
         "etc/ipsecctl/interfaces",
@@ -76,6 +77,7 @@ def test_a_line_for_each_gateway_and_the_tree_as_it_will_lie_on_it(place, render
         "etc/systemd/network/05-ipsecctl.network",
         "etc/systemd/networkd.conf.d/60-ipsecctl.conf",
         "etc/systemd/system/ipsecctl-guard.service",
+        "etc/systemd/system/strongswan.service.d/60-ipsecctl.conf",
     ]
 
 

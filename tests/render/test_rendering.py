@@ -127,7 +127,8 @@ def test_secrets_are_in_owner_only_files_and_nowhere_else(case):
     for state in case_states(case):
         files = render_files(state, secrets_of(state), certificates_of(state))
         assert {file.mode for file in files} <= {0o600, 0o644, 0o755}
-        assert [file.path for file in files if file.mode == 0o755] == ["/etc/ipsecctl/guard"]
+        programs = [file.path for file in files if file.mode == 0o755]
+        assert programs == ["/etc/ipsecctl/call", "/etc/ipsecctl/guard"]
         private = [file.path for file in files if file.mode == 0o600]
         assert "/etc/swanctl/conf.d/ipsecctl-secrets.conf" in private
         assert all(path.startswith("/etc/swanctl/private/") for path in private if "secrets" not in path)
@@ -171,7 +172,7 @@ def test_a_gateway_without_tunnels_has_every_file_and_no_rule():
         replace(_topology("clinic-dc"), tunnels=(), sites=_topology("clinic-dc").sites[:1])
     )
     files = rendered(state)
-    assert len(files) == 12
+    assert len(files) == 14
     assert b"drop" not in files["/etc/ipsecctl/firewall.nft"]
 
 

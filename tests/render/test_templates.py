@@ -13,6 +13,7 @@ TEMPLATES = sorted(template_environment().list_templates(extensions=["j2"]))
 
 def test_there_is_one_template_for_each_file():
     assert TEMPLATES == [
+        "call.sh.j2",
         "firewall.nft.j2",
         "guard.service.j2",
         "guard.sh.j2",
@@ -22,6 +23,7 @@ def test_there_is_one_template_for_each_file():
         "networkd.network.j2",
         "routes.j2",
         "strongswan.conf.j2",
+        "strongswan.service.j2",
         "swanctl-secrets.conf.j2",
         "swanctl.conf.j2",
         "sysctl.conf.j2",
