@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from pathlib import Path
 
 import pytest
 
 import ipsecctl.deploy.activate as activating
 from ipsecctl.deploy.activate import activate, in_the_way, retire
-from ipsecctl.desired import NETWORK_MANAGER_FILE, NETWORKD_FILE, Interface, InterfaceKind
+from ipsecctl.desired import (
+    CHARON_UNIT_FILE,
+    NETWORK_MANAGER_FILE,
+    NETWORKD_FILE,
+    Interface,
+    InterfaceKind,
+)
 from ipsecctl.errors import ApplyFailed
 from ipsecctl.gateway import Link, LocalHost
 from ipsecctl.plan import Change, GatewayPlan, Kind, Part
@@ -107,6 +114,13 @@ def test_the_first_failure_ends_it_in_its_own_words(programs):
     make("systemctl", "[ $1 = daemon-reload ] || { echo masked >&2; exit 1; }")
     with pytest.raises(ApplyFailed, match=r"gw: systemd cannot enable ipsecctl-guard\.service: masked"):
         run(made)
+
+
+def test_systemd_where_it_runs_reads_what_charons_unit_is_to_do(programs):
+    _, used = programs
+    run(plan((Part.FILE, CHARON_UNIT_FILE, Kind.CREATE)))
+    reads = ["systemctl daemon-reload"] if Path("/run/systemd/system").is_dir() else []
+    assert used() == [*reads, LISTED]
 
 
 def test_ways_come_before_the_firewall_and_go_after_it(programs):

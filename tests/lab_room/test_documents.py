@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from netaddr import IPNetwork
 
 from ipsecctl.errors import LabError
-from ipsecctl.lab import GraphFormat, Release, draw, load
+from ipsecctl.lab import GraphFormat, Init, Lab, Release, draw, load
 from ipsecctl.lab.compose import LABEL_DIGEST, choose_subnets, document
 from ipsecctl.lab.firewall import internet_rules, machine_rules, nat_rules
+from ipsecctl.lab.networkd import network_files
 from ipsecctl.lab.script import check, configure, read_look
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -71,6 +73,49 @@ def test_each_gateway_has_the_image_of_its_release() -> None:
     assert images.pop("bookworm") == "image-bookworm" and images.pop("trixie") == "image-trixie"
     assert set(images.values()) == {"image-forky"}
     assert load("clinic-dc").releases == (Release.FORKY,)
+
+
+def with_systemd(name: str, gateway: str) -> Lab:
+    lab = load(name)
+    nodes = (replace(node, init=Init.SYSTEMD) if node.name == gateway else node for node in lab.nodes)
+    return replace(lab, nodes=tuple(nodes))
+
+
+def test_a_gateway_with_systemd_may_mount_and_does_not_forward_by_itself() -> None:
+    lab = with_systemd("clinic-dc", "clinic-a")
+    made = document(lab, {Release.FORKY: "i"}, choose_subnets(lab, ()))["services"]
+    assert made["clinic-a"]["command"] == ["gateway", "systemd"]
+    assert made["clinic-a"]["cap_add"] == ["NET_ADMIN", "NET_RAW", "SYS_ADMIN"]
+    assert made["clinic-a"]["sysctls"] == {"net.ipv4.ip_forward": "0"}
+    assert "SYS_ADMIN" not in made["clinic-b"]["cap_add"]
+    assert made["clinic-b"]["command"] == ["gateway"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_gateway_with_systemd_has_its_network_from_its_own_files(again: bool) -> None:
+    lab = with_systemd("mesh-dual-stack", "north")
+    macs = {i.link: "02:00:00:00:00:00" for i in lab.node("north").interfaces}
+    script = configure(lab, lab.node("north"), macs, {"/etc/swanctl/conf.d/x.conf": b"x"}, again=again)
+    assert "name_interface 02:00:00:00:00:00 wan 02:" in script
+    assert "ip -batch" not in script and "address add" not in script
+    assert ("/etc/systemd/network/20-wan.network" in script) != again
+    assert ("swanctl --load-all" in script) != again
+    files = network_files(lab.node("north"))
+    assert list(files) == [
+        "/etc/systemd/network/20-wan.network",
+        "/etc/systemd/network/20-lan-lan.network",
+    ]
+    golden("mesh-dual-stack.north.network", "\n".join(files.values()))
+
+
+def test_a_node_keeps_its_mac_addresses() -> None:
+    lab = load("clinic-dc")
+    macs = {i.link: "02:00:00:00:00:00" for i in lab.node("dc").interfaces}
+    first, again = (configure(lab, lab.node("dc"), macs, {}, again=again) for again in (False, True))
+    own = [line.split()[3] for line in first.splitlines() if line.startswith("name_interface 02")]
+    assert len(set(own)) == 3
+    assert own == [line.split()[3] for line in again.splitlines() if line.startswith("name_interface 02")]
+    assert own[0] not in configure(lab.called("other"), lab.node("dc"), macs, {})
 
 
 def test_two_labs_share_no_name() -> None:

@@ -96,6 +96,13 @@ TOPOLOGY = Path(__file__).parents[2] / "topologies" / "clinic-dc.yaml"
             "gateways.dc.release: the number 12 is none of bookworm, trixie, forky",
             "see docs/labs.md",
         ),
+        (
+            "gateways:\n  dc: {init: openrc}\n",
+            (2, 14),
+            "IP402",
+            "gateways.dc.init: 'openrc' is none of small, systemd",
+            "see docs/labs.md",
+        ),
     ],
 )
 def test_findings(text: str, place: tuple[int, int], code: str, summary: str, hint: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipsecctl.desired import GatewayState, Means, compile_topology
+from ipsecctl.desired import Action, GatewayState, Means, compile_topology
 from ipsecctl.errors import CannotQuote
 from ipsecctl.render import render_files, render_messages
 from ipsecctl.secrets import Secret
@@ -137,6 +138,26 @@ def test_secrets_are_in_owner_only_files_and_nowhere_else(case):
             assert not any(bytes(key).decode() in repr(file) for file in files)
         messages = render_messages(state, secrets_of(state), certificates_of(state))
         assert "content of" not in repr(messages)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_who_calls_has_its_children_called(case, tmp_path):
+    """And nobody else: run with a swanctl that notes its use."""
+    called = tmp_path / "called"
+    swanctl = tmp_path / "swanctl"
+    swanctl.write_text(f'#!/bin/sh\n[ "$1" = --list-sas ] || echo "$*" >>{called}\n')
+    swanctl.chmod(0o755)
+    for state in case_states(case):
+        called.write_text("")
+        script = rendered(state)["/etc/ipsecctl/call"].decode()
+        path = f"{tmp_path}:/usr/bin:/bin"
+        subprocess.run(["sh", "-c", script], env={"PATH": path}, check=True)
+        assert called.read_text().splitlines() == [
+            f"--initiate --ike {connection.name} --child {child.name} --timeout -1"
+            for connection in state.connections
+            for child in connection.children
+            if child.start_action is Action.TRAP
+        ]
 
 
 REORDERED = """
