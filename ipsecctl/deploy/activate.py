@@ -40,10 +40,11 @@ try() {
 for task in "$@"; do
     name=${task#* }
     case $task in
-        # It leaves our interfaces alone only if it has read that before they are there.
+        # It leaves our interfaces alone only if it has read that before they are there. networkctl would
+        # need D-Bus.
         networkd)
             ! systemctl is-active --quiet systemd-networkd ||
-                try 'systemd-networkd cannot read its files' networkctl reload ;;
+                try 'systemd-networkd cannot read its files' systemctl reload systemd-networkd ;;
         network-manager)
             ! systemctl is-active --quiet NetworkManager ||
                 try 'NetworkManager cannot read its files' systemctl reload NetworkManager ;;

@@ -136,7 +136,7 @@ def test_ways_come_before_the_firewall_and_go_after_it(programs):
     run(made)
     assert used() == [
         "systemctl is-active --quiet systemd-networkd",
-        "networkctl reload",
+        "systemctl reload systemd-networkd",
         "guard interfaces",
         "guard routes",
         "guard firewall",
