@@ -63,7 +63,7 @@ nft -s list table inet ipsecctl
 sed -n 's/^\([a-z][^ =*]*\) *=.*/\1/p' /etc/sysctl.d/60-ipsecctl.conf | xargs sysctl
 """
 
-pytestmark = [pytest.mark.lab, pytest.mark.kernel, pytest.mark.xdist_group("reboot")]
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("reboot")]
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,7 @@ def until_it_carries(lab: Any) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("mode", ["policy", pytest.param("route", marks=pytest.mark.esp)])
 def test_all_comes_back_by_itself(machine, mode: str, record_property) -> None:
     lab = in_mode(machine, mode)
@@ -200,6 +201,7 @@ def test_all_comes_back_by_itself(machine, mode: str, record_property) -> None:
     assert facts["systemd"]["value"] is facts["networkd"]["value"] is True
 
 
+@pytest.mark.kernel
 def test_before_charon_has_started_nothing_leaves(machine) -> None:
     """The machine is up, its links are, it forwards, and charon is kept from starting: the firewall holds."""
     lab = in_mode(machine, "policy")
