@@ -53,6 +53,7 @@ _DEEPEST_HOSTNAME = 63
 # What systemd needs beside the rest: to mount, and control groups of its own. It is the gateway itself that
 # makes the kernel forward, and it does not end for SIGTERM.
 _MACHINE = {
+    "command": [str(Role.GATEWAY), str(Init.SYSTEMD)],
     "cap_add": ["NET_ADMIN", "NET_RAW", "SYS_ADMIN"],
     "cgroup": "private",
     "sysctls": {"net.ipv4.ip_forward": "0"},
