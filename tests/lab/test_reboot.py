@@ -58,7 +58,7 @@ UNITS = (
 OURS = r"""
 ip -json -details link show | tr -d '\n'; echo
 ip -json address show | tr -d '\n'; echo
-for family in -4 -6; do ip $family rule; ip $family route show table all proto 213; done | sed 's/ *$//' | sort
+for f in -4 -6; do ip $f rule; ip $f route show table all proto 213; done | sed 's/ *$//' | sort
 nft -s list table inet ipsecctl
 sed -n 's/^\([a-z][^ =*]*\) *=.*/\1/p' /etc/sysctl.d/60-ipsecctl.conf | xargs sysctl
 """
