@@ -47,7 +47,11 @@ def _any_overlap(sites: Sites) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A prefix, or a gateway's public address, as the sweep sees it."""
+    """A prefix, or a gateway's public address, as the sweep sees it.
+
+    ``tunnelled``: the prefix belongs into some tunnel of the site that sweeps. ``is_own``: the address is
+    that of a gateway there.
+    """
 
     version: int
     first: int
@@ -57,6 +61,7 @@ class _Item:
     path: Path
     tunnelled: bool = True
     is_address: bool = False
+    is_own: bool = False
 
     @property
     def order(self) -> tuple[int, int, int, bool]:
@@ -64,8 +69,8 @@ class _Item:
 
 
 @dataclass(slots=True)
-class _Peer:
-    """What a site sees of another: what its tunnels select there, and the gateways it calls."""
+class _Seen:
+    """What tunnels of a site select at one of its peers, or at itself, and the gateways that they join."""
 
     selected: dict[int, Sequence[FlowEnd]] = field(default_factory=dict)
     gateways: dict[str, Gateway] = field(default_factory=dict)
@@ -80,22 +85,32 @@ def check_overlaps(drafts: Iterable[Draft], sites: Sites, findings: Findings) ->
     """Report overlapping networks of sites that a tunnel or a peer joins, and addresses inside tunnels."""
     if not _any_overlap(sites):
         return
-    peers: dict[str, dict[str, _Peer]] = defaultdict(dict)
+    peers: dict[str, dict[str, _Seen]] = defaultdict(dict)
+    own: dict[str, _Seen] = defaultdict(_Seen)
     for draft in drafts:
         left, right = draft.left.gateway, draft.right.gateway
         flows = (*draft.flows, *draft.presumed)
-        peers[left.site].setdefault(right.site, _Peer()).add(right, (flow.right for flow in flows))
-        peers[right.site].setdefault(left.site, _Peer()).add(left, (flow.left for flow in flows))
-    sweep = _Sweep(sites, peers, findings)
+        peers[left.site].setdefault(right.site, _Seen()).add(right, (flow.right for flow in flows))
+        peers[right.site].setdefault(left.site, _Seen()).add(left, (flow.left for flow in flows))
+        own[left.site].add(left, (flow.left for flow in flows))
+        own[right.site].add(right, (flow.right for flow in flows))
+    sweep = _Sweep(sites, peers, own, findings)
     for site in peers:
         sweep.site(site)
     sweep.report()
 
 
 class _Sweep:
-    def __init__(self, sites: Sites, peers: dict[str, dict[str, _Peer]], findings: Findings) -> None:
+    def __init__(
+        self,
+        sites: Sites,
+        peers: dict[str, dict[str, _Seen]],
+        own: dict[str, _Seen],
+        findings: Findings,
+    ) -> None:
         self._sites = sites
         self._peers = peers
+        self._own_seen = own
         self._findings = findings
         self._items: dict[int, list[_Item]] = {}
         self._numbers: dict[tuple[str, str], dict[IPNetwork, int]] = {}
@@ -121,9 +136,17 @@ class _Sweep:
                 stack.append(item)
 
     def _own(self, site: str) -> Iterable[_Item]:
+        """Yield what a site has itself, and the addresses of those of its gateways that have tunnels.
+
+        An address that is only its own behind a NAT does no harm anywhere: no packet on the WAN bears it.
+        """
+        seen = self._own_seen[site]
+        tunnelled = {(end.network, end.prefix) for ends in seen.selected.values() for end in ends}
         for network in self._sites.by_name[site].networks:
             for prefix in network.prefixes:
-                yield self._item(site, network.name, prefix, tunnelled=False)
+                yield self._item(site, network.name, prefix, tunnelled=(network.name, prefix) in tunnelled)
+        for gateway in seen.gateways.values():
+            yield from _public_address(gateway, is_own=True)
 
     def _item(self, site: str, network: str, prefix: IPNetwork, *, tunnelled: bool = True) -> _Item:
         path = ("sites", site, "networks", network, self._number(site, network, prefix))
@@ -149,7 +172,8 @@ class _Sweep:
             if (around.first, around.last) in seen:
                 continue
             if item.is_address:
-                if around.tunnelled:
+                # What its own site's networks hold of it is for those to say who call it.
+                if around.tunnelled and not (item.is_own and around.site == item.site):
                     self._inside.setdefault(item.path, (item, around))
                     return
             elif around.site != item.site and (item.tunnelled or around.tunnelled):
@@ -182,11 +206,12 @@ class _Sweep:
             self._findings.error("IP114", other.path, summary, hint)
 
 
-def _public_address(gateway: Gateway) -> Iterable[_Item]:
+def _public_address(gateway: Gateway, *, is_own: bool = False) -> Iterable[_Item]:
     address = gateway.reachable_at
     if isinstance(address, IPAddress):
         key = "public_address" if gateway.public_address is not None else "address"
         number = int(address)
         label = f"the address {address} of the gateway {gateway.name!r}"
         path = (*gateway.where, key)
-        yield _Item(address.version, number, number, gateway.site, label, path, is_address=True)
+        where = (address.version, number, number, gateway.site)
+        yield _Item(*where, label, path, is_address=True, is_own=is_own)
