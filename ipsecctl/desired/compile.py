@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from types import MappingProxyType
 
@@ -17,6 +17,7 @@ from netaddr import IPNetwork
 
 from ipsecctl.collecting import without_collecting
 from ipsecctl.desired.credentials import GatewayCredentials, gateway_credentials, shared_key
+from ipsecctl.desired.elsewhere import carried_elsewhere, elsewhere_routes
 from ipsecctl.desired.means import Means
 from ipsecctl.desired.mtu import Mtus, compute_mtus
 from ipsecctl.desired.routes import (
@@ -33,6 +34,7 @@ from ipsecctl.desired.state import (
     Child,
     Connection,
     Daemon,
+    Elsewhere,
     FirewallRule,
     GatewayState,
     Interface,
@@ -124,13 +126,36 @@ def compile_topology(
     outsides = {gateway.name: _Outside.of(gateway) for gateway in gateways}
     mtus = compute_mtus(topology.tunnels, ways)
     views = _views(topology.tunnels, mtus, ways)
-    return tuple(
+    states = tuple(
         _gateway_state(
             gateway, ways, views.get(gateway.name, []), outsides, mtus.on_routes.get(gateway.name, 0)
         )
         for gateway in gateways
         if gateway.managed
     )
+    held, peers = _held_for_others(topology, views)
+    return tuple(_with_elsewhere(s, held[s.name], peers[s.site]) if s.name in held else s for s in states)
+
+
+def _held_for_others(
+    topology: Topology, views: Mapping[str, list[_View]]
+) -> tuple[dict[str, Elsewhere], dict[str, list[Gateway]]]:
+    """Return what gateways hold back for others of their site, by gateway, and the peers of such sites."""
+    held: dict[str, Elsewhere] = {}
+    peers: dict[str, list[Gateway]] = {}
+    for site in topology.sites:
+        if len(site.gateways) < 2:
+            continue
+        here = {gateway.name: views.get(gateway.name, []) for gateway in site.gateways}
+        rules = {name: [rule for view in seen for rule in _guards(view)] for name, seen in here.items()}
+        held |= carried_elsewhere(site, rules)
+        peers[site.name] = [view.there.gateway for seen in here.values() for view in seen]
+    return held, peers
+
+
+def _with_elsewhere(state: GatewayState, held: Elsewhere, peers: list[Gateway]) -> GatewayState:
+    routes = elsewhere_routes(held, state.firewall, state.routes, peers)
+    return replace(state, elsewhere=held, routes=(*state.routes, *routes))
 
 
 def _views(tunnels: tuple[Tunnel, ...], mtus: Mtus, ways: Ways) -> dict[str, list[_View]]:
@@ -253,7 +278,13 @@ def _child(view: _View, plan: ChildPlan) -> Child:
 
 
 def _firewall_rules(view: _View) -> list[FirewallRule]:
-    rules = [
+    rules = _guards(view)
+    return [*rules, *_rules_of_interface(view)] if view.interface else rules
+
+
+def _guards(view: _View) -> list[FirewallRule]:
+    """Return the rules for what the flows join."""
+    return [
         FirewallRule(
             tunnel=view.name,
             family=pair.family,
@@ -264,7 +295,6 @@ def _firewall_rules(view: _View) -> list[FirewallRule]:
         )
         for pair in view.shared.guarded
     ]
-    return [*rules, *_rules_of_interface(view)] if view.interface else rules
 
 
 def _rules_of_interface(view: _View) -> Iterator[FirewallRule]:

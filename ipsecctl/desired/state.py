@@ -28,8 +28,10 @@ __all__ = [
     "Child",
     "Connection",
     "Daemon",
+    "Elsewhere",
     "FirewallRule",
     "GatewayState",
+    "HeldPair",
     "Interface",
     "InterfaceKind",
     "PrivateKey",
@@ -196,6 +198,28 @@ class FirewallRule:
     interface: str = ""
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class HeldPair:
+    """Networks of one family that a tunnel at another gateway of the site joins: ``local`` are the site's."""
+
+    tunnel: str
+    family: int
+    local: tuple[IPNetwork, ...]
+    remote: tuple[IPNetwork, ...]
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Elsewhere:
+    """What a gateway must not let out, because tunnels of other gateways of its site carry it.
+
+    Packets from ``local`` to ``remote`` of one of the ``pairs`` may go into IPsec, or to a next hop in one of
+    ``next_hops`` (sorted and apart), which are inside the site; nowhere else.
+    """
+
+    pairs: tuple[HeldPair, ...] = ()
+    next_hops: tuple[IPNetwork, ...] = ()
+
+
 class InterfaceKind(StrEnum):
     """What an interface is for, by the kernel's word for what it is."""
 
@@ -329,7 +353,7 @@ class GatewayState:
 
     ``inner_mtu`` is the smallest of its tunnels' (bytes), 0 when it has none. ``data_path`` is never
     ``auto``. ``version`` is that of its charon, ``None`` where it is not known: then nothing that was asked
-    for is left out.
+    for is left out. ``elsewhere`` is empty for the only gateway of a site.
     """
 
     name: str
@@ -343,6 +367,7 @@ class GatewayState:
     routes: tuple[Route, ...]
     inner_mtu: int
     daemon: Daemon = Daemon()
+    elsewhere: Elsewhere = Elsewhere()
     boot: Boot = Boot()
     interfaces: tuple[Interface, ...] = ()
     version: Version | None = None

@@ -25,11 +25,12 @@ from ipsecctl.desired import (
     ROUTES_FILE,
     SYSCTL_FILE,
     GatewayState,
+    InterfaceKind,
     Knows,
     RouteKind,
     knows,
 )
-from ipsecctl.render.guards import guard_sets, way_sets
+from ipsecctl.render.guards import elsewhere_sets, guard_sets, way_sets
 from ipsecctl.render.options import child_mode, child_options
 from ipsecctl.render.quoting import FILTERS
 from ipsecctl.resources import resource_dir
@@ -127,6 +128,8 @@ def template_values(state: GatewayState, secrets: Mapping[SecretRef, SupportsByt
         "by_policy": [each for each in sets if not each.routed],
         "by_route": [each for each in sets if each.routed],
         "ways": way_sets(state.firewall),
+        "elsewhere": elsewhere_sets(state.elsewhere),
+        "tunnel_interfaces": sorted(i.name for i in state.interfaces if i.kind is InterfaceKind.XFRM),
         "interface_prefix": INTERFACE_PREFIX,
         "into": [route for route in state.routes if route.kind is RouteKind.INTO],
         "holding": [r for r in state.routes if r.kind is RouteKind.HOLDING and r.table == MAIN_TABLE],

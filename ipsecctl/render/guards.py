@@ -19,10 +19,10 @@ from typing import TypeAlias
 
 from netaddr import IPNetwork
 
-from ipsecctl.desired import FirewallRule
+from ipsecctl.desired import Elsewhere, FirewallRule, HeldPair
 from ipsecctl.render.quoting import bare
 
-__all__ = ["GuardSet", "WaySet", "guard_sets", "way_sets"]
+__all__ = ["ElsewhereSet", "GuardSet", "WaySet", "elsewhere_sets", "guard_sets", "way_sets"]
 
 Span: TypeAlias = tuple[int, int]
 """A range of addresses as numbers: first and last."""
@@ -77,6 +77,42 @@ class WaySet:
         return _HEADERS[self.family]
 
 
+@dataclass(frozen=True, slots=True)
+class ElsewhereSet:
+    """Pairs of prefixes that tunnels of other gateways carry, and next hops inside the site, of one family.
+
+    ``elements`` and ``next_hops`` are texts, sorted by address; the latter may be empty.
+    """
+
+    family: int
+    elements: tuple[str, ...]
+    next_hops: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"ipv{self.family}_elsewhere"
+
+    @property
+    def address(self) -> str:
+        """The word of nftables for this family's header."""
+        return _HEADERS[self.family]
+
+
+def elsewhere_sets(elsewhere: Elsewhere) -> tuple[ElsewhereSet, ...]:
+    """Return the sets for what tunnels of a site's other gateways carry, IPv4 first."""
+    groups: dict[int, _Pairs] = defaultdict(_no_pairs)
+    for pair in elsewhere.pairs:
+        _add(groups[pair.family], pair)
+    return tuple(
+        ElsewhereSet(
+            family,
+            _elements(family, groups[family]),
+            tuple(_text(family, _span(p)) for p in elsewhere.next_hops if p.version == family),
+        )
+        for family in sorted(groups)
+    )
+
+
 def guard_sets(rules: Iterable[FirewallRule]) -> tuple[GuardSet, ...]:
     """Return the sets for the firewall rules of one gateway, sorted by mode, family and MSS."""
     groups: dict[tuple[bool, int, int], _Pairs] = defaultdict(_no_pairs)
@@ -111,7 +147,7 @@ def _no_pairs() -> _Pairs:
     return defaultdict(set)
 
 
-def _add(pairs: _Pairs, rule: FirewallRule) -> None:
+def _add(pairs: _Pairs, rule: FirewallRule | HeldPair) -> None:
     remotes = [_span(prefix) for prefix in rule.remote]
     for prefix in rule.local:
         pairs[_span(prefix)].update(remotes)
