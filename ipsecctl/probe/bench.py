@@ -74,13 +74,12 @@ class Bench:
 async def bench(paths: Iterable[Path], scene: Scene) -> AsyncIterator[Bench]:
     """Listen and be ready to send on ``paths``; the captures run when this is entered.
 
-    Listens on every host of the paths and on the WAN links of their gateways. On leaving nothing runs any
-    more.
+    Listens on every host of the paths and on every WAN link of the scene: what leaves in clear may do so at a
+    gateway that the tunnel knows nothing of. On leaving nothing runs any more.
     """
     used = tuple(paths)
     hosts = {host for path in used for host in (path.source, path.destination)}
-    gateways = {name for path in used for name in (path.sender, path.receiver)} & scene.links.keys()
-    taps: set[Tap] = {host.tap for host in hosts} | {t for name in gateways for t in scene.links[name].taps}
+    taps: set[Tap] = {host.tap for host in hosts} | {t for link in scene.links.values() for t in link.taps}
     token = secrets.token_bytes(TOKEN_BYTES)
     async with senders(hosts) as sending, captures() as listening:
         async with asyncio.TaskGroup() as group:

@@ -53,15 +53,15 @@ def check_path(path: Path, evidence: Evidence) -> tuple[list[Check], list[NotApp
 def leaks(
     evidence: Evidence, serials: frozenset[int], ways: Iterable[tuple[IPNetwork, IPNetwork]]
 ) -> list[tuple[Recording, Heard]]:
-    """Return what was on the WAN in clear: packets with one of the marks, and packets that go one of the
-    ways.
+    """Return what was on the WAN in clear, at any gateway: packets with one of the marks (also answers and
+    errors, which have the mark of what they answer), and packets that go one of the ways.
 
     A way is a prefix of senders and a prefix of receivers.
     """
     inner = frozenset(ways)
     return [
         (recording, heard)
-        for recording in evidence.wan
+        for recording in evidence.every_wan
         for heard in recording.packets
         if heard.serial in serials or _goes(heard.packet, inner)
     ]
@@ -92,7 +92,7 @@ def _arrives(path: Path, evidence: Evidence) -> Finding:
 def _no_clear(path: Path, evidence: Evidence) -> Finding:
     """Neither a mark nor a packet of this way is on the WAN in clear, while ESP that can carry it is."""
     serials = frozenset(p.serial for p in evidence.probes if p.path == path)
-    looked_at = sum(len(recording.packets) for recording in evidence.wan)
+    looked_at = sum(len(recording.packets) for recording in evidence.every_wan)
     if found := leaks(evidence, serials, [(path.source_prefix, path.destination_prefix)]):
         places = ", ".join(sorted({str(recording.tap) for recording, _ in found}))
         marked = sum(heard.serial in serials for _, heard in found)
@@ -101,8 +101,8 @@ def _no_clear(path: Path, evidence: Evidence) -> Finding:
             f"the first: {packet_in_words(found[0][1].packet)}"
         )
         return Finding(Outcome.FAILS, 0, len(found), seen)
-    if evidence.wan_doubts:
-        return Finding(Outcome.COULD_NOT_RUN, 0, None, evidence.wan_doubts)
+    if why := evidence.clear_doubts:
+        return Finding(Outcome.COULD_NOT_RUN, 0, None, why)
     arrived = sum(evidence.arrived(p) is not None for p in evidence.probes if p.path == path)
     carriers = _carriers(path, evidence)
     if not arrived or carriers < arrived:
@@ -120,7 +120,8 @@ def _carriers(path: Path, evidence: Evidence) -> int:
 
 
 def _mss(path: Path, evidence: Evidence, kind: Kind) -> Finding:
-    """The MSS that a SYN or SYN-ACK offers arrives clamped to exactly what the tunnel carries."""
+    """The MSS that a SYN or SYN-ACK offers arrives clamped to exactly what the tunnel carries, and it came
+    through the tunnel."""
     if evidence.expected is None:
         return Finding(
             Outcome.COULD_NOT_RUN, None, None, "no MSS can be computed: the tunnel has no CHILD_SA"
@@ -136,6 +137,11 @@ def _mss(path: Path, evidence: Evidence, kind: Kind) -> Finding:
     segment = parse_tcp(packet.payload)
     mss = segment.mss if segment is not None else None
     seen = f"{name} offers {offered}, {path.destination.node} sees {mss}"
+    if places := evidence.in_clear(probe):
+        where = ", ".join(str(recording.tap) for recording in places)
+        return Finding(Outcome.FAILS, wanted, mss, f"{seen}; not through the tunnel: in clear at {where}")
+    if mss == wanted and (why := evidence.clear_doubts):
+        return Finding(Outcome.COULD_NOT_RUN, wanted, mss, f"{seen}; whether through the tunnel: {why}")
     return Finding(Outcome.HOLDS if mss == wanted else Outcome.FAILS, wanted, mss, seen)
 
 

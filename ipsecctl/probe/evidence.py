@@ -71,9 +71,9 @@ class OuterPair(NamedTuple):
 class Evidence:
     """What was heard, reported and computed for one tunnel.
 
-    ``links`` are the WAN links by gateway name. ``before`` and ``after`` hold the view that each asked
-    gateway's charon had; ``unasked`` says why one has none. ``unsent`` says by serial why a probe was not
-    sent.
+    ``links`` are the WAN links of the tunnel's gateways by their names, ``others`` those of all the rest.
+    ``before`` and ``after`` hold the view that each asked gateway's charon had; ``unasked`` says why one has
+    none. ``unsent`` says by serial why a probe was not sent.
     """
 
     tunnel: Tunnel
@@ -85,6 +85,7 @@ class Evidence:
     after: Mapping[str, CharonView] = field(default_factory=dict)
     unasked: Mapping[str, str] = field(default_factory=dict)
     unsent: Mapping[int, str] = field(default_factory=dict)
+    others: Mapping[str, WanLink] = field(default_factory=dict)
 
     def of(self, path: Path, purpose: Purpose) -> list[Probe]:
         """Return the probes of a path that were made for one purpose."""
@@ -137,13 +138,32 @@ class Evidence:
         taps = {tap for gateway in self._gateways for tap in self._link_taps(gateway.name)}
         return tuple(self.recordings[tap] for tap in sorted(taps) if tap in self.recordings)
 
+    @cached_property
+    def every_wan(self) -> tuple[Recording, ...]:
+        """The recordings on the WAN links of all gateways, each once: those of both ends, then the others."""
+        own = {recording.tap for recording in self.wan}
+        taps = sorted({tap for link in self.others.values() for tap in link.taps} - own)
+        return (*self.wan, *(self.recordings[tap] for tap in taps if tap in self.recordings))
+
+    def in_clear(self, probe: Probe) -> list[Recording]:
+        """Return where on the WAN a probe was heard itself, or quoted, or echoed, outside of ESP."""
+        return [recording for recording in self.every_wan if recording.with_mark(probe.serial)]
+
     @property
     def wan_doubts(self) -> str:
-        """Why what was heard on the WAN is not to be relied on; empty when it is."""
+        """Why what was heard on the WAN links of both ends is not to be relied on; empty when it is."""
         missing = [g.name for g in self._gateways if g.name not in self.links]
         if missing:
             return f"nobody listens on the WAN link of {' and '.join(missing)}"
         return self.doubts(sorted({t for g in self._gateways for t in self._link_taps(g.name)}))
+
+    @property
+    def clear_doubts(self) -> str:
+        """Why what was heard on the WAN does not show that nothing was in clear; empty when it does.
+
+        Of other gateways' links the internet's end is enough: whatever leaves passes it.
+        """
+        return self.wan_doubts or self.doubts(sorted(link.far for link in self.others.values()))
 
     @cached_property
     def esp(self) -> tuple[EspSeen, ...]:

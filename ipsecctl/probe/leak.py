@@ -96,11 +96,13 @@ class LeakWatch:
 
     def _evidence(self) -> Evidence:
         gateways = (self._tunnel.left.gateway.name, self._tunnel.right.gateway.name)
+        links = {name: self._scene.links[name] for name in gateways if name in self._scene.links}
         return Evidence(
             tunnel=self._tunnel,
             probes=tuple(self._bench.probes),
             recordings=self._bench.recordings,
-            links={name: self._scene.links[name] for name in gateways if name in self._scene.links},
+            links=links,
+            others={name: link for name, link in self._scene.links.items() if name not in links},
             unsent=self._bench.unsent,
         )
 
@@ -147,14 +149,14 @@ def watch_while(
 
 
 def judge(evidence: Evidence) -> LeakReport:
-    """A leak is a failure whatever else; no leak counts only when every place was heard without loss, and
-    the tunnel was seen to carry something at some time of the watch."""
+    """A leak is a failure whatever else, at whichever gateway; no leak counts only when every place was heard
+    without loss, and the tunnel was seen to carry something at some time of the watch."""
     sent = [probe for probe in evidence.probes if probe.serial not in evidence.unsent]
     arrived = sum(evidence.arrived(probe) is not None for probe in sent)
     serials = frozenset(probe.serial for probe in evidence.probes)
     found = leaks(evidence, serials, _ways(evidence.tunnel))
-    looked_at = sum(len(recording.packets) for recording in evidence.wan)
-    doubts = evidence.wan_doubts or _not_shown(evidence, sent, arrived)
+    looked_at = sum(len(recording.packets) for recording in evidence.every_wan)
+    doubts = evidence.clear_doubts or _not_shown(evidence, sent, arrived)
     seen = f"{len(sent)} marked packets sent, {arrived} arrived, {looked_at} WAN packets looked at"
     if found:
         outcome = Outcome.FAILS

@@ -89,12 +89,14 @@ class _Run:
         later = before if after is None else _views(tunnel, after)
         suites = [sa.suite for view in later.values() for sa in view.sas if sa.suite is not None]
         gateways = (tunnel.left.gateway, tunnel.right.gateway)
+        links = {g.name: self._scene.links[g.name] for g in gateways if g.name in self._scene.links}
         foreign = {g.name: f"{g.name} is not managed" for g in gateways if not g.managed}
         return Evidence(
             tunnel=tunnel,
             probes=tuple(p for p in self._bench.probes if p.path.tunnel == tunnel.name),
             recordings=self._bench.recordings,
-            links={g.name: self._scene.links[g.name] for g in gateways if g.name in self._scene.links},
+            links=links,
+            others={name: link for name, link in self._scene.links.items() if name not in links},
             expected=expected(tunnel, self._states, suites, self._asked.data_paths),
             before=before,
             after=later,

@@ -3,17 +3,29 @@
 from dataclasses import replace
 
 import pytest
-from scapy.layers.inet import IP, UDP
+from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.ipsec import ESP
 from scapy.packet import Raw
 
-from ipsecctl.probe import Outcome
+from ipsecctl.probe import Outcome, WanLink
 from ipsecctl.probe.checks import CHECKS, check_path
 from ipsecctl.probe.craft import craft
+from ipsecctl.probe.recording import Recording
 from ipsecctl.probe.traffic import Kind, Purpose, steady_probes
 from ipsecctl.probe.wire import Encapsulation
 
+TOKEN = bytes(range(100, 116))  # that of the world
 HOLDS, FAILS, COULD_NOT_RUN = Outcome.HOLDS, Outcome.FAILS, Outcome.COULD_NOT_RUN
+
+
+@pytest.fixture
+def other_link(world):
+    """The WAN link of a gateway that the tunnel knows nothing of; it is listened to."""
+    link = WanLink.between(("gw-other", "c-gw-other", "wan"), ("internet", "c-internet", "to-gw-other"))
+    for tap in link.taps:
+        world.recordings[tap] = Recording(tap, TOKEN)
+        world.recordings[tap].dropped = 0
+    return link
 
 
 def found(world, name, path=None, **changes):
@@ -93,6 +105,37 @@ class TestNoClear:
         result = found(world, "no-clear")
         assert (result.outcome, result.measured) == (FAILS, 1)
         assert "0 of them marked" in result.evidence
+
+    def test_a_probe_at_a_gateway_that_the_tunnel_knows_nothing_of_counts(self, world, other_link):
+        probe = world.send_steady()[0]
+        world.hear(other_link.near, IP(craft(probe, TOKEN)))
+        result = found(world, "no-clear", others={"gw-other": other_link})
+        assert (result.outcome, result.measured) == (FAILS, 1)
+        assert "at gw-other:wan" in result.evidence
+
+    @pytest.mark.parametrize("answer", ["echo reply", "error"])
+    def test_an_answer_there_counts_too(self, world, other_link, answer):
+        probe = next(p for p in world.send_steady(world.path()) if p.kind is Kind.ICMP)
+        sent = IP(craft(probe, TOKEN))
+        back = IP(src=sent.dst, dst=sent.src)
+        echo = back / ICMP(type=0, id=sent[ICMP].id, seq=sent[ICMP].seq) / sent[ICMP].payload
+        error = back / ICMP(type=3, code=1) / Raw(bytes(sent))
+        world.hear(other_link.far, echo if answer == "echo reply" else error)
+        result = found(world, "no-clear", others={"gw-other": other_link})
+        assert (result.outcome, result.measured) == (FAILS, 1)
+        assert "1 of them marked" in result.evidence
+
+    def test_where_no_other_gateway_can_be_heard_nothing_is_proven(self, world, other_link):
+        world.send_steady()
+        world.recordings[other_link.far].dropped = 3
+        result = found(world, "no-clear", others={"gw-other": other_link})
+        assert result.outcome is COULD_NOT_RUN
+        assert "internet:to-gw-other: the kernel lost 3 packets" in result.evidence
+
+    def test_a_gateway_that_is_gone_is_heard_at_the_internets_end(self, world, other_link):
+        world.send_steady()
+        world.recordings[other_link.near].trouble = "no such container"
+        assert found(world, "no-clear", others={"gw-other": other_link}).outcome is HOLDS
 
     def test_packets_of_other_prefixes_do_not(self, world):
         world.send_steady()
@@ -217,6 +260,21 @@ class TestMss:
         path = world.path(6)
         world.send_steady(path)
         assert found(world, "mss-syn", path)[:3] == (HOLDS, 1340, 1340)
+
+    @pytest.mark.parametrize(("name", "kind"), [("mss-syn", Kind.TCP), ("mss-syn-ack", Kind.SYN_ACK)])
+    def test_one_that_did_not_come_through_the_tunnel_fails(self, world, other_link, name, kind):
+        sent = world.send_steady(world.path())
+        assert found(world, name, others={"gw-other": other_link}).outcome is HOLDS
+        probe = next(p for p in sent if p.kind is kind and p.purpose is Purpose.MSS)
+        world.hear(other_link.far, IP(craft(probe, TOKEN)))
+        result = found(world, name, others={"gw-other": other_link})
+        assert result[:3] == (FAILS, 1360, 1360)
+        assert result.evidence.endswith("not through the tunnel: in clear at internet:to-gw-other")
+
+    def test_where_the_wan_was_not_heard_it_is_not_known_which_way_it_came(self, world):
+        world.send_steady()
+        world.evidence().wan[0].trouble = "it ended at once"
+        assert found(world, "mss-syn").outcome is COULD_NOT_RUN
 
     def test_a_syn_that_never_came(self, world):
         world.probes += [p for p in steady_probes(world.path(), world.serials) if p.purpose is Purpose.MSS]

@@ -6,8 +6,10 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.ipsec import ESP
 from scapy.packet import Raw
 
-from ipsecctl.probe import Outcome
+from ipsecctl.probe import Outcome, WanLink
+from ipsecctl.probe.craft import craft
 from ipsecctl.probe.leak import judge
+from ipsecctl.probe.recording import Recording
 from ipsecctl.probe.traffic import steady_probes
 
 
@@ -36,6 +38,18 @@ def test_a_tunnel_that_goes_down_may_lose_everything_and_leak_nothing(world):
     world.on_wan(world.path(), world.esp(world.path(), 100))
     report = judge(world.evidence())
     assert (report.outcome, report.sent, report.arrived) == (Outcome.HOLDS, 11, 0), report.evidence
+
+
+def test_a_leak_at_another_gateway_is_one_and_silence_there_is_none(world):
+    probe = world.send_steady(*world.paths())[0]
+    link = WanLink.between(("gw-other", "c-gw-other", "wan"), ("internet", "c-internet", "to-gw-other"))
+    for tap in link.taps:
+        world.recordings[tap] = Recording(tap, bytes(range(100, 116)))
+        world.recordings[tap].dropped = 0
+    assert judge(world.evidence(others={"gw-other": link})).outcome is Outcome.HOLDS
+    world.hear(link.far, IP(craft(probe, bytes(range(100, 116)))))
+    report = judge(world.evidence(others={"gw-other": link}))
+    assert (report.outcome, report.leaked) == (Outcome.FAILS, 1)
 
 
 def test_taps_that_heard_nothing_prove_nothing(world):
