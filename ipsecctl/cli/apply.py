@@ -146,9 +146,9 @@ class _Screen:
             self._line(f"{paint('failed', 'red', self._out)}  {result.error.summary}", result.error.hint)
         elif result.changes:
             changes = f"{result.changes} change{'s' if result.changes != 1 else ''}"
-            self._line(
-                f"{paint('done', 'green', self._out)}    {result.name}: {changes} in {result.took_s:.1f} s"
-            )
+            restarted = ", charon restarted," if result.restarted else ""
+            done = f"{result.name}: {changes}{restarted} in {result.took_s:.1f} s"
+            self._line(f"{paint('done', 'green', self._out)}    {done}")
         if result.restart_for and result.error is None:
             text, hint = restart_notice(result.name, result.restart_for, result.restart)
             self._line(f"{paint('restart', 'yellow', self._out)} {text}", hint)
@@ -218,6 +218,7 @@ def _document(applied: Applied) -> dict[str, Any]:
                 "took_s": round(gateway.took_s, 3),
                 "restart_for": list(gateway.restart_for),
                 "restart": gateway.restart if gateway.restart_for else None,
+                "restarted": gateway.restarted,
                 "error": gateway.error.summary if gateway.error else None,
                 "hint": gateway.error.hint if gateway.error else None,
             }

@@ -22,7 +22,7 @@ from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError, Vici
 from ipsecctl.gateway import RECORD_PATH, NewFile, Record, write_files
 from ipsecctl.health import Declared, declare, parse_list_sas, start_up_causes
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import Disruption, GatewayPlan, start_up
+from ipsecctl.plan import Disruption, GatewayPlan, Part, restart_for, start_up
 
 __all__ = ["Applied", "GatewayResult", "Reporter", "apply"]
 
@@ -33,7 +33,8 @@ _WRITE_TRIES = 2
 class GatewayResult:
     """What became of a gateway: ``changes`` done in ``took_s`` seconds, or the ``error`` that stopped it.
 
-    ``restart_for`` are the options for which its charon must yet be restarted, and ``restart`` says how. With
+    ``restart_for`` are the options for which its charon must yet be restarted, and ``restart`` says how;
+    ``restarted`` says that this was done, as nobody used it. With
     ``charon_down`` the changes were done to the host alone, although there is an error.
     """
 
@@ -44,6 +45,7 @@ class GatewayResult:
     restart_for: tuple[str, ...] = ()
     restart: str = ""
     charon_down: bool = False
+    restarted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +193,17 @@ async def _carry_out(
     if down is not None and error is None:
         error = _host_alone(plan, down)
     took_s = time.monotonic() - started
+    record, planned = records.get(name), bool(plan.of(Part.CHARON))
+    waiting = restart_for(record.start_up) if record is not None and planned else plan.restart_for
     return GatewayResult(
-        name, changes, took_s, error, plan.restart_for, plan.restart, charon_down=down is not None
+        name,
+        changes,
+        took_s,
+        error,
+        waiting,
+        plan.restart,
+        charon_down=down is not None,
+        restarted=planned and record is not None and not waiting,
     )
 
 
@@ -260,17 +271,23 @@ async def _tunnels(
             renew,
             wait_s=wait_s,
             left=left,
-            doubts=_doubts(prepared, declared),
+            doubts=_doubts(prepared, declared, {g.name for g in gateways if g.restarted}),
             report=report.tunnel,
         )
     return results, gone
 
 
-def _doubts(prepared: Prepared, declared: Iterable[Declared]) -> dict[str, tuple[str, ...]]:
-    """Return by tunnel why it is not proven right: charon at an end has not read options that it needs."""
+def _doubts(
+    prepared: Prepared, declared: Iterable[Declared], restarted: set[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return by tunnel why it is not proven right: charon at an end has not read options that it needs.
+
+    One that was ``restarted`` has read all.
+    """
     pending = {
         name: start_up(prepared.wanted[name], seen).pending(seen.facts.charon)
         for name, seen in prepared.observed.items()
+        if name not in restarted
     }
     found = {
         tunnel.name: tuple(

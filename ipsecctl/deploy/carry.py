@@ -1,8 +1,9 @@
 """Carry a plan out on one gateway.
 
-In this order: the record of what is begun and the files; interfaces, routes, firewall and sysctls;
-credentials; connections; then what is no longer wanted, the other way round; last the record of what was
-done. Cut off anywhere, the record names all that is ours, and the next apply goes on from there.
+In this order: the record of what is begun and the files; interfaces, routes, firewall and sysctls; charon's
+restart where the plan has one; credentials; connections; then what is no longer wanted, the other way round;
+last the record of what was done. Cut off anywhere, the record names all that is ours, and the next apply goes
+on from there.
 
 Where charon does not run, the host's part is done alone: files, interfaces, routes, firewall, sysctls, unit.
 """
@@ -24,7 +25,10 @@ from ipsecctl.gateway import (
     Observed,
     Record,
     Seen,
+    StartUp,
+    ike_sas,
     list_connections,
+    restart_charon,
     write_files,
 )
 from ipsecctl.patience import PATIENCE
@@ -36,6 +40,8 @@ from ipsecctl.plan import (
     Wanted,
     file_entry,
     interface_text,
+    may_restart,
+    restart_for,
     start_up,
 )
 from ipsecctl.render import STRONGSWAN_FILE
@@ -80,6 +86,7 @@ class _Carrier:
         if observed.charon_down is not None:
             self.record = _foreseeing(self.record, wanted)
         self.start_up = start_up(wanted, observed)
+        self.restarted = False
         self.key_ids: dict[str, str] = {}
         self.refused: dict[tuple[Part, str], str] = {}
 
@@ -90,9 +97,12 @@ class _Carrier:
         firewall = await activate(self.handle, self.plan, first)
         if self.observed.charon_down is not None:
             return await self._finish_host(firewall)
+        if self.plan.of(Part.CHARON):
+            await self._restart()
         async with self.handle.vici(timeout_s=30.0 * PATIENCE) as client:
             await self._load(client)
-            await self._unload(client)
+            if not self.restarted:  # a fresh one has nothing that is no longer in our files
+                await self._unload(client)
             connections = await list_connections(client)
         left = await retire(self.handle, self.plan)
         firewall = firewall if left is None else left
@@ -136,6 +146,19 @@ class _Carrier:
         disturbed = {n for n, grade in self.plan.disturbed.items() if grade >= Disruption.CHILD_RESTART}
         return tuple(sorted(({*self.record.renew} | disturbed) & self.wanted.connections.keys()))
 
+    async def _restart(self) -> None:
+        """Restart charon, unless somebody uses it by now: then the need for it is left pending."""
+        async with self.handle.vici(timeout_s=10.0 * PATIENCE) as client:
+            total = ike_sas(await client.command("stats"))
+            loaded = await list_connections(client)
+        now = replace(self.observed, ike_sas=total, connections=loaded)
+        if not may_restart(now):
+            return
+        for_what = ", ".join(restart_for(self.start_up))
+        charon = await restart_charon(self.handle, self.observed.facts.restart_command, for_what)
+        self.start_up = StartUp(charon, self.start_up.written, self.start_up.written)
+        self.restarted = True
+
     # --------------------------------------------------------------------------------------------------- VICI
 
     async def _load(self, client: Client) -> None:
@@ -176,6 +199,15 @@ class _Carrier:
             await self._command(client, Part.SHARED, change.name, "unload-shared", {"id": change.name})
 
     def _names(self, part: Part) -> list[str]:
+        """Return what is to be loaded: what the plan says, or everything where charon is a fresh one."""
+        if self.restarted:
+            wanted: dict[Part, Mapping[str, Any]] = {
+                Part.CERTIFICATE: self.wanted.certificates,
+                Part.KEY: self.wanted.keys,
+                Part.SHARED: self.wanted.shared,
+                Part.CONNECTION: self.wanted.connections,
+            }
+            return sorted(wanted[part])
         return [change.name for change in self.plan.of(part, *_SET)]
 
     async def _command(

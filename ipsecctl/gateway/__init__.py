@@ -36,11 +36,13 @@ from ipsecctl.gateway.observe import (
     Facts,
     FileSeen,
     Observed,
+    ike_sas,
     list_connections,
     observe,
 )
 from ipsecctl.gateway.reach import reach
 from ipsecctl.gateway.record import NO_CHARON, Record, Seen, StartUp, canonical
+from ipsecctl.gateway.restart import restart_charon
 from ipsecctl.gateway.trials import Trials
 from ipsecctl.gateway.ways import Link, RouteSeen, RuleSeen, WaysSeen
 
@@ -90,6 +92,7 @@ __all__ = [
     "capabilities",
     "container_name",
     "facts_json",
+    "ike_sas",
     "lacks",
     "list_connections",
     "locked",
@@ -99,6 +102,7 @@ __all__ = [
     "notes",
     "observe",
     "reach",
+    "restart_charon",
     "unknown_options",
     "write_files",
 ]

@@ -18,7 +18,7 @@ from ipsecctl.gateway.handle import Completed, Handle
 from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel, confirmed, parse_kernel
 from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL, ROUTE_TABLE, VICI_SOCKETS
 from ipsecctl.gateway.record import Record
-from ipsecctl.gateway.restart import how_to_restart
+from ipsecctl.gateway.restart import how_to_restart, restart_command
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
 from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import DataPath
@@ -28,6 +28,7 @@ __all__ = [
     "Facts",
     "FileSeen",
     "Observed",
+    "ike_sas",
     "list_connections",
     "observe",
     "parse_facts",
@@ -60,6 +61,7 @@ class Facts:
     for charon: inode and time of its VICI socket, "" when there is none. ``unit`` is what systemd says of our
     unit (``systemctl is-enabled`` and ``is-active``), ``None`` where no systemd runs. ``record_sha256`` is
     the record's as it lies there, that of nothing without one. ``restart`` says how charon is restarted.
+    ``restart_command`` does so, and is empty where that is not known.
     ``in_kernel`` is what the kernel has of charon's SAs, by its own account.
     """
 
@@ -78,6 +80,7 @@ class Facts:
     unit: tuple[str, str] | None = None
     record_sha256: str = hashlib.sha256(b"").hexdigest()
     restart: str = ""
+    restart_command: tuple[str, ...] = ()
     in_kernel: KernelView = field(default_factory=KernelView)
 
 
@@ -90,7 +93,8 @@ class Observed:
     DER of X.509 certificates, in hexadecimal digits.
 
     ``charon_down`` is set where charon does not run: then all that it would tell is empty, and ``data_path``
-    is the one of the last apply. ``not_in_kernel`` are CHILD_SAs that charon believes in alone.
+    is the one of the last apply. ``ike_sas`` is how many IKE_SAs charon has, ``None`` where it does not say.
+    ``not_in_kernel`` are CHILD_SAs that charon believes in alone.
     """
 
     gateway: str
@@ -103,6 +107,7 @@ class Observed:
     facts: Facts = field(default_factory=Facts)
     charon: Charon = field(default_factory=lambda: Charon(""))
     charon_down: GatewayUnreachable | None = None
+    ike_sas: int | None = None
     not_in_kernel: tuple[NotInKernel, ...] = ()
 
 
@@ -148,14 +153,14 @@ async def _charon_if_it_runs(handle: Handle, timeout_s: float) -> dict[str, Any]
 async def _charon(handle: Handle, timeout_s: float) -> dict[str, Any]:
     try:
         async with asyncio.timeout(timeout_s), handle.vici(timeout_s=0.4 * timeout_s) as client:
+            stats = await client.command("stats")
             charon = parse_charon(
-                await client.command("version"),
-                await client.command("stats"),
-                await client.command("get-algorithms"),
+                await client.command("version"), stats, await client.command("get-algorithms")
             )
             libipsec = LIBIPSEC_PLUGIN in charon.plugins
             return {
                 "charon": charon,
+                "ike_sas": ike_sas(stats),
                 "version": charon.version,
                 "data_path": DataPath.LIBIPSEC if libipsec else DataPath.KERNEL,
                 "connections": await list_connections(client),
@@ -170,6 +175,13 @@ async def _charon(handle: Handle, timeout_s: float) -> dict[str, Any]:
         ) from None
     except (ViciError, ViciRefused) as exc:
         raise GatewayUnreachable(handle.name, exc.summary, exc.hint) from exc
+
+
+def ike_sas(stats: Mapping[str, Any]) -> int | None:
+    """Return how many IKE_SAs charon has by its answer to ``stats``, those that it is busy with included."""
+    counts = stats.get("ikesas")
+    total = counts.get("total", "") if isinstance(counts, Mapping) else ""
+    return int(total) if isinstance(total, str) and total.isdecimal() else None
 
 
 async def list_connections(client: Client) -> dict[str, Message]:
@@ -282,6 +294,7 @@ def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
         sysctls.setdefault(key, set()).add(value)
     record = base64.b64decode(found.get("record", [""])[0])
     enabled, _, active = found.get("unit", [""])[0].partition(" ")
+    service = found.get("service", [""])[0]
     return Facts(
         files=files,
         record=Record.from_json(record) if "record" in found else None,
@@ -297,7 +310,8 @@ def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
         charon=found.get("charon", [""])[0],
         unit=(enabled, active) if enabled else None,
         record_sha256=hashlib.sha256(record).hexdigest(),
-        restart=how_to_restart(handle, found.get("service", [""])[0]) if handle else "",
+        restart=how_to_restart(handle, service) if handle else "",
+        restart_command=restart_command(handle, service) if handle else (),
         in_kernel=parse_kernel(found),
     )
 

@@ -45,6 +45,7 @@ class Part(StrEnum):
     KEY = "key"
     SHARED = "shared"
     CONNECTION = "connection"
+    CHARON = "charon"
     RECORD = "record"
 
 
@@ -123,9 +124,10 @@ class GatewayPlan:
     """All changes on one gateway, sorted by address, and what stands against them.
 
     A plan with conflicts is not carried out. ``restart_for`` are the options that charon does not take up
-    until it is restarted, be they about to be written or written before; ``apply`` does not restart it, and
-    ``restart`` says how that is done there. ``charon_down`` says why nothing was planned for charon: then the
-    changes are the host's alone, and nothing is taken away yet. ``notes`` keep nothing from being done.
+    until it is restarted, be they about to be written or written before, and ``restart`` says how that is
+    done there: ``apply`` restarts only a charon that nobody uses, which is a change of the part ``charon``.
+    ``charon_down`` says why nothing was planned for charon: then the changes are the host's alone, and
+    nothing is taken away yet. ``notes`` keep nothing from being done.
     """
 
     gateway: str

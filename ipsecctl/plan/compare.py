@@ -23,7 +23,7 @@ from ipsecctl.plan.connections import (
 )
 from ipsecctl.plan.kernel import kernel_reasons
 from ipsecctl.plan.obstacles import ipv6_notes, legacy_conflicts, legacy_notes
-from ipsecctl.plan.start_up import restart_for, start_up
+from ipsecctl.plan.start_up import may_restart, restart_for, start_up
 from ipsecctl.plan.wanted import Wanted, certificate_digest, sysctls
 from ipsecctl.plan.ways import interface_changes, route_changes, rule_changes, way_conflicts
 from ipsecctl.render import FIREWALL_FILE, STRONGSWAN_FILE, SWANCTL_SECRETS_FILE, SYSCTL_FILE
@@ -85,7 +85,9 @@ class _Comparison:
         self.lost = observed.not_in_kernel
         # Without a record nothing is ours, and no digest is looked at.
         self.record = observed.facts.record or Record(key=b"")
-        self.restart_for = restart_for(start_up(wanted, observed))
+        self.options = restart_for(start_up(wanted, observed))
+        self.restarts = bool(self.options) and may_restart(observed)
+        self.restart_for = () if self.restarts else self.options
         self.kept = network_pairs(wanted.connections.values())
 
     def changes(self) -> Iterator[Change]:
@@ -119,6 +121,11 @@ class _Comparison:
         yield from self._unit()
 
     def _charon(self) -> Iterator[Change]:
+        if self.restarts:
+            reason = f"it reads {', '.join(self.options)} only when it starts"
+            yield self._change(
+                Part.CHARON, "restart", Kind.CHANGE, "charon will be restarted: it holds no SA", reason
+            )
         yield from self._certificates()
         yield from self._keys()
         yield from self._shared()
@@ -170,6 +177,8 @@ class _Comparison:
                 yield self._change(Part.FILE, path, Kind.REMOVE, _NO_LONGER)
 
     def _with_restart(self, change: Change) -> Change:
+        if change.name == STRONGSWAN_FILE and self.restarts:
+            return replace(change, reasons=(*change.reasons, "charon is restarted for it"))
         if change.name != STRONGSWAN_FILE or not self.restart_for:
             return change
         reason = f"charon must be restarted for it: {', '.join(self.restart_for)}"

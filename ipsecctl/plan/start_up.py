@@ -11,7 +11,7 @@ from ipsecctl.plan.wanted import Wanted
 from ipsecctl.render import STRONGSWAN_FILE
 from ipsecctl.topology import DataPath
 
-__all__ = ["plugin_options", "restart_for", "start_up"]
+__all__ = ["may_restart", "plugin_options", "restart_for", "start_up"]
 
 _ROUTE_MTU = "kernel-netlink.mtu"
 
@@ -46,6 +46,21 @@ def restart_for(state: StartUp) -> tuple[str, ...]:
         f"{name} = {state.written.get(name, 'default')}"
         for name in sorted(names)
         if state.read.get(name) != state.written.get(name)
+    )
+
+
+def may_restart(observed: Observed) -> bool:
+    """Return whether a restart of charon would disturb nobody, and can be done.
+
+    It has no IKE_SA at all, no connection that is not ours, and what runs it is known.
+    """
+    record = observed.facts.record
+    ours = record.connections.keys() if record else frozenset[str]()
+    return (
+        observed.charon_down is None
+        and observed.ike_sas == 0
+        and observed.connections.keys() <= ours
+        and bool(observed.facts.restart_command)
     )
 
 

@@ -35,6 +35,7 @@ from ipsecctl.plan import (
     interface_text,
     plan_gateway,
 )
+from ipsecctl.render import STRONGSWAN_FILE
 from ipsecctl.topology import Control, ControlKind, DataPath, Gateway
 
 OLD = {"proposals": ["aes128-sha256-ecp256"], "children": {"t": {}}}
@@ -51,8 +52,9 @@ class Handle:
 
     name = "a"
 
-    def __init__(self, *refused):
+    def __init__(self, *refused, answers=None):
         self.refused = refused
+        self.answers = answers or {}
         self.sent = []
 
     @asynccontextmanager
@@ -61,7 +63,7 @@ class Handle:
             self.sent.append(name)
             if name in self.refused:
                 raise ViciRefused("no")
-            return {}
+            return self.answers.get(name, {})
 
         async def stream(name, event, message=None):
             return []
@@ -106,6 +108,81 @@ def test_a_cut_before_nft_has_read_its_file_is_remembered(records, monkeypatch):
     with pytest.raises(ApplyFailed):
         carry(Handle(), observed(), change(Part.SHARED, "k"))
     assert records[-1].seen.firewall == "old nft"
+
+
+def stats(total):
+    return {"ikesas": {"total": total, "half-open": "0"}}
+
+
+@pytest.fixture
+def unused(monkeypatch):
+    """A charon that has our connections ``t`` and ``gone`` and no SA; and the restarts that it gets."""
+    restarts = []
+
+    async def restart(handle, command, why):
+        handle.sent.append("restart")
+        restarts.append((command, why))
+        return "second"
+
+    async def loaded(client):
+        return {"t": {}, "gone": {}}
+
+    monkeypatch.setattr(carrying, "restart_charon", restart)
+    monkeypatch.setattr(carrying, "list_connections", loaded)
+    seen = observed(connections={"t": "x", "gone": "y"}, files={STRONGSWAN_FILE: "z"})
+    facts = replace(seen.facts, charon="first", restart_command=("restart", "it"))
+    return replace(seen, connections={"t": {}, "gone": {}}, ike_sas=0, facts=facts), restarts
+
+
+WITH_MTU = b"charon {\n plugins {\n kernel-netlink {\n mtu = 1350\n }\n }\n}\n"
+
+
+def restarting(handle, seen):
+    file = NewFile(STRONGSWAN_FILE, WITH_MTU, 0o644)
+    wanted = Wanted("a", "top", {STRONGSWAN_FILE: file}, {"t": OLD}, shared={"k": {}})
+    changes = [
+        change(Part.FILE, STRONGSWAN_FILE),
+        change(Part.CHARON, "restart"),
+        change(Part.CONNECTION, "gone", Kind.REMOVE),
+    ]
+    return carry(handle, seen, *changes, wanted=wanted)
+
+
+def test_a_charon_that_was_restarted_is_told_everything_and_has_read_all(records, unused):
+    seen, restarts = unused
+    handle = Handle(answers={"stats": stats("0")})
+    record = restarting(handle, seen)
+    assert restarts == [(("restart", "it"), "kernel-netlink.mtu = 1350")]
+    # What the plan says nothing of is loaded, too, and nothing has to be taken away.
+    assert handle.sent == ["stats", "restart", "reload-settings", "load-shared", "load-conn"]
+    assert record == records[-1]
+    assert record.start_up.charon == "second"
+    assert record.start_up.read == record.start_up.written == {"kernel-netlink.mtu": "1350"}
+    assert record.connections.keys() == {"t"}
+
+
+def test_an_sa_that_came_after_the_plan_keeps_charon_running(records, unused):
+    seen, restarts = unused
+    handle = Handle(answers={"stats": stats("1")})
+    record = restarting(handle, seen)
+    assert restarts == []
+    assert handle.sent == ["stats", "reload-settings", "unload-conn", "terminate"]
+    assert record.start_up.pending("first") == {"kernel-netlink.mtu": ("", "1350")}
+
+
+def test_the_record_knows_of_a_charon_that_did_not_come_back(records, unused, monkeypatch):
+    seen, _ = unused
+
+    async def fails(handle, command, why):
+        raise GatewayUnreachable("a", "charon did not come back", charon_down=True)
+
+    monkeypatch.setattr(carrying, "restart_charon", fails)
+    with pytest.raises(GatewayUnreachable, match="did not come back"):
+        restarting(Handle(answers={"stats": stats("0")}), seen)
+    (record,) = records
+    assert record.connections == {"t": "x", "gone": "y"}
+    assert record.start_up.pending("first"), "the one that ran has not read it"
+    assert not record.start_up.pending("second"), "whoever starts it then has it read all"
 
 
 def test_a_private_key_is_never_unloaded(records):

@@ -175,7 +175,12 @@ def only(plan_):
 def test_a_bare_gateway_gets_everything():
     made = plan(observed=NOTHING)
     assert {change.kind for change in made.changes} == {Kind.CREATE}
-    assert {change.part for change in made.changes} == set(Part) - {Part.SYSCTL, Part.UNIT, Part.RECORD}
+    assert {change.part for change in made.changes} == set(Part) - {
+        Part.SYSCTL,
+        Part.UNIT,
+        Part.RECORD,
+        Part.CHARON,
+    }
     assert not made.disturbed
     assert not made.conflicts
     assert [c.address for c in made.changes] == sorted(c.address for c in made.changes)
@@ -240,7 +245,12 @@ def test_a_gateway_of_another_topology_is_taken_over_only_when_asked():
 def test_what_is_no_longer_wanted_goes_and_says_what_stops():
     made = plan(BARE)
     assert {change.kind for change in made.changes} == {Kind.REMOVE}
-    assert {change.part for change in made.changes} == set(Part) - {Part.SYSCTL, Part.UNIT, Part.RECORD}
+    assert {change.part for change in made.changes} == set(Part) - {
+        Part.SYSCTL,
+        Part.UNIT,
+        Part.RECORD,
+        Part.CHARON,
+    }
     assert made.disturbed == {"t": Disruption.IKE_RESTART}
 
 

@@ -11,7 +11,7 @@ from ipsecctl.cli._plan import print_plan
 from ipsecctl.desired import Daemon, GatewayState
 from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import Facts, NewFile, Observed, Record, StartUp
-from ipsecctl.plan import Disruption, Wanted, plan_gateway, plan_json, start_up
+from ipsecctl.plan import Disruption, Part, Wanted, plan_gateway, plan_json, start_up
 from ipsecctl.plan.start_up import plugin_options
 from ipsecctl.render import STRONGSWAN_FILE, render_files
 from ipsecctl.topology import DataPath
@@ -72,6 +72,58 @@ def test_a_first_apply_that_asks_for_more_says_so(target, runs, options):
     assert change.disruption is Disruption.IKE_RESTART
     assert change.reasons[-1] == f"charon must be restarted for it: {', '.join(options)}"
     assert plan_json([made], {})["gateways"][0]["restart_for"] == list(options)
+
+
+def unused(observed, **changes):
+    """A charon without SAs or connections, where it is known how to restart it."""
+    facts = replace(observed.facts, restart_command=("systemctl", "restart", "strongswan"))
+    return replace(observed, facts=facts, ike_sas=0, **changes)
+
+
+def test_a_charon_that_nobody_uses_will_be_restarted():
+    made = plan_gateway(wanted(mtu=1350), unused(seen()))
+    (restart,) = made.of(Part.CHARON)
+    assert restart.reasons == (
+        "charon will be restarted: it holds no SA",
+        "it reads kernel-netlink.mtu = 1350 only when it starts",
+    )
+    assert made.restart_for == ()
+    assert {change.disruption for change in made.changes} == {Disruption.NONE}
+    (file,) = made.of(Part.FILE)
+    assert file.reasons[-1] == "charon is restarted for it"
+
+
+def test_it_is_restarted_later_too_with_nothing_else_to_do():
+    observed = after(wanted(mtu=1350), seen())
+    made = plan_gateway(wanted(mtu=1350), unused(observed))
+    assert len(made.of(Part.CHARON)) == 1
+    assert plan_gateway(wanted(mtu=1350), unused(restarted(observed))).of(Part.CHARON) == ()
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        {"ike_sas": 1},
+        {"ike_sas": None},
+        {"connections": {"theirs": {}}},
+        {"facts": Facts(charon="first")},
+    ],
+    ids=["an SA", "nobody knows", "another's connection", "no way is known"],
+)
+def test_one_that_somebody_may_use_is_left_alone(used):
+    made = plan_gateway(wanted(mtu=1350), replace(unused(seen()), **used))
+    assert made.of(Part.CHARON) == ()
+    assert made.restart_for == ("kernel-netlink.mtu = 1350",)
+
+
+def test_our_own_connections_are_no_reason_not_to():
+    record = replace(Record.fresh(), topology="top", connections={"t": ""})
+    observed = unused(seen(record=record), connections={"t": {}})
+    assert len(plan_gateway(wanted(mtu=1350), observed).of(Part.CHARON)) == 1
+
+
+def test_nothing_is_restarted_for_nothing():
+    assert plan_gateway(wanted(), unused(seen())).of(Part.CHARON) == ()
 
 
 def test_it_is_pending_until_charon_was_restarted():
