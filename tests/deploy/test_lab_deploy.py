@@ -271,6 +271,10 @@ def test_what_charon_reads_only_at_its_start_is_pending_until_then(pair):
     assert [gateway["restart_for"] for gateway in pending] == [[], []]
     assert "restarted" not in ipsecctl("apply", narrow, "--wait", "15")
     assert "restarted for kernel-netlink.mtu = default" in ipsecctl("apply", pair.topology(), "--wait", "15")
+    pair.on("a", "swanctl", "--terminate", "--ike", "t", "--force")  # now nobody uses either of them
+    done = json.loads(ipsecctl("apply", pair.topology(), "--yes", "--json"))
+    assert [gateway["restarted"] for gateway in done["gateways"]] == [True, True]
+    assert "Nothing to do" in ipsecctl("apply", pair.topology())
 
 
 def test_a_wrong_psk_is_told_in_charons_own_words(pair):
