@@ -61,7 +61,7 @@ def facts(
     from ipsecctl.deploy.facts import gather_facts
 
     name, file = _split(arguments, everyone)
-    topology = load_topology(file, quiet=True, json=json)
+    topology = load_topology(file, quiet=True, json=json, secrets=False)
     with errors_as_json(file, wanted=json):
         gateways = _managed(topology) if name is None else (_find(topology, name),)
         lab = lab_called(lab)

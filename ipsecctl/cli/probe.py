@@ -84,7 +84,7 @@ def probe_tunnel(
         raise typer.BadParameter(f"there is no directory {report.parent}", param_hint="--report")
     if report is not None and report.is_dir():
         raise typer.BadParameter(f"{report} is a directory", param_hint="--report")
-    topology = load_topology(file, json=json)
+    topology = load_topology(file, json=json, secrets=False)
     tunnels = topology.tunnels if every else (_named(topology, tunnel or ""),)
     with errors_as_json(file, wanted=json):
         running = lab_of(topology, lab)

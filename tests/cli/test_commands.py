@@ -111,11 +111,8 @@ def test_completion_for_a_shell_can_be_shown(run, shell, monkeypatch):
     assert "_IPSECCTL_COMPLETE" in out
 
 
-READING = ("status", "plan", "apply --yes", "probe tunnel --all", "render --out out")
-
-
-@pytest.mark.parametrize("command", READING)
-@pytest.mark.parametrize(
+READING = ("plan", "apply --yes", "probe tunnel --all", "render --out out")
+NO_TOPOLOGY = pytest.mark.parametrize(
     ("file", "said"),
     [
         ("nowhere.yaml", "cannot read nowhere.yaml: No such file or directory"),
@@ -124,6 +121,10 @@ READING = ("status", "plan", "apply --yes", "probe tunnel --all", "render --out 
         ("wrong.yaml", "wrong.yaml:7:"),
     ],
 )
+
+
+@pytest.mark.parametrize("command", READING)
+@NO_TOPOLOGY
 def test_a_file_that_is_no_topology(run, command, file, said):
     code, out, err = run(f"{command} {file}")
     assert (code, out) == (1, "")
@@ -136,6 +137,45 @@ def test_a_file_that_is_no_topology(run, command, file, said):
     assert finding["file"] == file
     assert finding["severity"] == "error"
     assert finding["summary"] in err
+
+
+@NO_TOPOLOGY
+def test_status_of_what_is_no_topology_is_a_status(run, file, said):
+    code, out, err = run(f"status {file}")
+    assert (code, out) == (3, "")
+    assert said in err
+    code, out, err = run(f"status {file} --json")
+    assert code == 3
+    assert said in err
+    document = json.loads(out)
+    assert (document["schema"], document["tunnels"], document["gateways"]) == ("ipsecctl/status/1", [], [])
+    assert document["headline"].startswith("not known: ")
+    (finding,) = document["diagnostics"]
+    assert (finding["file"], finding["severity"]) == (file, "error")
+
+
+@pytest.mark.parametrize(
+    ("line", "schema"),
+    [
+        ("status pair.yaml", "status/1"),
+        ("facts a pair.yaml", "facts/1"),
+        ("facts --all pair.yaml", "facts-all/1"),
+        ("probe tunnel pair.yaml t --lab clinic-dc", "diagnostics/1"),  # that the lab is not up
+    ],
+)
+@pytest.mark.parametrize("psk", ["env:IPSECCTL_NOT_SET", "file:nowhere.psk", "file:open.psk", "age:x.age"])
+def test_who_only_looks_needs_no_secret(run, tmp_path, monkeypatch, line, schema, psk):
+    (tmp_path / "open.psk").write_text("kV3xv8mZ0Wq2c4Jt7nRb1yLs5dHf9aGe6uPi\n")
+    (tmp_path / "open.psk").chmod(0o644)
+    (tmp_path / "x.age").write_text("no age at all")
+    monkeypatch.setenv("IPSECCTL_AGE_IDENTITY", str(tmp_path / "nobody"))
+    text = (tmp_path / "pair.yaml").read_text().replace("env:IPSECCTL_TEST_PSK", psk)
+    (tmp_path / "pair.yaml").write_text(text)
+    code, out, err = run(f"{line} --json")
+    assert code == 3
+    assert json.loads(out)["schema"] == f"ipsecctl/{schema}"
+    assert "IP30" not in out + err
+    assert run("plan pair.yaml")[0] == 1, "it is wrong, for those who need it"
 
 
 @pytest.mark.parametrize(
