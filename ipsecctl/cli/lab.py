@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from ipsecctl.lab import LabStatus, NodeStatus
     from ipsecctl.lab.docker import Container
@@ -129,8 +129,8 @@ def up(
         return
     for path in done.made:
         say(f"made {path}")
-    for data_path, gateways in _by_data_path(done.status).items():
-        say(f"{_CARRIERS.get(data_path, 'nobody knows who')} carries ESP on {', '.join(gateways)}")
+    for line in _carriers(done.status):
+        say(line)
     say(f"Lab {lab.name} is up: {len(lab.nodes)} nodes, {len(lab.links)} links, in {done.seconds:.1f} s.")
 
 
@@ -399,12 +399,19 @@ def _print_status(lab: LabStatus) -> None:
     _print_table(("NODE", "ROLE", "STATE", "CHARON", "DATA PATH", "ADDRESSES"), rows)
 
 
-def _by_data_path(lab: LabStatus) -> dict[str, list[str]]:
+def _carriers(lab: LabStatus) -> Iterator[str]:
+    """Yield who carries ESP on which gateways, and where nobody does how that is mended."""
     paths: dict[str, list[str]] = {}
     for node in lab.nodes:
         if node.role == "gateway":
             paths.setdefault(node.data_path, []).append(node.name)
-    return paths
+    for data_path, gateways in paths.items():
+        names = ", ".join(gateways)
+        if data_path == "none":
+            yield f"warning: nothing carries ESP on {names}: it is left to the kernel, which has none here"
+            yield "    No tunnel can come up there. With 'datapath: auto' in the topology charon carries ESP."
+        else:
+            yield f"{_CARRIERS.get(data_path, 'nobody knows who')} carries ESP on {names}"
 
 
 def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
