@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipsecctl.cli._files import read_bytes
 from ipsecctl.cli._view import print_diagnostics, print_json
 from ipsecctl.errors import Diagnostic, IpsecctlError, Severity, TopologyRefused, diagnostics_json
 
@@ -24,7 +25,6 @@ __all__ = [
     "lab_called",
     "load_topology",
     "load_with_text",
-    "read_bytes",
 ]
 
 
@@ -98,19 +98,6 @@ def check_file(
 
     found = inspect(loaded.known, base_dir(loaded.known), loaded.source.locate, also=loaded.unplaced)
     return loaded, worst_first((*loaded.diagnostics, *found))
-
-
-def read_bytes(file: Path) -> bytes:
-    """Return the content of a topology file, ``-`` being standard input."""
-    try:
-        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except IsADirectoryError as error:
-        raise IpsecctlError(f"{file} is a directory", "name the topology file in it") from error
-    except OSError as error:
-        hint = (
-            "'ipsecctl init FILE' writes a commented starter" if isinstance(error, FileNotFoundError) else ""
-        )
-        raise IpsecctlError(f"cannot read {file}: {error.strerror}", hint) from error
 
 
 def lab_called(said: str | None) -> str | None:

@@ -152,8 +152,10 @@ def down(
     from ipsecctl.lab.find import name_of
     from ipsecctl.store import forget
 
-    if every == (name is not None):
+    if name is None and not every:
         raise typer.BadParameter("name a lab, or say --all", param_hint="NAME")
+    if name is not None and every:
+        raise typer.BadParameter(f"'{name}' and --all: say one of the two", param_hint="NAME")
     labs = [name_of(name)] if name else [status.lab for status in service.complete(service.look_all())]
     if not labs:
         say("No lab is up.")

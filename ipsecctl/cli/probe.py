@@ -78,8 +78,10 @@ def probe_tunnel(
         from ipsecctl.gateway import reach
         from ipsecctl.probe import exit_status, probe_tunnels, report_json
 
-    if every == (tunnel is not None):
+    if tunnel is None and not every:
         raise typer.BadParameter("name one tunnel, or say --all", param_hint="TUNNEL")
+    if tunnel is not None and every:
+        raise typer.BadParameter(f"'{tunnel}' and --all: say one of the two", param_hint="TUNNEL")
     if report is not None and not report.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no directory {report.parent}", param_hint="--report")
     if report is not None and report.is_dir():
@@ -96,7 +98,9 @@ def probe_tunnel(
         reports = run(probing, lambda: f"Interrupted while probing {names}: ending every capture.")
     document = report_json(reports)
     if report is not None:
-        report.write_text(jsonlib.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        from ipsecctl.cli._files import write_text
+
+        write_text(report, jsonlib.dumps(document, indent=2, ensure_ascii=False) + "\n", replace=True)
     if json:
         print_json(document)
     else:

@@ -230,7 +230,7 @@ def test_apply_says_which_gateways_failed_and_claims_no_others(run):
     [
         ("probe tunnel pair.yaml x", "there is no tunnel 'x' in pair.yaml. There are: t."),
         ("probe tunnel pair.yaml", "name one tunnel, or say --all"),
-        ("probe tunnel pair.yaml t --all", "name one tunnel, or say --all"),
+        ("probe tunnel pair.yaml t --all", "'t' and --all: say one of the two"),
         ("probe tunnel pair.yaml t --report none/r.json", "there is no directory none"),
         ("probe tunnel pair.yaml t --report .", ". is a directory"),
         ("render pair.yaml --out out --gateway dc", "there is no gateway 'dc'"),

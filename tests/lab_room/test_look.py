@@ -32,7 +32,7 @@ def look(place: Path, stats: str, added: str) -> str:
     environment = {"PATH": f"{place}:{os.environ['PATH']}"}
     command = ["sh", "-eu", "-s", "gateway"]
     done = subprocess.run(
-        ["sh", "-eu", "-s", "gateway"],
+        command,
         input=LOOK,
         env=environment,
         capture_output=True,
