@@ -141,23 +141,35 @@ def _text_or_refuse(value: Any, wanted: str, hint: str) -> str:
 
 
 _PREFIX_HINT: Final = "write it as 10.10.0.0/24 or fd00:10::/64"
-# (version, first, last, name) of what no tunnel can carry.
-_REFUSED: Final = tuple(
-    (network.version, network.first, network.last, name)
-    for text, name in (
-        ("127.0.0.0/8", "loopback"),
-        ("169.254.0.0/16", "link-local"),
-        ("224.0.0.0/4", "multicast"),
-        ("::1/128", "loopback"),
-        ("fe80::/10", "link-local"),
-        ("ff00::/8", "multicast"),
-    )
-    for network in (IPNetwork(text),)
+_Range: TypeAlias = "tuple[int, int, int, str]"  # version, first, last, name
+
+
+def _ranges(*named: tuple[str, str]) -> tuple[_Range, ...]:
+    networks = ((IPNetwork(text), name) for text, name in named)
+    return tuple((network.version, network.first, network.last, name) for network, name in networks)
+
+
+# What no tunnel can carry.
+_REFUSED: Final = _ranges(
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local"),
+    ("224.0.0.0/4", "multicast"),
+    ("::1/128", "loopback"),
+    ("fe80::/10", "link-local"),
+    ("ff00::/8", "multicast"),
+)
+# What else is no address of one host (RFC 6890, section 2.2.2).
+_NO_GATEWAYS: Final = _ranges(
+    ("0.0.0.0/32", "unspecified"),
+    ("0.0.0.0/8", "of this network (RFC 1122)"),
+    ("255.255.255.255/32", "the broadcast address"),
+    ("240.0.0.0/4", "reserved (class E)"),
+    ("::/128", "unspecified"),
 )
 
 
-def _kind_of(version: int, first: int, last: int) -> str | None:
-    return next((n for v, low, high, n in _REFUSED if v == version and low <= first and last <= high), None)
+def _kind_of(version: int, first: int, last: int, ranges: tuple[_Range, ...] = _REFUSED) -> str | None:
+    return next((n for v, low, high, n in ranges if v == version and low <= first and last <= high), None)
 
 
 def _prefix(value: Any) -> IPNetwork:
@@ -178,7 +190,7 @@ def _prefix(value: Any) -> IPNetwork:
     if not network.prefixlen:
         # What a gateway guards would hold its own LAN: it would be cut off.
         summary = f"{text!r} is a default route: a tunnel for everything is not possible in this version"
-        refuse("IP117", summary, "name the networks that are reached through the tunnel")
+        refuse("IP118", summary, "name the networks that are reached through the tunnel")
     if network.value != network.first:
         summary = f"{text!r} has bits set in its host part"
         refuse("IP111", summary, f"the network is '{network.cidr}'", meant=str(network.cidr))
@@ -210,10 +222,14 @@ def _address(value: Any) -> IPAddress | str:
     if slash:
         hint = f"write '{bare}'"
         refuse("IP120", f"{text!r} is a network, not the address of a gateway", hint, meant=bare)
+    if address.is_ipv4_mapped():
+        plain = str(address.ipv4())
+        summary = f"'{address}' is an IPv4 address written as IPv6: no packet has it"
+        refuse("IP119", summary, f"write '{plain}'", meant=plain)
     number = int(address)
-    kind = _kind_of(address.version, number, number) or ("unspecified" if number == 0 else None)
+    kind = _kind_of(address.version, number, number, (*_REFUSED, *_NO_GATEWAYS))
     if kind is not None:
-        refuse("IP120", f"'{address}' is {kind}: no gateway can be reached there", _ADDRESS_HINT)
+        refuse("IP119", f"'{address}' is {kind}: no gateway can be reached there", _ADDRESS_HINT)
     return address
 
 
@@ -309,7 +325,15 @@ def _reference(text: str, summary: str, hint: str) -> str:
         refuse("IP162", summary, hint)
     if kind == "env" and not re.fullmatch(r"([A-Za-z_]|\{[a-z]*\})([A-Za-z0-9_-]|\{[a-z]*\})*", value):
         refuse("IP162", "'env:' is followed by the name of an environment variable", hint)
+    if kind != "env":
+        _refuse_home(value)
     return text
+
+
+def _refuse_home(path: str) -> None:
+    if re.match(r"~[^/]*/", path):
+        summary = f"{path!r}: '~' stands for no home directory here"
+        refuse("IP164", summary, "write the whole path, or one relative to the topology file")
 
 
 def _one_peer(value: str) -> str:
@@ -327,6 +351,7 @@ def _path(value: Any) -> str:
     if text.startswith("file:"):
         summary = f"{text!r}: a certificate is no secret and needs no 'file:'"
         refuse("IP014", summary, f"write {text[5:]!r}", meant=text[5:])
+    _refuse_home(text)
     return text
 
 

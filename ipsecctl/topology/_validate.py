@@ -297,6 +297,8 @@ def _type_hint(wanted: str, value: Any, path: Path) -> str:
     if wanted == "true or false" and isinstance(value, str):
         return "write true or false, in lower case and without quotation marks"
     if wanted == "a number" and isinstance(value, str) and value.isdigit():
+        if _is_large(value):
+            return "write a number of at most 18 digits"
         return f"write {value} without quotation marks"
     if path[-1:] == ("networks",) and isinstance(value, str):
         return f"give it a name: 'lan: {value}' below 'networks:'"
@@ -310,6 +312,11 @@ def _type_hint(wanted: str, value: Any, path: Path) -> str:
     if wanted == "a list":
         return "write it as [a, b]"
     return f"write {wanted}"
+
+
+def _is_large(value: Any) -> bool:
+    """Return whether a text is a number that is too long to be read as one (see ``_yaml``)."""
+    return isinstance(value, str) and value.isdecimal() and len(value) > 18
 
 
 def _list_name(path: Path) -> str:
@@ -337,12 +344,12 @@ def _bad_name(text: str, path: Path, *, at_key: bool) -> tuple[str, str, str]:
 
 def _bad_choice(value: Any, path: Path, context: Any, findings: Findings) -> tuple[str, str, str]:
     name = path[-1]
-    if path == ("ipsecctl",) and not isinstance(value, int):
+    if path == ("ipsecctl",) and not isinstance(value, int) and not _is_large(value):
         return "IP016", f"the version is a number, not {shown(value)}", "write 'ipsecctl: 1'"
     if path == ("ipsecctl",):
         return (
             "IP016",
-            f"this is language version {value!r}, this ipsecctl knows version 1",
+            f"this is language version {value}, this ipsecctl knows version 1",
             "write 'ipsecctl: 1'",
         )
     choices = _choices(context)
