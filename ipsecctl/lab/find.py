@@ -62,15 +62,14 @@ def load(name: str) -> Lab:
         )
     if rest is None:
         raise TopologyRefused(findings)
-    loaded = _topology(file, rest, places, findings)
+    missing = places.diagnostics(wrong_files(file, rest, None))
+    loaded = _topology(file, rest, places, (*findings, *missing))
     if loaded.topology is None:
-        raise TopologyRefused((*findings, *loaded.diagnostics))
+        raise TopologyRefused((*findings, *missing, *loaded.diagnostics))
     lab, wrong = wire(check_name(file.absolute().parent.name), loaded.topology, rest, str(file))
-    if lab is None:
+    findings = (*findings, *places.diagnostics(wrong_files(file, rest, loaded.topology)))
+    if lab is None or findings:
         raise TopologyRefused((*findings, *_diagnostics(wrong, places, loaded)))
-    missing = places.diagnostics(wrong_files(lab))
-    if spec is None or missing:
-        raise TopologyRefused((*findings, *missing))
     return lab
 
 
