@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from ipsecctl.cli._app import CONTEXT, command_app
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
 
@@ -26,18 +28,13 @@ def _names(incomplete: str) -> list[str]:
     return [name for name in known() if name.startswith(incomplete)]
 
 
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 _HELP = "A lab (see 'ipsecctl lab list'), or the path of one's folder."
 _NAME = typer.Argument(metavar="NAME", help=_HELP, autocompletion=_names)
 _CARRIERS = {"kernel": "the kernel", "libipsec": "charon itself (kernel-libipsec)"}
 _JSON = typer.Option("--json", help="Print JSON.")
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = command_app(
     no_args_is_help=True,
-    context_settings=_CONTEXT,
     help="""Run a topology against real strongSwan in containers.
 
     \b
@@ -234,7 +231,7 @@ def status(
 
 
 @app.command(
-    "exec", context_settings={**_CONTEXT, "ignore_unknown_options": True, "allow_interspersed_args": False}
+    "exec", context_settings={**CONTEXT, "ignore_unknown_options": True, "allow_interspersed_args": False}
 )
 def execute(
     name: Annotated[str, _NAME],

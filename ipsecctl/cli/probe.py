@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipsecctl.cli._app import CONTEXT, command_app
+
 if TYPE_CHECKING:
     from ipsecctl.lab import Lab
     from ipsecctl.topology import Topology, Tunnel
 
 __all__ = ["app"]
 
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
-
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = command_app(
     no_args_is_help=True,
-    context_settings=_CONTEXT,
     help="""Measure on real packets what a tunnel claims.
 
     \b
@@ -37,7 +33,7 @@ def probe() -> None:
     """Make ``probe`` a group also while it has a single command."""
 
 
-@app.command("tunnel", context_settings=_CONTEXT)
+@app.command("tunnel", context_settings=CONTEXT)
 def probe_tunnel(
     file: Annotated[Path, typer.Argument(help="Topology file.", metavar="FILE")],
     tunnel: Annotated[str | None, typer.Argument(help="The tunnel to probe.", metavar="TUNNEL")] = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipsecctl.cli._app import command_app
 from ipsecctl.cli._sas import amount, sa_lines, span
 from ipsecctl.cli._view import (
     console,
@@ -29,12 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 _COLOURS = {"down": "red", "unknown": "magenta", "degraded": "yellow", "up": "green"}
 _PLAIN_WIDTH = 200

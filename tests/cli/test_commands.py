@@ -21,6 +21,7 @@ from ipsecctl.cli import apply as apply_command
 from ipsecctl.deploy.apply import Applied, GatewayResult
 from ipsecctl.deploy.tunnels import TunnelResult
 from ipsecctl.health import EndState, EndView, TunnelHealth, Verdict
+from ipsecctl.interrupt import complete as complete_work
 from ipsecctl.lab.compose import LABEL_PARTS
 from ipsecctl.plan import Change, Conflict, GatewayPlan, Kind, Part
 
@@ -364,10 +365,10 @@ def test_tables_fit_a_terminal(run, monkeypatch, line, heads):
 # ------------------------------------------------------------------------------------------------ interrupted
 
 
-async def interrupts_itself(cleaned: list[str]) -> None:
+async def interrupts_itself(cleaned: list[str], number: int = signal.SIGINT) -> None:
     try:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
         await asyncio.sleep(30)
     finally:
         await asyncio.sleep(0.01)
@@ -381,6 +382,17 @@ def test_an_interruption_is_told_once_and_work_cleans_up(capsys):
     assert ended.value.exit_code == 130
     assert cleaned == ["up"]
     assert capsys.readouterr().err == "Interrupted while testing.\n"
+
+
+def test_a_terminal_that_hangs_up_hears_nothing_and_work_cleans_up():
+    def hung_up() -> None:
+        raise OSError("Input/output error")
+
+    cleaned: list[str] = []
+    with pytest.raises(SystemExit) as ended:
+        complete_work(interrupts_itself(cleaned, signal.SIGHUP), hung_up)
+    assert ended.value.code == 129
+    assert cleaned == ["up"]
 
 
 @pytest.mark.parametrize(
