@@ -6,6 +6,7 @@ in the order in which the work goes. Each module has a Typer ``app`` (one comman
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -61,6 +62,8 @@ COMMANDS = (
 )
 
 
+# What a write fails with; who writes to a file names it.
+_UNWRITABLE = (errno.EBADF, errno.EFBIG, errno.EIO, errno.ENOSPC)
 _INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
@@ -170,11 +173,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         from ipsecctl.cli._view import print_error
 
         where = f"{error.filename}: " if error.filename else ""
-        print_error(IpsecctlError(f"{where}{error.strerror or error}"))
+        if not where and error.errno in _UNWRITABLE:
+            where = "cannot write to standard output: "
         try:
             sys.stdout.flush()
         except OSError:
             _drop_output()
+        print_error(IpsecctlError(f"{where}{error.strerror or error}"))
         sys.exit(1)
 
 

@@ -97,7 +97,8 @@ def _not_known(file: Path, *, json: bool) -> Iterator[None]:
     """Tell of an error of the block, with ``json`` as ``ipsecctl/status/1``, and end: could not tell."""
     try:
         yield
-    except IpsecctlError as error:
+    except (IpsecctlError, OSError) as caught:
+        error = caught if isinstance(caught, IpsecctlError) else IpsecctlError(str(caught))
         if isinstance(error, TopologyRefused):
             print_diagnostics(error.diagnostics)
         else:
@@ -109,7 +110,7 @@ def _not_known(file: Path, *, json: bool) -> Iterator[None]:
             from ipsecctl.health import nothing_known_json
 
             print_json(nothing_known_json(error.summary, findings_of(error, file), datetime.now(UTC)))
-        raise typer.Exit(CannotTell.exit_status) from error
+        raise typer.Exit(CannotTell.exit_status) from caught
 
 
 def _print_survey(seen: Survey) -> None:

@@ -155,6 +155,17 @@ def test_status_of_what_is_no_topology_is_a_status(run, file, said):
     assert (finding["file"], finding["severity"]) == (file, "error")
 
 
+def test_status_of_whatever_goes_wrong_is_a_status(run, monkeypatch):
+    def no_more(*_: Any, **__: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("ipsecctl.deploy.survey.survey", no_more)
+    code, out, err = run("status pair.yaml --json")
+    assert code == 3
+    assert json.loads(out)["schema"] == "ipsecctl/status/1"
+    assert "Too many open files" in err
+
+
 @pytest.mark.parametrize(
     ("line", "schema"),
     [
