@@ -6,12 +6,14 @@ in the order in which the work goes. Each module has a Typer ``app`` (one comman
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any
 
 try:
@@ -60,6 +62,8 @@ COMMANDS = (
 )
 
 
+# What a write fails with; who writes to a file names it.
+_UNWRITABLE = (errno.EBADF, errno.EFBIG, errno.EIO, errno.ENOSPC)
 _INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
@@ -145,8 +149,12 @@ def root(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    _open_streams()
     try:
-        app(args=list(argv) if argv is not None else None, prog_name="ipsecctl")
+        try:
+            app(args=list(argv) if argv is not None else None, prog_name="ipsecctl")
+        finally:
+            sys.stdout.flush()  # what cannot be written is an error, and none for Python to tell at exit
     except TopologyRefused as refused:
         from ipsecctl.cli._view import print_diagnostics
 
@@ -165,11 +173,46 @@ def main(argv: Sequence[str] | None = None) -> None:
         from ipsecctl.cli._view import print_error
 
         where = f"{error.filename}: " if error.filename else ""
+        if not where and error.errno in _UNWRITABLE:
+            where = "cannot write to standard output: "
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         print_error(IpsecctlError(f"{where}{error.strerror or error}"))
-        _drop_output()
         sys.exit(1)
+
+
+def _open_streams() -> None:
+    """See to it that there are three standard streams, and that they take every file name.
+
+    One that is closed (``>&-``) is opened again, so that no other file gets its number: input is empty, talk
+    goes nowhere, and output, if there is any, is an error.
+    """
+    for number in (number for number in range(3) if not _is_open(number)):
+        # Where output goes is opened for reading: to write there fails, as it does where nothing is open.
+        os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def _drop_output() -> None:
     """Let what is still to be written to standard output go nowhere: it cannot be written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

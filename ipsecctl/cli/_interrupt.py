@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 import typer
 
 from ipsecctl.cli._view import say
+from ipsecctl.interrupt import complete
 
 __all__ = ["one_loop", "run", "telling"]
 
 T = TypeVar("T")
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -46,31 +45,10 @@ def one_loop() -> Iterator[None]:
 def run(work: Coroutine[Any, Any, T], words: Callable[[], str]) -> T:
     """Run work to its end, as ``asyncio.run`` does.
 
-    The first SIGINT or SIGTERM says ``words()`` and cancels the work; further ones do nothing while it cleans
-    up, so that no traceback comes of them. Then ``typer.Exit`` with 128 plus the signal's number is raised.
+    The first SIGINT, SIGTERM or SIGHUP says ``words()`` and cancels the work; further ones do nothing while
+    it cleans up. Then ``typer.Exit`` with 128 plus the signal's number is raised.
     """
-    caught: list[int] = []
-
-    async def watched() -> T:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-
-        def told(number: int) -> None:
-            caught.append(number)
-            if len(caught) == 1 and task is not None:
-                say(words())
-                task.cancel()
-
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, told, number)
-        try:
-            return await work
-        finally:
-            for number in _SIGNALS:  # the loop may live on, and must not keep Ctrl-C to itself
-                loop.remove_signal_handler(number)
-
     try:
-        return asyncio.run(watched()) if _runner is None else _runner.run(watched())
-    except asyncio.CancelledError:
-        if caught:
-            raise typer.Exit(128 + caught[0]) from None
-        raise
+        return complete(work, lambda: say(words()), _runner)
+    except SystemExit as stop:
+        raise typer.Exit(int(stop.code or 0)) from None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ipsecctl.cli._files import read_bytes
 from ipsecctl.cli._view import print_diagnostics, print_json
 from ipsecctl.errors import Diagnostic, IpsecctlError, Severity, TopologyRefused, diagnostics_json
 
@@ -20,28 +21,31 @@ __all__ = [
     "check_file",
     "error_json",
     "errors_as_json",
+    "findings_of",
     "lab_called",
     "load_topology",
     "load_with_text",
-    "read_bytes",
 ]
 
 
-def load_topology(file: Path, *, quiet: bool = False, json: bool = False) -> Topology:
+def load_topology(file: Path, *, quiet: bool = False, json: bool = False, secrets: bool = True) -> Topology:
     """Read a topology file and check it with its secrets; warnings go to standard error unless ``quiet``.
 
+    Without ``secrets`` no PSK, certificate or key is looked at: that is for commands that use none.
     With ``json`` a refusal is also printed to standard output as ``ipsecctl/diagnostics/1``, so that who
     reads JSON gets JSON. Raises ``TopologyRefused`` with every finding when there is an error, and
     ``IpsecctlError`` when the file cannot be read.
     """
-    return load_with_text(file, quiet=quiet, json=json)[0]
+    return load_with_text(file, quiet=quiet, json=json, secrets=secrets)[0]
 
 
-def load_with_text(file: Path, *, quiet: bool = False, json: bool = False) -> tuple[Topology, str]:
+def load_with_text(
+    file: Path, *, quiet: bool = False, json: bool = False, secrets: bool = True
+) -> tuple[Topology, str]:
     """Return with the topology the text that it was read from; else as ``load_topology``."""
     with errors_as_json(file, wanted=json):
         data = read_bytes(file)
-        loaded, diagnostics = check_file(file, data=data)
+        loaded, diagnostics = check_file(file, secrets=secrets, data=data)
         if loaded.topology is None or any(d.severity is Severity.ERROR for d in diagnostics):
             raise TopologyRefused(diagnostics)
     if not quiet:
@@ -65,10 +69,15 @@ def errors_as_json(file: Path, *, wanted: bool = True) -> Iterator[None]:
 
 
 def error_json(error: IpsecctlError, file: Path) -> dict[str, Any]:
-    """Return an error as ``ipsecctl/diagnostics/1``; one that is no finding has the code IP000, no line."""
+    """Return an error as ``ipsecctl/diagnostics/1``."""
+    return diagnostics_json(findings_of(error, file))
+
+
+def findings_of(error: IpsecctlError, file: Path) -> tuple[Diagnostic, ...]:
+    """Return an error as findings; one that is none has the code IP000, and no line."""
     if isinstance(error, TopologyRefused):
-        return diagnostics_json(error.diagnostics)
-    return diagnostics_json([Diagnostic(Severity.ERROR, "IP000", error.summary, error.hint, str(file), 0, 0)])
+        return error.diagnostics
+    return (Diagnostic(Severity.ERROR, "IP000", error.summary, error.hint, str(file), 0, 0),)
 
 
 def check_file(
@@ -89,19 +98,6 @@ def check_file(
 
     found = inspect(loaded.known, base_dir(loaded.known), loaded.source.locate, also=loaded.unplaced)
     return loaded, worst_first((*loaded.diagnostics, *found))
-
-
-def read_bytes(file: Path) -> bytes:
-    """Return the content of a topology file, ``-`` being standard input."""
-    try:
-        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except IsADirectoryError as error:
-        raise IpsecctlError(f"{file} is a directory", "name the topology file in it") from error
-    except OSError as error:
-        hint = (
-            "'ipsecctl init FILE' writes a commented starter" if isinstance(error, FileNotFoundError) else ""
-        )
-        raise IpsecctlError(f"cannot read {file}: {error.strerror}", hint) from error
 
 
 def lab_called(said: str | None) -> str | None:

@@ -38,7 +38,8 @@ class Tree:
         Raises ``IpsecctlError`` when ``out`` holds anything that ipsecctl did not write, or cannot be
         replaced.
         """
-        out = out.resolve()
+        out = Path(os.path.realpath(out))  # of a loop of links Path.resolve makes another exception
+        _refuse_where_one_is(out)
         before = _own_paths(out)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +101,15 @@ def _write(path: str, content: bytes, mode: int) -> None:
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, mode)  # exactly this mode, whatever the umask
         file.write(content)
+
+
+def _refuse_where_one_is(out: Path) -> None:
+    """Refuse the working directory and those around it: whoever is in it would be in none afterwards."""
+    here = Path(os.path.realpath(os.curdir))
+    if here.is_relative_to(out):
+        what = "the root directory" if out == Path("/") else "the directory you are in, or one around it"
+        hint = "choose a directory of its own: --out out"
+        raise IpsecctlError(f"{out} is {what}: it cannot be replaced", hint)
 
 
 def _own_paths(out: Path) -> frozenset[str]:

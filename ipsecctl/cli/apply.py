@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ipsecctl.cli._app import command_app
 from ipsecctl.cli._plan import restart_notice
 from ipsecctl.cli._store import StoreOption
 from ipsecctl.cli._view import paint, print_json, wants_colour
@@ -20,12 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 
 _NOTHING_YET = "Interrupted before anything was changed."

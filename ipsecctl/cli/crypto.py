@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from ipsecctl.cli._app import command_app
 from ipsecctl.cli._view import folded, paint, print_json, too_narrow
 from ipsecctl.crypto import ALGORITHMS, PROFILES, Algorithm, Profile, Status, nearest
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app = command_app(
     help="""Show algorithms and profiles.
 
     \b
@@ -22,10 +23,6 @@ app = typer.Typer(
       ipsecctl crypto profiles pq-hybrid
     """,
     no_args_is_help=True,
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _COLOURS = {Status.GOOD: "green", Status.LEGACY: "yellow", Status.BROKEN: "red"}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ipsecctl.cli._app import command_app
 from ipsecctl.patience import PATIENCE
 
 if TYPE_CHECKING:
@@ -15,12 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 
 @app.command()
@@ -61,7 +57,7 @@ def facts(
     from ipsecctl.deploy.facts import gather_facts
 
     name, file = _split(arguments, everyone)
-    topology = load_topology(file, quiet=True, json=json)
+    topology = load_topology(file, quiet=True, json=json, secrets=False)
     with errors_as_json(file, wanted=json):
         gateways = _managed(topology) if name is None else (_find(topology, name),)
         lab = lab_called(lab)

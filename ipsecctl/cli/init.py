@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ipsecctl.errors import IpsecctlError
+from ipsecctl.cli._app import command_app
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 
 @app.command()
@@ -39,13 +33,14 @@ def init(
       ipsecctl init --example clinic-dc my-clinics.yaml
       ipsecctl init -
     """
+    from ipsecctl.cli._files import write_text
     from ipsecctl.cli._view import say
 
     text = _template(example)
     if str(file) == "-":
         print(text, end="")
         return
-    _write(file, text, force=force)
+    write_text(file, text, replace=force)
     say(f"wrote {file}")
     say("next: edit it, then")
     if "file:" in text:
@@ -64,19 +59,3 @@ def _template(example: str) -> str:
             f"no example {example!r}; there are: {', '.join(examples)}", param_hint="--example"
         )
     return examples[example].read_text(encoding="utf-8")
-
-
-def _write(file: Path, text: str, *, force: bool) -> None:
-    """Write a new file; an existing one only with ``force``, and then in one step."""
-    try:
-        if force:
-            partial = file.with_name(f".{file.name}.{os.getpid()}")
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(file)
-        else:
-            with file.open("x", encoding="utf-8") as stream:
-                stream.write(text)
-    except FileExistsError as error:
-        raise IpsecctlError(f"{file} is there already", "choose another name, or use --force") from error
-    except OSError as error:
-        raise IpsecctlError(f"cannot write {file}: {error.strerror}") from error

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from ipsecctl.cli._app import CONTEXT, command_app
+
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from ipsecctl.lab import LabStatus, NodeStatus
     from ipsecctl.lab.docker import Container
@@ -26,18 +28,13 @@ def _names(incomplete: str) -> list[str]:
     return [name for name in known() if name.startswith(incomplete)]
 
 
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
 _HELP = "A lab (see 'ipsecctl lab list'), or the path of one's folder."
 _NAME = typer.Argument(metavar="NAME", help=_HELP, autocompletion=_names)
 _CARRIERS = {"kernel": "the kernel", "libipsec": "charon itself (kernel-libipsec)"}
 _JSON = typer.Option("--json", help="Print JSON.")
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = command_app(
     no_args_is_help=True,
-    context_settings=_CONTEXT,
     help="""Run a topology against real strongSwan in containers.
 
     \b
@@ -129,8 +126,8 @@ def up(
         return
     for path in done.made:
         say(f"made {path}")
-    for data_path, gateways in _by_data_path(done.status).items():
-        say(f"{_CARRIERS.get(data_path, 'nobody knows who')} carries ESP on {', '.join(gateways)}")
+    for line in _carriers(done.status):
+        say(line)
     say(f"Lab {lab.name} is up: {len(lab.nodes)} nodes, {len(lab.links)} links, in {done.seconds:.1f} s.")
 
 
@@ -152,8 +149,10 @@ def down(
     from ipsecctl.lab.find import name_of
     from ipsecctl.store import forget
 
-    if every == (name is not None):
+    if name is None and not every:
         raise typer.BadParameter("name a lab, or say --all", param_hint="NAME")
+    if name is not None and every:
+        raise typer.BadParameter(f"'{name}' and --all: say one of the two", param_hint="NAME")
     labs = [name_of(name)] if name else [status.lab for status in service.complete(service.look_all())]
     if not labs:
         say("No lab is up.")
@@ -232,7 +231,7 @@ def status(
 
 
 @app.command(
-    "exec", context_settings={**_CONTEXT, "ignore_unknown_options": True, "allow_interspersed_args": False}
+    "exec", context_settings={**CONTEXT, "ignore_unknown_options": True, "allow_interspersed_args": False}
 )
 def execute(
     name: Annotated[str, _NAME],
@@ -399,12 +398,19 @@ def _print_status(lab: LabStatus) -> None:
     _print_table(("NODE", "ROLE", "STATE", "CHARON", "DATA PATH", "ADDRESSES"), rows)
 
 
-def _by_data_path(lab: LabStatus) -> dict[str, list[str]]:
+def _carriers(lab: LabStatus) -> Iterator[str]:
+    """Yield who carries ESP on which gateways, and where nobody does how that is mended."""
     paths: dict[str, list[str]] = {}
     for node in lab.nodes:
         if node.role == "gateway":
             paths.setdefault(node.data_path, []).append(node.name)
-    return paths
+    for data_path, gateways in paths.items():
+        names = ", ".join(gateways)
+        if data_path == "none":
+            yield f"warning: nothing carries ESP on {names}: it is left to the kernel, which has none here"
+            yield "    No tunnel can come up there. With 'datapath: auto' in the topology charon carries ESP."
+        else:
+            yield f"{_CARRIERS.get(data_path, 'nobody knows who')} carries ESP on {names}"
 
 
 def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

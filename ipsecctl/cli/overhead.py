@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ipsecctl.cli._app import command_app
 from ipsecctl.cli._view import paint, print_json, say
 from ipsecctl.crypto import (
     IPV6_MIN_MTU,
@@ -25,12 +26,7 @@ from ipsecctl.crypto import (
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 
 class Outer(StrEnum):

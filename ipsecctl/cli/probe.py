@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipsecctl.cli._app import CONTEXT, command_app
+
 if TYPE_CHECKING:
     from ipsecctl.lab import Lab
     from ipsecctl.topology import Topology, Tunnel
 
 __all__ = ["app"]
 
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
-
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = command_app(
     no_args_is_help=True,
-    context_settings=_CONTEXT,
     help="""Measure on real packets what a tunnel claims.
 
     \b
@@ -37,7 +33,7 @@ def probe() -> None:
     """Make ``probe`` a group also while it has a single command."""
 
 
-@app.command("tunnel", context_settings=_CONTEXT)
+@app.command("tunnel", context_settings=CONTEXT)
 def probe_tunnel(
     file: Annotated[Path, typer.Argument(help="Topology file.", metavar="FILE")],
     tunnel: Annotated[str | None, typer.Argument(help="The tunnel to probe.", metavar="TUNNEL")] = None,
@@ -78,13 +74,15 @@ def probe_tunnel(
         from ipsecctl.gateway import reach
         from ipsecctl.probe import exit_status, probe_tunnels, report_json
 
-    if every == (tunnel is not None):
+    if tunnel is None and not every:
         raise typer.BadParameter("name one tunnel, or say --all", param_hint="TUNNEL")
+    if tunnel is not None and every:
+        raise typer.BadParameter(f"'{tunnel}' and --all: say one of the two", param_hint="TUNNEL")
     if report is not None and not report.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no directory {report.parent}", param_hint="--report")
     if report is not None and report.is_dir():
         raise typer.BadParameter(f"{report} is a directory", param_hint="--report")
-    topology = load_topology(file, json=json)
+    topology = load_topology(file, json=json, secrets=False)
     tunnels = topology.tunnels if every else (_named(topology, tunnel or ""),)
     with errors_as_json(file, wanted=json):
         running = lab_of(topology, lab)
@@ -96,7 +94,9 @@ def probe_tunnel(
         reports = run(probing, lambda: f"Interrupted while probing {names}: ending every capture.")
     document = report_json(reports)
     if report is not None:
-        report.write_text(jsonlib.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        from ipsecctl.cli._files import write_text
+
+        write_text(report, jsonlib.dumps(document, indent=2, ensure_ascii=False) + "\n", replace=True)
     if json:
         print_json(document)
     else:

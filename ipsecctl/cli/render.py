@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipsecctl.cli._app import command_app
+
 if TYPE_CHECKING:
     from ipsecctl.desired import GatewayState
     from ipsecctl.render import RenderedFile
@@ -19,12 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 _MANY_GATEWAYS = 100
 _SCHEMA = "ipsecctl/render/1"

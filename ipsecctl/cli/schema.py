@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
+from ipsecctl.cli._app import command_app
+
 __all__ = ["app"]
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipsecctl.cli._app import command_app
 from ipsecctl.cli._load import base_dir, check_file, errors_as_json
 from ipsecctl.cli._view import print_diagnostics, print_json, say
 from ipsecctl.errors import Severity, TopologyRefused
@@ -16,12 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app = command_app(
     no_args_is_help=True,
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 

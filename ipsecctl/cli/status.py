@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipsecctl.cli._app import command_app
 from ipsecctl.cli._sas import amount, sa_lines, span
-from ipsecctl.cli._view import console, print_json, terminal_width
+from ipsecctl.cli._view import (
+    console,
+    print_diagnostics,
+    print_error,
+    print_json,
+    terminal_width,
+)
+from ipsecctl.errors import CannotTell, IpsecctlError, TopologyRefused
 from ipsecctl.patience import PATIENCE
 
 if TYPE_CHECKING:
@@ -21,12 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_app()
 
 _COLOURS = {"down": "red", "unknown": "magenta", "degraded": "yellow", "up": "green"}
 _PLAIN_WIDTH = 200
@@ -53,8 +57,9 @@ def status(
     """Show every declared tunnel, worst first, as both of its ends see it.
 
     "up" means that for each child a CHILD_SA is INSTALLED at both ends and their SPIs match crosswise. A
-    gateway that does not answer makes its tunnels unknown and costs at most the timeout, once. Exit status:
-    0 all up, 1 not all up, 3 could not tell.
+    gateway that does not answer makes its tunnels unknown and costs at most the timeout, once. No secret is
+    needed, and none is looked at. Exit status: 0 all up, 1 not all up, 3 could not tell, as of a topology
+    that cannot be read or has errors.
 
     With --verbose each SA follows: algorithms, selectors, SPIs and where the other end has them, bytes and
     packets, age and rekey.
@@ -71,12 +76,12 @@ def status(
         return "Interrupted while the gateways were looked at; status changes nothing."
 
     with telling(interrupted):
-        from ipsecctl.cli._load import errors_as_json, lab_called, load_topology
+        from ipsecctl.cli._load import lab_called, load_topology
         from ipsecctl.deploy.survey import survey
         from ipsecctl.health import exit_status, status_json
 
-        topology = load_topology(file, quiet=True, json=json)
-        with errors_as_json(file, wanted=json):
+        with _not_known(file, json=json):
+            topology = load_topology(file, quiet=True, secrets=False)
             seen = run(survey(topology, lab=lab_called(lab), timeout_s=timeout), interrupted)
     if json:
         print_json(status_json(seen.tunnels, seen.views, seen.time))
@@ -85,6 +90,27 @@ def status(
         if verbose:
             print("\n" + "\n".join(line for tunnel in seen.tunnels for line in sa_lines(tunnel)))
     raise typer.Exit(exit_status(seen.tunnels))
+
+
+@contextmanager
+def _not_known(file: Path, *, json: bool) -> Iterator[None]:
+    """Tell of an error of the block, with ``json`` as ``ipsecctl/status/1``, and end: could not tell."""
+    try:
+        yield
+    except (IpsecctlError, OSError) as caught:
+        error = caught if isinstance(caught, IpsecctlError) else IpsecctlError(str(caught))
+        if isinstance(error, TopologyRefused):
+            print_diagnostics(error.diagnostics)
+        else:
+            print_error(error)
+        if json:
+            from datetime import UTC, datetime
+
+            from ipsecctl.cli._load import findings_of
+            from ipsecctl.health import nothing_known_json
+
+            print_json(nothing_known_json(error.summary, findings_of(error, file), datetime.now(UTC)))
+        raise typer.Exit(CannotTell.exit_status) from caught
 
 
 def _print_survey(seen: Survey) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from ipsecctl.errors import GatewayUnreachable
+from ipsecctl.errors import Diagnostic, GatewayUnreachable, worst_first
 from ipsecctl.gateway import LiveView
 from ipsecctl.health.kernel import kernel_lacks
 from ipsecctl.health.sa import ChildSa, IkeSa
 from ipsecctl.health.tunnel import EndState, EndView, TunnelHealth, Verdict
 from ipsecctl.health.way import WayView
 
-__all__ = ["exit_status", "headline", "status_json"]
+__all__ = ["exit_status", "headline", "nothing_known_json", "status_json"]
 
 
 def exit_status(tunnels: Iterable[TunnelHealth]) -> int:
@@ -55,6 +55,19 @@ def status_json(
         "headline": headline(tunnels),
         "tunnels": [_tunnel(tunnel) for tunnel in tunnels],
         "gateways": [_gateway(name, view) for name, view in sorted(views.items())],
+        "diagnostics": [],
+    }
+
+
+def nothing_known_json(why: str, diagnostics: Iterable[Diagnostic], now: datetime) -> dict[str, Any]:
+    """Return the document where it is not even known which tunnels are declared, with the findings why."""
+    return {
+        "schema": "ipsecctl/status/1",
+        "time": now.isoformat(timespec="seconds"),
+        "headline": f"not known: {why}",
+        "tunnels": [],
+        "gateways": [],
+        "diagnostics": [finding.as_json() for finding in worst_first(diagnostics)],
     }
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from ipsecctl.errors import LabError
 from ipsecctl.gateway.handle import Completed
+from ipsecctl.interrupt import complete
 from ipsecctl.lab.compose import project_name
 from ipsecctl.lab.control import (
     Rebooted,
@@ -30,7 +31,6 @@ from ipsecctl.lab.control import (
 from ipsecctl.lab.docker import containers
 from ipsecctl.lab.find import check_name, known, load
 from ipsecctl.lab.graph import GraphFormat, draw
-from ipsecctl.lab.interrupt import complete
 from ipsecctl.lab.observe import LabStatus, NodeStatus, look, look_all
 from ipsecctl.lab.wiring import (
     INTERNET,

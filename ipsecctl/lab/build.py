@@ -1,7 +1,7 @@
 """Wire a lab: from a topology and a lab file to a :class:`Lab`. Pure.
 
 The passes, in order: names and hosts, NAT boxes, WAN addresses, then the plugs of every link. What cannot be
-wired is collected as findings; a pass that has some is the last one.
+wired is collected as findings, of all passes but the last, which has none.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def wire(
         *_small_networks(topology),
         *_wrong_hosts(topology, spec),
     ]
-    boxes = () if findings else place_boxes(topology, spec, findings)
-    addresses = {} if findings else choose_addresses(topology, spec, boxes, findings)
+    boxes = place_boxes(topology, spec, findings)
+    addresses = choose_addresses(topology, spec, boxes, findings)
     if findings:
         return None, tuple(findings)
     plugs = [

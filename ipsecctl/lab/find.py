@@ -62,26 +62,25 @@ def load(name: str) -> Lab:
         )
     if rest is None:
         raise TopologyRefused(findings)
-    loaded = _topology(file, rest, places, findings)
+    missing = places.diagnostics(wrong_files(file, rest, None))
+    loaded = _topology(file, rest, places, (*findings, *missing))
     if loaded.topology is None:
-        raise TopologyRefused((*findings, *loaded.diagnostics))
+        raise TopologyRefused((*findings, *missing, *loaded.diagnostics))
     lab, wrong = wire(check_name(file.absolute().parent.name), loaded.topology, rest, str(file))
-    if lab is None:
+    findings = (*findings, *places.diagnostics(wrong_files(file, rest, loaded.topology)))
+    if lab is None or findings:
         raise TopologyRefused((*findings, *_diagnostics(wrong, places, loaded)))
-    missing = places.diagnostics(wrong_files(lab))
-    if spec is None or missing:
-        raise TopologyRefused((*findings, *missing))
     return lab
 
 
 def _file(name: str) -> Path:
     if is_path(name):
         file = _lab_file(name)
-        if not file.is_file():
+        if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where a name is too long
             raise LabError(f"there is no lab file {_short(file)}", "A lab is a folder with a file lab.yaml.")
         return _short(file)
     file = resource_dir("labs") / check_name(name) / LAB_FILE
-    if not file.is_file():
+    if not os.path.isfile(file):  # noqa: PTH113
         near = get_close_matches(name, known(), n=1)
         hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(known())}."
         raise LabError(f"there is no lab '{name}'", hint)
@@ -91,7 +90,7 @@ def _file(name: str) -> Path:
 def _lab_file(said: str) -> Path:
     """Return the absolute path of the lab file that a path means, without "..": its folder gives the name."""
     path = Path(os.path.abspath(said))  # noqa: PTH100 - Path.absolute() leaves ".." in
-    return path if path.suffix in (".yaml", ".yml") and not path.is_dir() else path / LAB_FILE
+    return path if path.suffix in (".yaml", ".yml") and not os.path.isdir(path) else path / LAB_FILE  # noqa: PTH112
 
 
 def _short(file: Path) -> Path:
@@ -111,10 +110,10 @@ def _read(file: Path) -> str:
 def _topology(file: Path, spec: LabSpec, places: Places, before: tuple[Diagnostic, ...]) -> Loaded:
     """Read the topology of a lab; one that is not there is refused after the findings ``before``."""
     if spec.topology:
-        path = _short((file.parent / spec.topology).resolve())
+        path = _short(Path(os.path.realpath(file.parent / spec.topology)))  # Path.resolve raises at loops
     else:
         path = _short(resource_dir("topologies") / f"{file.absolute().parent.name}.yaml")
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113
         hint = "the path is relative to the lab file"
         finding = Finding(f"there is no topology {path}", hint, ("topology",), code="IP404")
         raise TopologyRefused((*before, *places.diagnostics([finding])))

@@ -113,7 +113,16 @@ if [ "$1" = gateway ]; then
     charon=down data_path=unknown
     if stats=$(timeout {3 * PATIENCE:g} swanctl --stats </dev/null 2>/dev/null); then
         charon=running data_path=kernel
-        case $stats in *kernel-libipsec*) data_path=libipsec ;; esac
+        sa='src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1badcaff'
+        key=0x$(printf '%072d' 0)
+        case $stats in
+            *kernel-libipsec*) data_path=libipsec ;;
+            *) if said=$(ip xfrm state add $sa mode tunnel aead 'rfc4106(gcm(aes))' "$key" 128 2>&1); then
+                   ip xfrm state delete $sa
+               else # of two that look at once, one finds the other's SA there
+                   case $said in *exists*) ;; *) data_path=none ;; esac
+               fi ;;
+        esac
     fi
 fi
 echo "$charon $data_path"
@@ -127,8 +136,9 @@ class Seen:
     """What a node says of itself.
 
     ``charon`` is ``running``, ``down`` or ``-`` where there is none; ``data_path`` is ``kernel``,
-    ``libipsec``, ``unknown`` or ``-``, and comes from the plugins that charon has loaded. ``addresses``
-    holds, by interface, its global addresses with prefix lengths.
+    ``libipsec``, ``none``, ``unknown`` or ``-``. It comes from the plugins that charon has loaded, and where
+    ESP is left to the kernel, from the kernel: ``none`` when that takes no SA. ``addresses`` holds, by
+    interface, its global addresses with prefix lengths.
     """
 
     charon: str

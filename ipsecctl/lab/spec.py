@@ -33,6 +33,7 @@ __all__ = ["BoxSpec", "Finding", "GatewaySpec", "HostSpec", "LabSpec", "LinkSpec
 
 # Longer than any path in the file.
 _DEEPEST = 9
+_SOME_MTU = 1500
 _NAME = r"^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$"
 
 
@@ -187,14 +188,34 @@ def parse(text: str, file: str) -> tuple[LabSpec | None, LabSpec | None, Places,
 
 
 def _without(data: Any, details: Iterable[ErrorDetails]) -> LabSpec | None:
-    """Return what a file says without the values that are wrong, and without entries that need these."""
-    wrong = [tuple(step for step in detail["loc"] if step != "[key]") for detail in details]
-    for depth in (_DEEPEST, 2, 1):
+    """Return what a file says without the values that are wrong, and without entries that need these.
+
+    A link whose MTU is wrong stays, as its name is still to be checked.
+    """
+    wrong = [_place(detail) for detail in details]
+    for _ in range(_DEEPEST):
         try:
-            return LabSpec.model_validate(_pruned(data, [path[:depth] for path in wrong]))
-        except ValidationError:
-            continue  # an entry that is nothing without it goes as a whole, and then its section
+            return LabSpec.model_validate(_with_mtus(_pruned(data, wrong)))
+        except ValidationError as error:
+            # Where a value is missing now, the entry that is nothing without it goes as a whole.
+            further = ((_place(detail), detail["type"]) for detail in error.errors())
+            wrong += [place[:-1] if kind == "missing" else place for place, kind in further]
     return None
+
+
+def _place(detail: ErrorDetails) -> Path:
+    """Return the path of what is wrong; "[key]" is pydantic's addition to it, and no value of the file."""
+    return tuple(step for step in detail["loc"] if step != "[key]")
+
+
+def _with_mtus(data: Any) -> Any:
+    """Return the values of a file with an MTU for each link that has none left."""
+    links = data.get("links") if isinstance(data, dict) else None
+    if not isinstance(links, dict):
+        return data
+    some = {"mtu": _SOME_MTU}
+    mtus = {name: some | link if isinstance(link, dict) else some for name, link in links.items()}
+    return {**data, "links": mtus}
 
 
 def _pruned(value: Any, paths: Iterable[Path]) -> Any:
@@ -240,8 +261,7 @@ _NAME_HINT = "letters, digits, '-' and '_', at most 63, a letter or digit at bot
 
 
 def _finding(detail: ErrorDetails) -> Finding:
-    # "[key]" is pydantic's addition to the path: it is no value of the file.
-    where = tuple(step for step in detail["loc"] if step != "[key]")
+    where = _place(detail)
     if detail["type"] == "extra_forbidden":
         return _unknown_key(where)
     if detail["type"] == "missing":

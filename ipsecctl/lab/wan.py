@@ -38,14 +38,17 @@ def around(address: IPAddress) -> IPNetwork:
 
 
 def place_boxes(topology: Topology, spec: LabSpec, findings: list[Finding]) -> tuple[Box, ...]:
-    """Put every gateway that is behind a NAT behind a box, the lab file's or ``GATEWAY-nat``; by name."""
+    """Put every gateway that is behind a NAT behind a box, the lab file's or ``GATEWAY-nat``; by name.
+
+    A box with none that there is, and that is behind a NAT, is left out.
+    """
     gateways = {g.name: g for g in topology.gateways()}
     findings.extend(_wrong_placements(gateways, spec))
-    if findings:
-        return ()
     boxes: list[Box] = []
     for name, box in sorted(boxes_wanted(topology, spec).items()):
-        behind = tuple(gateways[g] for g in box.gateways)
+        behind = tuple(gateways[g] for g in box.gateways if g in gateways and gateways[g].behind_nat)
+        if not behind:
+            continue
         taken = [p for s in topology.sites for n in s.networks for p in n.prefixes] + [
             b.inside for b in boxes
         ]
@@ -69,7 +72,7 @@ def _wrong_placements(gateways: Mapping[str, Gateway], spec: LabSpec) -> Iterato
                 yield Finding(
                     f"{gateway} is behind {placed[gateway]} already", "take it out of one of them", where
                 )
-            elif not gateways[gateway].behind_nat:
+            elif gateway in gateways and not gateways[gateway].behind_nat:
                 hint = "say 'behind_nat: true' there, or take it out here"
                 yield Finding(f"the topology does not say that {gateway} is behind a NAT", hint, where)
             placed[gateway] = name

@@ -213,6 +213,9 @@ def _psk(ref: SecretRef, content: bytes) -> tuple[Secret | None, tuple[SecretPro
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return None, (_unusable(ref, "not UTF-8", "write it in base64 or hexadecimal digits"),)
+    if text.startswith("\ufeff"):
+        hint = "it would be a part of the key: save the file as UTF-8 without it"
+        return None, (_unusable(ref, "begins with a byte order mark", hint),)
     if not text:
         return None, (_unusable(ref, "empty", "write the secret into it, or remove it"),)
     if _CONTROL.search(text):

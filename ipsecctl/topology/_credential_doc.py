@@ -29,8 +29,9 @@ class _NameOrInline:
 class CredentialDoc(Doc):
     """How a gateway proves who it is: a PSK, or a certificate with its key and the CA that signed it.
 
-    Paths are relative to the topology file. The placeholders `{tunnel}`, `{gateway}` and `{site}` stand for
-    the expanded tunnel's, the end's gateway's and its site's name.
+    Paths are relative to the topology file; `~` stands for no home directory. A PSK is all that its file
+    holds but a last line end; a byte order mark is refused. The placeholders `{tunnel}`, `{gateway}` and
+    `{site}` stand for the expanded tunnel's, the end's gateway's and its site's name.
     """
 
     psk: PskRef = Field(

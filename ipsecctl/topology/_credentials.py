@@ -140,6 +140,10 @@ class Credentials:
                     )
                     self._findings.error("IP163", (*path, key), f"unknown placeholder {{{word}}}", hint)
                     self._wrong.add(path)
+            if alone := re.search(r"[{}]", _PLACEHOLDER.sub("", text)):
+                summary = f"a {alone[0]!r} without its {'}' if alone[0] == '{' else '{'!r}"
+                self._findings.error("IP163", (*path, key), summary, "write placeholders as {tunnel}")
+                self._wrong.add(path)
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

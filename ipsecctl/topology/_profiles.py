@@ -188,7 +188,7 @@ class Profiles:
         for key, several in (("ike", given.ike), ("esp", given.esp)):
             for number, examined in enumerate(several):
                 for error in examined.errors:
-                    hint = error.hint or "see 'ipsecctl crypto' for the algorithms"
+                    hint = error.hint or "see 'ipsecctl crypto algorithms' for the algorithms"
                     self._findings.error(error.code, (*path, key, number), error.summary, hint)
                 legacy = [a for a in examined.algorithms if a not in warned]
                 warned.update(legacy)
@@ -199,13 +199,16 @@ class Profiles:
     def _report_broken(self, algorithms: Iterable[Algorithm], path: Path) -> None:
         broken = [a for a in algorithms if a.status is Status.BROKEN]
         if broken:
-            hint = "take good ones, such as aes256gcm16, sha256, x25519: 'ipsecctl crypto' lists them all"
+            hint = (
+                "take good ones, such as aes256gcm16, sha256, x25519: "
+                "'ipsecctl crypto algorithms' lists them all"
+            )
             self._findings.error("IP204", path, f"broken algorithms: {_names(broken)}", hint)
 
     def _report_legacy(self, algorithms: Iterable[Algorithm], path: Path) -> None:
         legacy = [a for a in algorithms if a.status is Status.LEGACY]
         if legacy:
-            hint = "only for a partner that has nothing better: 'ipsecctl crypto' says why"
+            hint = "only for a partner that has nothing better: 'ipsecctl crypto algorithms' says why"
             self._findings.warning("IP205", path, f"legacy algorithms: {_names(legacy)}", hint)
 
     def _warn_of_built_in(self, profile: Profile, path: Path) -> None:

@@ -77,7 +77,9 @@ def _inside(value: Any) -> IPAddress:
     try:
         return IPAddress(value)
     except (AddrFormatError, ValueError):
-        refuse("IP228", f"{value!r} is not an address", hint)
+        bare = value.partition("/")[0]
+        meant = bare if re.fullmatch(r"[0-9.]+/[0-9]{1,2}|[0-9A-Fa-f:.]+/[0-9]{1,3}", value) else None
+        refuse("IP228", f"{value!r} is not an address", hint, meant=meant)
 
 
 class WordOrList:

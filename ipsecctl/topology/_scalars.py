@@ -64,14 +64,21 @@ WRONG: Final = object()
 
 
 def refuse(
-    code: str, summary: str, hint: str, *, at: tuple[str, ...] = (), without: tuple[str, ...] = ()
+    code: str,
+    summary: str,
+    hint: str,
+    *,
+    at: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
+    meant: str | None = None,
 ) -> NoReturn:
     """Refuse a value with a code of our own; pydantic adds the place.
 
     ``at`` is the place within a mapping at which something stands that must go: the rest is still checked.
     ``without`` names the keys that the mapping lacks: if one of them was wrong, that is the mistake.
+    ``meant`` is how the value is written as it can only be meant: with that, all other checks see it.
     """
-    context = {"summary": summary, "hint": hint, "at": at, "without": without}
+    context = {"summary": summary, "hint": hint, "at": at, "without": without, "meant": meant}
     raise PydanticCustomError(code, "{summary}", context)
 
 
@@ -134,23 +141,35 @@ def _text_or_refuse(value: Any, wanted: str, hint: str) -> str:
 
 
 _PREFIX_HINT: Final = "write it as 10.10.0.0/24 or fd00:10::/64"
-# (version, first, last, name) of what no tunnel can carry.
-_REFUSED: Final = tuple(
-    (network.version, network.first, network.last, name)
-    for text, name in (
-        ("127.0.0.0/8", "loopback"),
-        ("169.254.0.0/16", "link-local"),
-        ("224.0.0.0/4", "multicast"),
-        ("::1/128", "loopback"),
-        ("fe80::/10", "link-local"),
-        ("ff00::/8", "multicast"),
-    )
-    for network in (IPNetwork(text),)
+_Range: TypeAlias = "tuple[int, int, int, str]"  # version, first, last, name
+
+
+def _ranges(*named: tuple[str, str]) -> tuple[_Range, ...]:
+    networks = ((IPNetwork(text), name) for text, name in named)
+    return tuple((network.version, network.first, network.last, name) for network, name in networks)
+
+
+# What no tunnel can carry.
+_REFUSED: Final = _ranges(
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local"),
+    ("224.0.0.0/4", "multicast"),
+    ("::1/128", "loopback"),
+    ("fe80::/10", "link-local"),
+    ("ff00::/8", "multicast"),
+)
+# What else is no address of one host (RFC 6890, section 2.2.2).
+_NO_GATEWAYS: Final = _ranges(
+    ("0.0.0.0/32", "unspecified"),
+    ("0.0.0.0/8", "of this network (RFC 1122)"),
+    ("255.255.255.255/32", "the broadcast address"),
+    ("240.0.0.0/4", "reserved (class E)"),
+    ("::/128", "unspecified"),
 )
 
 
-def _kind_of(version: int, first: int, last: int) -> str | None:
-    return next((n for v, low, high, n in _REFUSED if v == version and low <= first and last <= high), None)
+def _kind_of(version: int, first: int, last: int, ranges: tuple[_Range, ...] = _REFUSED) -> str | None:
+    return next((n for v, low, high, n in ranges if v == version and low <= first and last <= high), None)
 
 
 def _prefix(value: Any) -> IPNetwork:
@@ -166,14 +185,15 @@ def _prefix(value: Any) -> IPNetwork:
             "IP110", f"{text!r} has no prefix length", f"write '{address}/{whole}' if you mean this one host"
         )
     if not (length.isascii() and length.isdigit()) or str(int(length)) != length or " " in text:
-        refuse("IP110", f"{text!r} is not written as address/length", f"write '{network.cidr}'")
+        hint = f"write '{network.cidr}'"
+        refuse("IP110", f"{text!r} is not written as address/length", hint, meant=str(network.cidr))
     if not network.prefixlen:
         # What a gateway guards would hold its own LAN: it would be cut off.
         summary = f"{text!r} is a default route: a tunnel for everything is not possible in this version"
-        refuse("IP117", summary, "name the networks that are reached through the tunnel")
+        refuse("IP118", summary, "name the networks that are reached through the tunnel")
     if network.value != network.first:
         summary = f"{text!r} has bits set in its host part"
-        refuse("IP111", summary, f"the network is '{network.cidr}'")
+        refuse("IP111", summary, f"the network is '{network.cidr}'", meant=str(network.cidr))
     kind = _kind_of(network.version, network.first, network.last)
     if kind is not None:
         refuse("IP112", f"'{network}' is {kind}: no tunnel can carry it", "name the network of the hosts")
@@ -195,14 +215,21 @@ def _address(value: Any) -> IPAddress | str:
     except (AddrFormatError, ValueError):
         if _DNS.fullmatch(text):
             return text
-        hint = "did you mean 'dynamic'?" if text.lower().startswith("dyn") else _ADDRESS_HINT
-        refuse("IP120", f"{text!r} is neither an address nor a DNS name", hint)
+        dynamic = text.lower().startswith("dyn")
+        hint = "did you mean 'dynamic'?" if dynamic else _ADDRESS_HINT
+        meant = DYNAMIC if dynamic else None
+        refuse("IP120", f"{text!r} is neither an address nor a DNS name", hint, meant=meant)
     if slash:
-        refuse("IP120", f"{text!r} is a network, not the address of a gateway", f"write '{bare}'")
+        hint = f"write '{bare}'"
+        refuse("IP120", f"{text!r} is a network, not the address of a gateway", hint, meant=bare)
+    if address.is_ipv4_mapped():
+        plain = str(address.ipv4())
+        summary = f"'{address}' is an IPv4 address written as IPv6: no packet has it"
+        refuse("IP119", summary, f"write '{plain}'", meant=plain)
     number = int(address)
-    kind = _kind_of(address.version, number, number) or ("unspecified" if number == 0 else None)
+    kind = _kind_of(address.version, number, number, (*_REFUSED, *_NO_GATEWAYS))
     if kind is not None:
-        refuse("IP120", f"'{address}' is {kind}: no gateway can be reached there", _ADDRESS_HINT)
+        refuse("IP119", f"'{address}' is {kind}: no gateway can be reached there", _ADDRESS_HINT)
     return address
 
 
@@ -221,11 +248,18 @@ def _duration(value: Any) -> int:
     else:
         text = _text_or_refuse(value, "a time", hint)
         if not re.fullmatch(r"([0-9]{1,9}[smhd])+", text):
-            refuse("IP014", f"{text!r} is not a time", hint)
+            refuse("IP014", f"{text!r} is not a time", hint, meant=_plain_duration(text))
         seconds = sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"([0-9]+)([smhd])", text))
     if not 1 <= seconds <= 365 * 86400:
         refuse("IP014", f"a time of {seconds} seconds is out of range", "write one from 1s to 365d")
     return seconds
+
+
+def _plain_duration(text: str) -> str | None:
+    """Return a time as it is to be written, of one with blanks, capitals or whole words."""
+    units = "(?:s|sec|second|m|min|minute|h|hour|d|day)"
+    found = re.fullmatch(rf"\s*([0-9]{{1,9}})\s*({units})?s?\s*", text.lower())
+    return f"{found[1]}{(found[2] or 's')[0]}" if found else None
 
 
 def _protocol(value: Any) -> int:
@@ -236,7 +270,8 @@ def _protocol(value: Any) -> int:
         return value
     text = _text_or_refuse(value, "a protocol", hint)
     if text not in _PROTOCOLS:
-        refuse("IP014", f"unknown protocol {text!r}", hint)
+        meant = text.strip().lower()
+        refuse("IP014", f"unknown protocol {text!r}", hint, meant=meant if meant in _PROTOCOLS else None)
     return _PROTOCOLS[text]
 
 
@@ -250,7 +285,8 @@ def _ports(value: Any) -> tuple[int, int]:
     ports = int(first), int(last or first)
     if not 1 <= ports[0] <= ports[1] <= 65535:
         summary = f"{text!r} is not a range of ports" if last else f"there is no port {text}"
-        refuse("IP014", summary, "ports go from 1 to 65535, the smaller first")
+        meant = f"{ports[1]}-{ports[0]}" if 1 <= ports[1] < ports[0] <= 65535 else None
+        refuse("IP014", summary, "ports go from 1 to 65535, the smaller first", meant=meant)
     return ports
 
 
@@ -289,7 +325,15 @@ def _reference(text: str, summary: str, hint: str) -> str:
         refuse("IP162", summary, hint)
     if kind == "env" and not re.fullmatch(r"([A-Za-z_]|\{[a-z]*\})([A-Za-z0-9_-]|\{[a-z]*\})*", value):
         refuse("IP162", "'env:' is followed by the name of an environment variable", hint)
+    if kind != "env":
+        _refuse_home(value)
     return text
+
+
+def _refuse_home(path: str) -> None:
+    if re.match(r"~[^/]*/", path):
+        summary = f"{path!r}: '~' stands for no home directory here"
+        refuse("IP164", summary, "write the whole path, or one relative to the topology file")
 
 
 def _one_peer(value: str) -> str:
@@ -305,7 +349,9 @@ def _path(value: Any) -> str:
     if not text.strip() or "\n" in text:
         refuse("IP014", "the path of a file is empty or has several lines", hint)
     if text.startswith("file:"):
-        refuse("IP014", f"{text!r}: a certificate is no secret and needs no 'file:'", f"write {text[5:]!r}")
+        summary = f"{text!r}: a certificate is no secret and needs no 'file:'"
+        refuse("IP014", summary, f"write {text[5:]!r}", meant=text[5:])
+    _refuse_home(text)
     return text
 
 

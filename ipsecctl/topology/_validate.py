@@ -2,7 +2,8 @@
 
 What is wrong is reported and left out, and the rest read again, so that the checks of meaning can still see
 it: an unknown key must not hide two networks that overlap. A key whose name is nearly that of a missing one
-is reported and read as that one, so that what stands behind it takes part in everything.
+is reported and read as that one, so that what stands behind it takes part in everything. So is a value that
+can only mean one thing: a network with host bits counts as the network that it lies in.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ _MODELS: Final[tuple[tuple[Path, type[BaseModel]], ...]] = (
     (("tunnels", _ANY, "options"), OptionsDoc),
     (("tunnels", _ANY, "flows", _ANY), FlowDoc),
 )
+_BOOLEANS: Final = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 _LONGEST_NAME: Final = 63
 _NAME_HINT: Final = "use letters, digits, '-' and '_', at most 63, with a letter or digit first and last"
 
@@ -83,8 +85,18 @@ def validate(reading: Reading, findings: Findings) -> Document | None:
         except ValidationError as refused:
             errors = refused.errors(include_url=False)
         mistyped = _mistyped(errors, data)
-        wrong = [_translate(error, data, mistyped, findings) for error in errors]
+        wrong: list[Path] = []
+        meant: dict[Path, Any] = {}
+        for error in errors:
+            place = _existing(data, tuple(error["loc"]))
+            path = _translate(error, data, mistyped, findings)
+            if (value := _meant(error)) is None:
+                wrong.append(path)
+            else:
+                meant[place] = value
         read = {path: _at(data, (*path[:-1], key.written)) for path, key in mistyped.items() if key.sure}
+        for place, value in meant.items():
+            _put(data, place, value)
         _remove(data, wrong, reading.source)
         for path, value in read.items():
             written = mistyped[path].written
@@ -181,6 +193,28 @@ def _translate(error: Any, data: Any, mistyped: Collection[Path], findings: Find
     return path if _matches_any(path, _WANTED) else (*written, *within)
 
 
+def _meant(error: Any) -> Any:
+    """Return what a wrong value can only mean, as it should have been written; ``None`` if nothing."""
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind.startswith("IP"):
+        return context.get("meant")
+    if not isinstance(value, str):
+        return None
+    word = value.strip().lower()
+    if kind == "bool_type":
+        return _BOOLEANS.get(word)
+    if kind == "int_type":
+        return int(word) if re.fullmatch(r"[0-9]{1,9}", word) else None
+    if kind == "literal_error":
+        near = _nearest(value, _choices(context))
+        return near[0] if near is not None and near[1] else None
+    return None
+
+
+def _choices(context: Any) -> list[str]:
+    return re.findall(r"'([^']*)'", context.get("expected", ""))
+
+
 def _follows(kind: str, path: Path, context: Any, findings: Findings) -> bool:
     """Return whether an error only follows from one that is already reported."""
     if not kind.startswith("IP"):
@@ -263,6 +297,8 @@ def _type_hint(wanted: str, value: Any, path: Path) -> str:
     if wanted == "true or false" and isinstance(value, str):
         return "write true or false, in lower case and without quotation marks"
     if wanted == "a number" and isinstance(value, str) and value.isdigit():
+        if _is_large(value):
+            return "write a number of at most 18 digits"
         return f"write {value} without quotation marks"
     if path[-1:] == ("networks",) and isinstance(value, str):
         return f"give it a name: 'lan: {value}' below 'networks:'"
@@ -276,6 +312,11 @@ def _type_hint(wanted: str, value: Any, path: Path) -> str:
     if wanted == "a list":
         return "write it as [a, b]"
     return f"write {wanted}"
+
+
+def _is_large(value: Any) -> bool:
+    """Return whether a text is a number that is too long to be read as one (see ``_yaml``)."""
+    return isinstance(value, str) and value.isdecimal() and len(value) > 18
 
 
 def _list_name(path: Path) -> str:
@@ -303,15 +344,15 @@ def _bad_name(text: str, path: Path, *, at_key: bool) -> tuple[str, str, str]:
 
 def _bad_choice(value: Any, path: Path, context: Any, findings: Findings) -> tuple[str, str, str]:
     name = path[-1]
-    if path == ("ipsecctl",) and not isinstance(value, int):
+    if path == ("ipsecctl",) and not isinstance(value, int) and not _is_large(value):
         return "IP016", f"the version is a number, not {shown(value)}", "write 'ipsecctl: 1'"
     if path == ("ipsecctl",):
         return (
             "IP016",
-            f"this is language version {value!r}, this ipsecctl knows version 1",
+            f"this is language version {value}, this ipsecctl knows version 1",
             "write 'ipsecctl: 1'",
         )
-    choices = re.findall(r"'([^']*)'", context.get("expected", ""))
+    choices = _choices(context)
     hint = f"write {' or '.join(choices)}"
     return (
         "IP014",
@@ -361,8 +402,8 @@ def _let_stand_in(data: Any, path: Path) -> None:
 
 def _put(data: Any, path: Path, value: Any) -> None:
     container = _at(data, path[:-1])
-    if isinstance(container, dict):
-        container[path[-1]] = value
+    if isinstance(container, dict | list):
+        container[path[-1]] = value  # type: ignore[index]
 
 
 def _at(data: Any, path: Path) -> Any:

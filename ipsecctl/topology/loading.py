@@ -74,7 +74,9 @@ def load_bytes(data: bytes, file: str) -> Loaded:
     except UnicodeDecodeError as error:
         source = Source(file)
         findings = Findings(source)
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+            findings.at("IP001", 1, 1, "this is UTF-32, not UTF-8 text", "save the file as UTF-8")
+        elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
             findings.at("IP001", 1, 1, "this is UTF-16, not UTF-8 text", "save the file as UTF-8")
         else:
             before = data[: error.start]

@@ -21,6 +21,7 @@ from ipsecctl.cli import apply as apply_command
 from ipsecctl.deploy.apply import Applied, GatewayResult
 from ipsecctl.deploy.tunnels import TunnelResult
 from ipsecctl.health import EndState, EndView, TunnelHealth, Verdict
+from ipsecctl.interrupt import complete as complete_work
 from ipsecctl.lab.compose import LABEL_PARTS
 from ipsecctl.plan import Change, Conflict, GatewayPlan, Kind, Part
 
@@ -111,11 +112,8 @@ def test_completion_for_a_shell_can_be_shown(run, shell, monkeypatch):
     assert "_IPSECCTL_COMPLETE" in out
 
 
-READING = ("status", "plan", "apply --yes", "probe tunnel --all", "render --out out")
-
-
-@pytest.mark.parametrize("command", READING)
-@pytest.mark.parametrize(
+READING = ("plan", "apply --yes", "probe tunnel --all", "render --out out")
+NO_TOPOLOGY = pytest.mark.parametrize(
     ("file", "said"),
     [
         ("nowhere.yaml", "cannot read nowhere.yaml: No such file or directory"),
@@ -124,6 +122,10 @@ READING = ("status", "plan", "apply --yes", "probe tunnel --all", "render --out 
         ("wrong.yaml", "wrong.yaml:7:"),
     ],
 )
+
+
+@pytest.mark.parametrize("command", READING)
+@NO_TOPOLOGY
 def test_a_file_that_is_no_topology(run, command, file, said):
     code, out, err = run(f"{command} {file}")
     assert (code, out) == (1, "")
@@ -136,6 +138,56 @@ def test_a_file_that_is_no_topology(run, command, file, said):
     assert finding["file"] == file
     assert finding["severity"] == "error"
     assert finding["summary"] in err
+
+
+@NO_TOPOLOGY
+def test_status_of_what_is_no_topology_is_a_status(run, file, said):
+    code, out, err = run(f"status {file}")
+    assert (code, out) == (3, "")
+    assert said in err
+    code, out, err = run(f"status {file} --json")
+    assert code == 3
+    assert said in err
+    document = json.loads(out)
+    assert (document["schema"], document["tunnels"], document["gateways"]) == ("ipsecctl/status/1", [], [])
+    assert document["headline"].startswith("not known: ")
+    (finding,) = document["diagnostics"]
+    assert (finding["file"], finding["severity"]) == (file, "error")
+
+
+def test_status_of_whatever_goes_wrong_is_a_status(run, monkeypatch):
+    def no_more(*_: Any, **__: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("ipsecctl.deploy.survey.survey", no_more)
+    code, out, err = run("status pair.yaml --json")
+    assert code == 3
+    assert json.loads(out)["schema"] == "ipsecctl/status/1"
+    assert "Too many open files" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "schema"),
+    [
+        ("status pair.yaml", "status/1"),
+        ("facts a pair.yaml", "facts/1"),
+        ("facts --all pair.yaml", "facts-all/1"),
+        ("probe tunnel pair.yaml t --lab clinic-dc", "diagnostics/1"),  # that the lab is not up
+    ],
+)
+@pytest.mark.parametrize("psk", ["env:IPSECCTL_NOT_SET", "file:nowhere.psk", "file:open.psk", "age:x.age"])
+def test_who_only_looks_needs_no_secret(run, tmp_path, monkeypatch, line, schema, psk):
+    (tmp_path / "open.psk").write_text("kV3xv8mZ0Wq2c4Jt7nRb1yLs5dHf9aGe6uPi\n")
+    (tmp_path / "open.psk").chmod(0o644)
+    (tmp_path / "x.age").write_text("no age at all")
+    monkeypatch.setenv("IPSECCTL_AGE_IDENTITY", str(tmp_path / "nobody"))
+    text = (tmp_path / "pair.yaml").read_text().replace("env:IPSECCTL_TEST_PSK", psk)
+    (tmp_path / "pair.yaml").write_text(text)
+    code, out, err = run(f"{line} --json")
+    assert code == 3
+    assert json.loads(out)["schema"] == f"ipsecctl/{schema}"
+    assert "IP30" not in out + err
+    assert run("plan pair.yaml")[0] == 1, "it is wrong, for those who need it"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +242,7 @@ def test_apply_says_which_gateways_failed_and_claims_no_others(run):
     [
         ("probe tunnel pair.yaml x", "there is no tunnel 'x' in pair.yaml. There are: t."),
         ("probe tunnel pair.yaml", "name one tunnel, or say --all"),
-        ("probe tunnel pair.yaml t --all", "name one tunnel, or say --all"),
+        ("probe tunnel pair.yaml t --all", "'t' and --all: say one of the two"),
         ("probe tunnel pair.yaml t --report none/r.json", "there is no directory none"),
         ("probe tunnel pair.yaml t --report .", ". is a directory"),
         ("render pair.yaml --out out --gateway dc", "there is no gateway 'dc'"),
@@ -324,10 +376,10 @@ def test_tables_fit_a_terminal(run, monkeypatch, line, heads):
 # ------------------------------------------------------------------------------------------------ interrupted
 
 
-async def interrupts_itself(cleaned: list[str]) -> None:
+async def interrupts_itself(cleaned: list[str], number: int = signal.SIGINT) -> None:
     try:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
         await asyncio.sleep(30)
     finally:
         await asyncio.sleep(0.01)
@@ -341,6 +393,17 @@ def test_an_interruption_is_told_once_and_work_cleans_up(capsys):
     assert ended.value.exit_code == 130
     assert cleaned == ["up"]
     assert capsys.readouterr().err == "Interrupted while testing.\n"
+
+
+def test_a_terminal_that_hangs_up_hears_nothing_and_work_cleans_up():
+    def hung_up() -> None:
+        raise OSError("Input/output error")
+
+    cleaned: list[str] = []
+    with pytest.raises(SystemExit) as ended:
+        complete_work(interrupts_itself(cleaned, signal.SIGHUP), hung_up)
+    assert ended.value.code == 129
+    assert cleaned == ["up"]
 
 
 @pytest.mark.parametrize(

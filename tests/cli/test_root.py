@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +85,25 @@ def test_a_full_disk_is_an_error_and_no_traceback():
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["typer", "yaml"])
+def test_ctrl_c_while_modules_are_imported(tmp_path: Path, module: str):
+    """A module that interrupts who imports it, from code whose exceptions Python ignores."""
+    lines = (
+        "import os, signal, time, weakref",
+        "class Thing: pass",
+        "thing = Thing()",
+        "there = weakref.ref(thing, lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.01)))",
+        "del thing",
+        "raise KeyboardInterrupt",  # where the first one was ignored, one presses again
+    )
+    (tmp_path / f"{module}.py").write_text("\n".join(lines))
+    (tmp_path / "t.yaml").write_text("ipsecctl: 1")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-m", "ipsecctl", "validate", "t.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1] == "Interrupted."
+    if module == "typer":
+        assert done.stderr == "Interrupted.\n"

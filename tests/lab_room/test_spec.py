@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,79 @@ def test_a_lab_is_named_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path / "t" / ("below" if said in ("..", "../") else ""))
     assert load(said).name == name_of(said) == "t"
     assert Path(load(said).file).is_file()
+
+
+WHOLE = """\
+hosts:
+  pacs: {network: dc.imaging, address: 10.10.8.104}
+  ris: {network: dc.servers}
+nat:
+  clinic-b-box: {gateways: clinic-b, address: 192.0.2.30, inside: 192.168.178.0/24, forward: false}
+links:
+  clinic-b-box: {mtu: 1452}
+  dc.imaging: {mtu: 1500}
+gateways:
+  clinic-a:
+    release: bookworm
+    files: {/etc/swanctl/conf.d/mine.conf: mine.conf}
+"""
+MISTAKES = {
+    "hosts:": "description: [a]\nhosts:",
+    "{network: dc.imaging": "{network: dc.imagine",
+    "10.10.8.104": "10.10.9.104",
+    "{network: dc.servers}": "5",
+    "gateways: clinic-b,": "gateways: [clinic-b, clinic-c],",
+    "192.0.2.30": "300.1.1.1",
+    "192.168.178.0/24": "10.10.0.0/24",
+    "forward: false": "forward: maybe",
+    "  clinic-b-box: {mtu: 1452}": "  clinic-b-bix: {mtu: 1452}",
+    "mtu: 1500": "mtu: 10",
+    "  clinic-a:": "  clinic-d:",
+    "bookworm": "sarge",
+    "mine.conf}": "nofile}",
+}
+
+# An address is held against the network that is named, and a release is called wrong by its gateway's name.
+OF_ONE_THING = {("{network: dc.imaging", "10.10.8.104"), ("  clinic-a:", "bookworm")}
+
+
+def findings_of(folder: Path, text: str) -> set[str]:
+    (folder / "lab.yaml").write_text(f"topology: {TOPOLOGY}\n{text}")
+    try:
+        load(str(folder))
+    except TopologyRefused as refused:
+        return {re.sub(r"there are: .*", "", d.summary) for d in refused.diagnostics}
+    return set()
+
+
+def test_of_two_mistakes_in_a_lab_file_none_hides_the_other(tmp_path: Path) -> None:
+    (tmp_path / "mine.conf").write_text("")
+    assert findings_of(tmp_path, WHOLE) == set()
+    alone = {right: findings_of(tmp_path, WHOLE.replace(right, wrong)) for right, wrong in MISTAKES.items()}
+    assert [right for right, found in alone.items() if not found] == []
+    hidden = []
+    for one, other in itertools.combinations(MISTAKES, 2):
+        if (one, other) in OF_ONE_THING:
+            continue
+        both = findings_of(tmp_path, WHOLE.replace(one, MISTAKES[one]).replace(other, MISTAKES[other]))
+        hidden += [(one, other, finding) for finding in (alone[one] | alone[other]) - both]
+    assert hidden == []
+
+
+def test_all_mistakes_in_a_lab_file_are_shown_at_once(tmp_path: Path) -> None:
+    text = """\
+hosts: {y: 5}
+nat: {b: {gateways: zz, address: 300.1.1.1}}
+links: {q: {mtu: 10}}
+gateways: {clinic-a: {release: sarge, files: {/etc/x: nofile}}}
+"""
+    found = sorted(findings_of(tmp_path, text))
+    assert [summary.split(":")[0] for summary in found] == [
+        f"cannot read {tmp_path}/nofile",
+        "gateways.clinic-a.release",
+        "hosts.y",
+        "links.q.mtu",
+        "nat.b.address",
+        "there is no gateway 'zz'",
+        "there is no gateway, NAT box or network 'q'",
+    ]

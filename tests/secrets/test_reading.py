@@ -83,6 +83,7 @@ def test_a_file_of_another_user_is_refused_unless_it_is_sudos_caller(
         (b"tab\there", "control characters"),
         ("line\u2028separator".encode(), "control characters"),
         (b"\xff\xfe\x00", "UTF-8"),
+        (b"\xef\xbb\xbfPZk3w8mVQ1tYx7Lr5HcN9bDfJ2sG6aKe\n", "byte order mark"),
         (b"0x0123456789abcdef", "0x or 0s"),
         (b"0Sabcdef", "0x or 0s"),
     ],

@@ -121,15 +121,22 @@ def test_an_error_after_loading_is_json_with_its_own_exit_status(capsys: pytest.
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("command", ["validate", "status", "secret generate"])
+@pytest.mark.parametrize(
+    ("command", "schema", "status"),
+    [
+        ("validate", "diagnostics/1", 1),
+        ("status", "status/1", 3),
+        ("secret generate", "diagnostics/1", 1),
+    ],
+)
 def test_json_of_a_wrong_topology_through_the_whole_command_line(
-    command: str, capsys: pytest.CaptureFixture[str]
+    command: str, schema: str, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("wrong.yaml").write_text("ipsecctl: 1\nname: x y\nsites: []\n")
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "wrong.yaml", "--json"])
-    assert ended.value.code == 1
-    assert json.loads(capsys.readouterr().out)["schema"] == "ipsecctl/diagnostics/1"
+    assert ended.value.code == status
+    assert json.loads(capsys.readouterr().out)["schema"] == f"ipsecctl/{schema}"
 
 
 def test_the_certificates_of_an_example_are_made_by_its_lab(tmp_path: Path) -> None:

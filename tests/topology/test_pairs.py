@@ -368,6 +368,47 @@ def test_a_mistyped_key_hides_nothing(consequence: str, secrets: Path) -> None:
     assert faults == []
 
 
+# A value as it is written right, and as it can only mean the same; with the finding that it brings.
+SAME = {
+    "host bits": (r"\b(\d+\.\d+\.\d+\.\d*)[08]/(2\d)\b", r"\g<1>9/\2", "IP111"),
+    "host bits of IPv6": (r"::/64\b", "::1:2/64", "IP111"),
+    "netmask": (r"\b(\d+\.\d+\.\d+\.0)/24", r"\1/255.255.255.0", "IP110"),
+    "address with a length": (r"((?:address|gateway): \d+\.\d+\.\d+\.\d+)\n", r"\1/24\n", "IP120"),
+    "boolean as text": (r"managed: false", "managed: 'no'", "IP013"),
+    "number as text": (r"mtu: (\d+)", r'mtu: "\1"', "IP013"),
+    "time in words": (r": (\d+)h\n", r": \1 hours\n", "IP014"),
+    "time in capitals": (r": (\d+)([hm])\n", lambda found: f": {found[1]}{found[2].upper()}\n", "IP014"),
+    "protocol in capitals": (r"protocol: tcp", "protocol: TCP", "IP014"),
+    "choice in capitals": (r"datapath: auto", "datapath: Auto", "IP014"),
+}
+
+
+@pytest.mark.parametrize("consequence", CONSEQUENCES)
+@pytest.mark.parametrize("same", SAME)
+def test_a_value_with_an_evident_meaning_hides_nothing(same: str, consequence: str, secrets: Path) -> None:
+    """Whatever is found of a value is found of it when it is written so that only its form is wrong."""
+    pattern, instead, code = SAME[same]
+    text = KEYED.replace("  mtu: 1500\ncred", "  mtu: 1500\n  datapath: auto\ncred").replace(
+        *CONSEQUENCES[consequence][:2]
+    )
+    alone = all_findings(text, secrets)
+    places = [*re.finditer(pattern, text)]
+    assert places
+    for place in places:
+        written = text[: place.start()] + re.sub(pattern, instead, place[0]) + text[place.end() :]
+        found = all_findings(written, secrets)
+        assert alone - found == set(), place
+        assert {each[0] for each in found - alone} == {code}, place
+
+
+def test_ports_the_wrong_way_round_are_the_same_ports() -> None:
+    loaded = load_text(KEYED.replace("port: 2575", "port: 8080-8000"), "t.yaml")
+    assert [d.code for d in loaded.diagnostics if d.severity is Severity.ERROR] == ["IP014"]
+    assert loaded.known is not None
+    (partner,) = (tunnel for tunnel in loaded.known.tunnels if tunnel.name == "partner")
+    assert {flow.left_ports or flow.right_ports for flow in partner.flows} == {(8000, 8080)}
+
+
 # What cannot be found without the value of a key: it is a matter of that value.
 NEEDED = {
     "credentials": {"weak PSK", "readable PSK", "no PSK for the partner"},
