@@ -62,7 +62,9 @@ class Charons:
 
     async def _list(self, name: str) -> tuple[IkeSa, ...]:
         try:
-            return parse_list_sas(await self._clients[name].stream("list-sas", "list-sa", {"noblock": "yes"}))
+            # Waiting for what charon is busy with: "noblock" leaves those IKE_SAs out, and an SA that is not
+            # in the later list would count as one that carried nothing.
+            return parse_list_sas(await self._clients[name].stream("list-sas", "list-sa", {}))
         except (CannotTell, ViciRefused) as error:
             self.unasked[name] = f"{name}: {error.summary}"
             return ()
