@@ -37,6 +37,14 @@ wait_for() {
 
 has() { command -v "$1" >/dev/null; }
 
+# image_hash FOLDER: what images are made of, in twelve digits: a change is built anew, and nothing else is.
+image_hash() {
+    local hash
+    hash=$(cd "$1" && find . -type f ! -path '*/__pycache__/*' -print0 | LC_ALL=C sort -z |
+        xargs -0 sha256sum | sha256sum)
+    printf '%s\n' "${hash:0:12}"
+}
+
 # --------------------------------------------------------------------------------------- packages, /etc/apt untouched
 
 # apt-get with the machine's own sources, plus trixie where bookworm needs it; lists and caches in a private directory.

@@ -26,7 +26,7 @@ def image_names(release: Release = Release.FORKY) -> tuple[str, ...]:
     """Return the names of the image for nodes of a release, the one to be preferred first.
 
     That is the one made by content, where this installation has ``labs/image``. The other is for engines
-    that were given the image under that name only, as the one in ``labs/vm`` is.
+    that were given the image under that name only.
     """
     if release is Release.FORKY and (chosen := os.environ.get("IPSECCTL_LAB_IMAGE")):
         return (chosen,)

@@ -26,17 +26,19 @@ tree() { echo "$cache/tree-$({ echo "$release $packages"; declare -f unpack_tree
 root() { echo "$cache/root-$({ tree; declare -f make_root; cat "$here"/{init,initramfs,modules}; } | digest)"; }
 docker_disk() { echo "$cache/docker-$({ tree; declare -f make_docker_disk; lab_images; } | digest).img"; }
 
-# The images by which labs know them (latest, and those named for a release): id and name. Those with a digest in the
-# name are the same, or old.
+# The images made of what lies beside us, whoever's built last: id, exact name, and the name by which the machine knows it
+# (latest, or that of a release).
 lab_images() {
     docker images --no-trunc --filter label=org.ipsecctl=lab --filter reference='ipsecctl-lab*' \
-        --format '{{.ID}} {{.Repository}}:{{.Tag}}' | grep -Ev '<none>|[:-][0-9a-f]{12}$' | sort
+        --format '{{.ID}} {{.Repository}}:{{.Tag}}' |
+        sed -nE "s/^([^ ]+ ([^ :]+:)(([a-z]+)-)?$(image_hash "$here/../image"))\$/\1 \2\4/p" |
+        sed 's/:$/:latest/' | sort
 }
 
 build() {
     local tree root disk
     tree=$(tree) root=$(root) disk=$(docker_disk)
-    [[ $(lab_images) ]] || die 'there is no lab image: labs/setup builds it'
+    [[ $(lab_images) ]] || die 'there is no image of what is in labs/image: labs/setup builds it'
     if [[ ! -e $tree ]]; then
         find_bootstrap "$release" || die "no apt source has Debian $release: set IPSECCTL_DEBIAN_MIRROR"
         part "unpacked QEMU, the kernel and the guest's Docker from Debian $release" unpack_tree "$tree"
@@ -106,7 +108,7 @@ make_root() {
 
 # The guest's own engine, run once here, in namespaces of its own that end with it, fills the disk.
 make_docker_disk() {
-    local tree=$1 disk=$2 content=$tmp/docker names engine
+    local tree=$1 disk=$2 content=$tmp/docker names engine exact known
     mkdir -p "$content"
     readarray -t names < <(lab_images | cut -d ' ' -f 2)
     unshare --mount --net --pid --fork --kill-child bash -euc '
@@ -125,6 +127,9 @@ make_docker_disk() {
     wait_for 30 filler_answers "$keeper"
     engine=$(filler_pid "$keeper")
     timeout 300 docker save "${names[@]}" | DOCKER_HOST=$(filler_socket "$keeper") timeout 300 docker load
+    lab_images | while read -r _ exact known; do
+        DOCKER_HOST=$(filler_socket "$keeper") docker tag "$exact" "$known"
+    done
     kill "$engine"
     wait_for 30 has_ended "$keeper"
     keeper=''
