@@ -34,7 +34,8 @@ sites:
   b: {{networks: {{lan: 10.2.0.0/24}}, gateway: 192.0.2.2}}
 tunnels: {{t: {{between: [a, b]}}}}
 """
-NO_DOCKER = "unix:///nonexistent/docker.sock"
+NO_DOCKER = f"unix:///nonexistent/docker-{os.getpid()}.sock"
+"""Of this worker alone: while a lab of one engine is brought up or down, nobody else can."""
 
 
 @pytest.fixture
