@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from ipsecctl.errors import GatewayUnreachable, ViciError
 from ipsecctl.gateway import process
+from ipsecctl.gateway._container_link import Channel, Link, LinkLost, SocketRefused
 from ipsecctl.gateway.handle import Completed
 from ipsecctl.gateway.names import VICI_SOCKETS
 from ipsecctl.patience import PATIENCE
@@ -16,7 +17,6 @@ from ipsecctl.vici import Client
 
 __all__ = ["Container"]
 
-_DOCKER_FAILURES = frozenset((125, 126, 127))
 _CHARON_DOWN = ("Connection refused", "No such file or directory")
 _MARGIN_S = 1.0 * PATIENCE
 
@@ -24,97 +24,127 @@ _MARGIN_S = 1.0 * PATIENCE
 class Container:
     """A container by its name; ``name`` is the gateway's in the topology.
 
-    charon's socket is joined to the standard streams of a ``docker exec`` by socat, which must be in the
-    image.
+    All that is done there goes through one ``docker exec``, which lasts as long as the event loop; python3
+    must be in the image.
     """
 
     def __init__(self, name: str, container: str, socket: str = VICI_SOCKETS[0]) -> None:
         self.name = name
         self.container = container
         self._socket = socket
+        self._link: Link | None = None
+        self._held: list[Link] = []
 
     async def run(
         self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = 10.0 * PATIENCE
     ) -> Completed:
         """Run a command in the container; see ``Handle.run``."""
-        # Killing the docker client leaves the command running inside, so it has a limit of its own in there.
-        command = self._exec("timeout", "-s", "KILL", f"{timeout_s:g}", *argv)
-        try:
-            completed = await process.run(command, stdin, timeout_s=timeout_s + _MARGIN_S)
-        except TimeoutError:
-            raise self._late(argv[0], timeout_s) from None
-        except OSError as exc:
-            raise self._no_docker(exc) from exc
-        if completed.status == 137:
+        # Nobody there ends what nobody waits for any more, so it has a limit of its own.
+        limited = ("timeout", "-s", "KILL", f"{timeout_s:g}", *argv)
+        async with self._channel(argv[0], timeout_s + _MARGIN_S, timeout_s) as link:
+            channel = await link.run(limited)
+            try:
+                channel.write(stdin)
+                channel.end_input()
+                output = await channel.read_all()
+                status = await channel.status
+            finally:
+                channel.close()
+        if status == 137:
             raise self._late(argv[0], timeout_s)
-        if completed.status in (1, *_DOCKER_FAILURES) and (gone := self._gone(completed.stderr)):
-            raise gone
-        return completed
+        return Completed(status, output, bytes(channel.stderr))
 
     @asynccontextmanager
     async def hold(self, argv: Sequence[str], *, timeout_s: float = 10.0 * PATIENCE) -> AsyncIterator[str]:
         """Run a command in the container for as long as the context lasts; see ``Handle.hold``."""
         async with AsyncExitStack() as stack:
-            try:
-                child = await stack.enter_async_context(process.child(self._exec(*argv)))
-                line, stderr = await process.first_line(child, timeout_s=timeout_s)
-            except TimeoutError:
-                raise self._late(argv[0], timeout_s) from None
-            except OSError as exc:
-                raise self._no_docker(exc) from exc
+            async with self._channel(argv[0], timeout_s, timeout_s) as link:
+                channel = await link.run(argv)
+                stack.push_async_callback(_let_go, channel)
+                line = (await channel.first_line()).decode("utf-8", "replace").strip()
+                if not line:
+                    await channel.status
             if not line:
-                said = stderr.decode("utf-8", "replace").strip() or f"'{argv[0]}' said nothing"
-                raise self._gone(stderr) or GatewayUnreachable(self.name, said)
+                said = channel.stderr.decode("utf-8", "replace").strip() or f"'{argv[0]}' said nothing"
+                raise GatewayUnreachable(self.name, said)
+            self._held.append(link)
+            stack.callback(self._held.remove, link)
             yield line
 
     @asynccontextmanager
     async def vici(self, *, timeout_s: float = 10.0 * PATIENCE) -> AsyncIterator[Client]:
         """Connect to the container's charon; see ``Handle.vici``."""
-        async with AsyncExitStack() as stack:
-            try:
-                # After our end is closed socat still waits a moment for charon's last words: -t 0 spares it.
-                child = await stack.enter_async_context(
-                    process.child(self._exec("socat", "-t", "0", "STDIO", f"UNIX-CONNECT:{self._socket}"))
-                )
-            except OSError as exc:
-                raise self._no_docker(exc) from exc
-            yield await self._greet(child, timeout_s)
+        async with self._channel("charon's socket", timeout_s, timeout_s) as link:
+            channel = await link.socket(self._socket)
+        async with Client(channel, channel, timeout_s=timeout_s) as client:
+            await self._greet(client, channel)
+            yield client
 
-    async def _greet(self, child: asyncio.subprocess.Process, timeout_s: float) -> Client:
+    async def _greet(self, client: Client, channel: Channel) -> None:
         """Have a first answer, as a connection that was refused shows only then."""
-        if child.stdin is None or child.stdout is None or child.stderr is None:
-            raise RuntimeError("a child has pipes")
-        client = Client(child.stdout, child.stdin, timeout_s=timeout_s)
         try:
             await client.command("version")
         except ViciError as exc:
-            if not child.stdout.at_eof():
-                raise GatewayUnreachable(self.name, exc.summary, exc.hint) from exc
-            raise self._why(await child.stderr.read()) from exc
-        return client
+            if not channel.status.done():
+                silent = GatewayUnreachable(self.name, exc.summary, exc.hint)
+                raise await self._paused() or silent from exc
+            try:
+                await channel.status
+            except LinkLost as lost:
+                raise self._why(lost.stderr) from exc
+            except SocketRefused as refused:
+                raise self._refused(str(refused)) from exc
+            raise self._why(b"") from exc
 
-    def _exec(self, *argv: str) -> list[str]:
-        return ["docker", "exec", "-i", self.container, *argv]
+    @asynccontextmanager
+    async def _channel(self, what: str, within_s: float, limit_s: float) -> AsyncIterator[Link]:
+        """Use the link for at most ``within_s`` seconds; what goes wrong with it is told in our words."""
+        try:
+            async with asyncio.timeout(within_s):
+                if not all(link.usable for link in self._held):
+                    raise GatewayUnreachable(
+                        self.name, "the connection broke, and what it held is held no more"
+                    )
+                if self._link is None or not self._link.usable:
+                    self._link = Link(self.container)
+                yield self._link
+        except TimeoutError:
+            raise await self._paused() or self._late(what, limit_s) from None
+        except OSError as exc:
+            raise self._no_docker(exc) from exc
+        except LinkLost as lost:
+            raise self._why(lost.stderr) from None
+
+    async def _paused(self) -> GatewayUnreachable | None:
+        """Return why a link that stands is silent, if docker knows."""
+        with suppress(TimeoutError, OSError):
+            asked = ("docker", "exec", self.container, "true")
+            return self._gone((await process.run(asked, b"", timeout_s=2 * _MARGIN_S)).stderr)
+        return None
 
     @property
     def lab(self) -> str:
         """The lab that the container is of, by its name (see ``container_name``)."""
         return self.container.removeprefix("ipsecctl-").removesuffix(f"-{self.name}")
 
-    def _why(self, stderr: bytes) -> GatewayUnreachable:
-        """Return what the end of socat or docker means."""
-        if gone := self._gone(stderr):
-            return gone
-        said = stderr.decode("utf-8", "replace").strip()
-        if any(sign in said for sign in _CHARON_DOWN):
+    def _refused(self, why: str) -> GatewayUnreachable:
+        """Return what it means that charon's socket cannot be opened."""
+        if why in _CHARON_DOWN:
             return GatewayUnreachable(
                 self.name,
                 f"charon is not running in container {self.container}",
                 f"Start it: docker exec {self.container} /usr/lib/ipsecctl-lab/charon start",
                 charon_down=True,
             )
+        return GatewayUnreachable(self.name, f"no connection to charon: {why}")
+
+    def _why(self, stderr: bytes) -> GatewayUnreachable:
+        """Return what the end of the connection means."""
+        if gone := self._gone(stderr):
+            return gone
+        said = stderr.decode("utf-8", "replace").strip()
         last = said.splitlines()[-1] if said else "the connection ended without a word"
-        return GatewayUnreachable(self.name, f"no connection to charon: {last}")
+        return GatewayUnreachable(self.name, f"no connection to container {self.container}: {last}")
 
     def _gone(self, stderr: bytes) -> GatewayUnreachable | None:
         """Return what docker itself says against reaching the container, if it does."""
@@ -123,6 +153,7 @@ class Container:
             ("No such container", "does not exist", f"Bring the lab up: ipsecctl lab up {self.lab}"),
             ("is not running", "is not running", f"Start it: docker start {self.container}"),
             ("is paused", "is paused", f"Go on with it: docker unpause {self.container}"),
+            ("executable file not found", "has no python3", "Labs' images have it: labs/setup makes them."),
         ):
             if sign in said:
                 return GatewayUnreachable(self.name, f"container {self.container} {state}", hint)
@@ -139,3 +170,14 @@ class Container:
         return GatewayUnreachable(
             self.name, f"cannot run docker: {os.strerror(exc.errno or 0)}", "Is Docker installed?"
         )
+
+
+async def _let_go(channel: Channel) -> None:
+    """End the input of what was held, give it a moment to end, and see to it that it has ended."""
+    channel.end_input()
+    try:
+        with suppress(TimeoutError, LinkLost):
+            async with asyncio.timeout(_MARGIN_S):
+                await asyncio.shield(channel.status)
+    finally:
+        channel.close()

@@ -59,7 +59,8 @@ def restart_command(handle: Handle, service: str) -> tuple[str, ...]:
     """Return the command that ``how_to_restart`` names, to be run there; empty where it would be a guess."""
     lab: str = getattr(handle, "lab", "")
     if service == "lab" and lab:
-        return ("sh", "-c", f"{_LAB_CHARON} stop && {_LAB_CHARON} start")
+        # In a session of its own it comes to its end, as systemd's does, when we are stopped in the middle.
+        return ("setsid", "--wait", "sh", "-c", f"{_LAB_CHARON} stop && {_LAB_CHARON} start")
     if unit := _UNIT.fullmatch(service):
         return ("systemctl", "restart", unit[1])
     return ()

@@ -24,22 +24,25 @@ tunnels:
   t: {between: [alpha, beta]}
   u: {between: [alpha, partner]}
 """
-# Answers the shell with a recording, and VICI with a recording of charon.
+# Answers whatever is run with a recording, and VICI with a recording of charon.
 DOCKER = """#!PYTHON
-import json, struct, sys
-if "socat" not in sys.argv:
-    sys.stdout.write(open(ANSWER).read())
-    sys.exit()
+import json, socket, struct, threading
+from ipsecctl.gateway._relay import Relay
 from ipsecctl.vici import encode_message
 answers = json.load(open(CHARON))
-def read(count):
-    data = sys.stdin.buffer.read(count)
-    return data if len(data) == count else sys.exit()
-while True:
-    packet = read(struct.unpack("!I", read(4))[0])
-    body = b"\\x01" + encode_message(answers[packet[2 : 2 + packet[1]].decode()])
-    sys.stdout.buffer.write(struct.pack("!I", len(body)) + body)
-    sys.stdout.buffer.flush()
+def charon(end):
+    while len(length := end.recv(4, socket.MSG_WAITALL)) == 4:
+        packet = end.recv(struct.unpack("!I", length)[0], socket.MSG_WAITALL)
+        body = b"\\x01" + encode_message(answers[packet[2 : 2 + packet[1]].decode()])
+        end.sendall(struct.pack("!I", len(body)) + body)
+class Gateway(Relay):
+    def run(self, number, argv):
+        super().run(number, [b"/bin/cat", ANSWER.encode()])
+    def connect(self, path):
+        ours, theirs = socket.socketpair()
+        threading.Thread(target=charon, args=(theirs,), daemon=True).start()
+        return ours
+Gateway().serve()
 """
 GONE = "#!PYTHON\nimport sys; sys.stderr.write('Error: No such container: c\\n'); sys.exit(1)\n"
 

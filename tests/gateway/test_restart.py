@@ -32,7 +32,8 @@ def test_only_what_is_known_is_run(lab, service, command):
 
 
 def test_in_a_lab_the_labs_own_command_is_run():
-    (shell, flag, script) = restart_command(SimpleNamespace(name="a", lab="try"), "lab")
+    (*session, shell, flag, script) = restart_command(SimpleNamespace(name="a", lab="try"), "lab")
+    assert session == ["setsid", "--wait"]
     assert (shell, flag) == ("sh", "-c")
     assert script == "/usr/lib/ipsecctl-lab/charon stop && /usr/lib/ipsecctl-lab/charon start"
 
