@@ -34,27 +34,41 @@ class _TakesFiles(Protocol):
 
 # The tar archive (on standard input, or a file of its own) has the contents under numbers; the lines of its
 # member "names" say where each belongs. Everything is unpacked below our own directory, closed to others;
-# what counts is the rename within the target's directory.
+# what counts is the rename within the target's directory. Commands are few: each costs a slow gateway dearly.
 _INSTALL = r"""
 set -eu
 umask 077
-mkdir -p "$1"
-stage=$(mktemp -d "$1/.stage-XXXXXX")
-trap 'rm -rf "$stage"; [ "$2" = - ] || rm -f "$2"' EXIT
+state=$1 archive=$2
+mkdir -p "$state"
+stage=$(mktemp -d "$state/.stage-XXXXXX")
+beside() { new="${path%/*}/.${path##*/}.ipsecctl-new"; }
+leave() { # nothing of what did not come to its place
+    [ "$1" = 0 ] || [ ! -f "$stage/names" ] ||
+        while read -r number path; do beside; rm -f "$new"; done <"$stage/names"
+    rm -rf "$stage"
+    [ "$archive" = - ] || rm -f "$archive"
+}
+trap 'leave $?' EXIT
 # What somebody left who was killed in the middle.
-find "$1" -maxdepth 1 -name '.stage-*' -mtime +0 -exec rm -rf {} +
-tar -xf "$2" -C "$stage" --no-same-owner
-make_dir() { [ -d "$1" ] || { make_dir "$(dirname "$1")"; mkdir "$1"; chmod 755 "$1"; }; }
-while read -r number mode path; do
-    dir=$(dirname "$path"); new="$dir/.$(basename "$path").ipsecctl-new"
-    [ "$dir" = "$1" ] || make_dir "$dir"
-    rm -f "$new"
-    cp "$stage/$number" "$new"
-    chmod "$mode" "$new"
-    sync "$new"
-    mv -f "$new" "$path"
-    sync "$dir"
+find "$state" -maxdepth 1 -name '.stage-*' -mtime +0 -exec rm -rf {} +
+tar -xpf "$archive" -C "$stage" --no-same-owner
+make_dir() { [ -d "${1:-/}" ] || { make_dir "${1%/*}"; mkdir "$1"; chmod 755 "$1"; }; }
+set --
+while read -r number path; do
+    beside
+    [ "${path%/*}" = "$state" ] || make_dir "${path%/*}"
+    cp --remove-destination --preserve=mode "$stage/$number" "$new"
+    set -- "$@" "$new"
 done <"$stage/names"
+[ $# = 0 ] || sync "$@"
+set --
+while read -r number path; do
+    beside
+    mv -fT "$new" "$path"
+    [ "$number" != 0 ] || sync "${path%/*}/" # the rest may be on the disk only after the first
+    set -- "$@" "${path%/*}/"
+done <"$stage/names"
+[ $# = 0 ] || sync "$@"
 while read -r path; do rm -f "$path"; done <"$stage/removed"
 """
 
@@ -68,9 +82,10 @@ async def write_files(
 ) -> None:
     """Write files in their order, then remove others, with one command there.
 
-    A file is written beside its place, owner-only until it has its own mode, forced to the disk, and renamed.
+    All are written beside their places, owner-only until they have their own mode, and forced to the disk;
+    then they are renamed, and the others after the first only when its renaming is on the disk, too.
     Directories that are missing are made with mode 0755. Raises ``ApplyFailed`` with the gateway's own words;
-    files before the one that failed are then in place.
+    files before the one that failed to be renamed are then in place.
     """
     removed = tuple(removed)
     if not files and not removed:
@@ -91,14 +106,15 @@ def _takes_files(handle: object) -> TypeGuard[_TakesFiles]:
 
 
 def _archive(files: Sequence[NewFile], removed: Sequence[str]) -> bytes:
-    names = "".join(f"{number} {file.mode:o} {file.path}\n" for number, file in enumerate(files))
-    members = {str(number): file.content for number, file in enumerate(files)}
-    members |= {"names": names.encode(), "removed": "".join(f"{path}\n" for path in removed).encode()}
+    names = "".join(f"{number} {file.path}\n" for number, file in enumerate(files))
+    members = {str(number): (file.content, file.mode) for number, file in enumerate(files)}
+    members["names"] = names.encode(), 0o600
+    members["removed"] = "".join(f"{path}\n" for path in removed).encode(), 0o600
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in members.items():
+        for name, (content, mode) in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
-            member.mode = 0o600
+            member.mode = mode
             archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()

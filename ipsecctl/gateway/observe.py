@@ -236,7 +236,8 @@ shift 6
 for socket; do
     [ ! -S "$socket" ] || { stat -c 'charon %i-%Y' "$socket"; break; }
 done
-printf 'kernel %s\n' "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
+{ read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || boot=
+printf 'kernel %s\n' "$boot"
 [ -z "$asked" ] || ip xfrm policy 2>/dev/null | sed -n 's/.*if_id \(0x[0-9a-f]*\).*/if_id \1/p' | sort -u
 for family in ip ip6; do
     # Its modules are there only where somebody uses it; only asking would load them.
