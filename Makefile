@@ -52,6 +52,7 @@ lint: $(VENV)/.dev ## Style, types, the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+test: export PYTHONDONTWRITEBYTECODE :=
 test: lint releases postgres test-wheel ## All tests: unit, property, golden, wheel, store on PostgreSQL, labs
 	$(PYTEST) tests -n $(WORKERS) --dist loadgroup
 
@@ -70,6 +71,7 @@ wheel: $(VENV)/.dev ## Build the wheel into dist/
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
 
+test-wheel: export PYTHONDONTWRITEBYTECODE :=
 test-wheel: wheel ## Unit tests against the installed wheel
 	rm -rf $(VENV)-wheel
 	$(PYTHON) -m venv $(VENV)-wheel

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from ipsecctl.cli import main
+from ipsecctl.vici import encode_message
 
 RECORDED = Path(__file__).parents[1] / "gateway" / "recorded"
 TOPOLOGY = """
@@ -25,23 +25,22 @@ tunnels:
   u: {between: [alpha, partner]}
 """
 # Answers the shell with a recording, and VICI with a recording of charon.
-DOCKER = """#!PYTHON
+DOCKER = """#!PYTHON -IS
 import json, struct, sys
 if "socat" not in sys.argv:
     sys.stdout.write(open(ANSWER).read())
     sys.exit()
-from ipsecctl.vici import encode_message
 answers = json.load(open(CHARON))
 def read(count):
     data = sys.stdin.buffer.read(count)
     return data if len(data) == count else sys.exit()
 while True:
     packet = read(struct.unpack("!I", read(4))[0])
-    body = b"\\x01" + encode_message(answers[packet[2 : 2 + packet[1]].decode()])
+    body = b"\\x01" + bytes.fromhex(answers[packet[2 : 2 + packet[1]].decode()])
     sys.stdout.buffer.write(struct.pack("!I", len(body)) + body)
     sys.stdout.buffer.flush()
 """
-GONE = "#!PYTHON\nimport sys; sys.stderr.write('Error: No such container: c\\n'); sys.exit(1)\n"
+GONE = "#!PYTHON -IS\nimport sys; sys.stderr.write('Error: No such container: c\\n'); sys.exit(1)\n"
 
 
 @pytest.fixture
@@ -50,17 +49,16 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("IPSECCTL_TEST_PSK", "kV3xv8mZ0Wq2c4Jt7nRb1yLs5dHf9aGe6uPi")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "bin").mkdir()
-    charon = tmp_path / "charon.json"
-    shutil.copy(RECORDED / "charon-6.1.0.json", charon)
+    answers = tmp_path / "charon.json"
 
     def call(*arguments, docker=DOCKER, recorded="debian-13-kernel", profile="modern", plugins=()):
-        told = json.loads(charon.read_text())
+        told = json.loads((RECORDED / "charon-6.1.0.json").read_text())
         told["stats"]["plugins"] += plugins
-        charon.write_text(json.dumps(told))
+        answers.write_text(json.dumps({name: encode_message(answer).hex() for name, answer in told.items()}))
         file = tmp_path / "pair.yaml"
         file.write_text(TOPOLOGY.replace("PROFILE", profile))
         fake = tmp_path / "bin" / "docker"
-        text = docker.replace("PYTHON", sys.executable).replace("CHARON", repr(str(charon)))
+        text = docker.replace("PYTHON", sys.executable).replace("CHARON", repr(str(answers)))
         fake.write_text(text.replace("ANSWER", repr(str(RECORDED / f"{recorded}.txt"))))
         fake.chmod(0o700)
         with pytest.raises(SystemExit) as ended:
