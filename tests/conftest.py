@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scapy.interfaces  # noqa: F401 - it makes conf.ifaces
 from hypothesis import HealthCheck, settings
 from scapy.config import conf
 
 import ipsecctl
 
-# scapy reads the routes of this machine when it is imported: slow where labs run, and no test asks for them.
+# scapy reads the routes and interfaces of this machine when it is imported: slow where labs run, and no test
+# asks for them.
 conf.route_autoload = False
 conf.route6_autoload = False
+conf.ifaces.reload = lambda: None
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,6 +31,9 @@ settings.load_profile("any-machine")
 _STATE = tempfile.TemporaryDirectory(prefix="ipsecctl-test-state-")
 os.environ["XDG_STATE_HOME"] = _STATE.name
 os.environ.pop("IPSECCTL_STORE", None)
+
+_GARBAGE = 50_000
+"""So many new objects make a collection of garbage due: with Python's 700 it takes a tenth of all time."""
 
 LEFT_OUT = pytest.StashKey[int]()
 """How many tests were left out because they need a kernel with ESP (tests/lab/conftest.py)."""
@@ -56,6 +62,7 @@ def pytest_collection_finish() -> None:
     """Take what is loaded by now out of garbage collection: it stays, and is large to look through."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_GARBAGE)
 
 
 def _docker_is_usable() -> bool:

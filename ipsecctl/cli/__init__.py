@@ -13,6 +13,7 @@ import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,10 +38,6 @@ class _Command:
     name: str
     stage: str
     summary: str
-
-    @property
-    def module(self) -> str:
-        return f"ipsecctl.cli.{self.name}"
 
 
 COMMANDS = (
@@ -83,6 +80,16 @@ def _telling() -> Iterator[None]:
     raise typer.Exit(status)
 
 
+@cache
+def _loaded(name: str) -> Any:
+    """Return a command, or None where there is none of that name; it is made once, as that takes long."""
+    if not any(command.name == name for command in COMMANDS):
+        return None
+    loaded = typer.main.get_command(importlib.import_module(f"{__name__}.{name}").app)
+    loaded.name = name
+    return loaded
+
+
 class _Commands(TyperGroup):
     """The root group: knows the names of all commands, imports the one that is called."""
 
@@ -90,12 +97,7 @@ class _Commands(TyperGroup):
         return [command.name for command in COMMANDS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        command = next((c for c in COMMANDS if c.name == cmd_name), None)
-        if command is None:
-            return None
-        loaded = typer.main.get_command(importlib.import_module(command.module).app)
-        loaded.name = command.name
-        return loaded
+        return _loaded(cmd_name)
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _telling():

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import scapy.interfaces  # noqa: F401 - it makes conf.ifaces
 from scapy.config import conf
 
-# Addresses are ours to choose: the routes of this machine, slow to read where it has many interfaces, do not
+# Addresses are ours to choose: routes and interfaces of this machine, slow to read where it has many, do not
 # matter.
 conf.route_autoload = False
 conf.route6_autoload = False
+conf.ifaces.reload = lambda: None  # type: ignore[method-assign]
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP  # noqa: E402 - after the settings above
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6  # noqa: E402

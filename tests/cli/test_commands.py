@@ -81,12 +81,10 @@ def test_help_has_examples_that_name_the_command(run, words):
     assert "completion" not in out, "it is an option of ipsecctl itself"
 
 
-def complete(*words: str) -> list[str]:
-    asked = {"_IPSECCTL_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words)}
-    asked["COMP_CWORD"] = str(len(words) - 1)
-    command = [sys.executable, "-c", "from ipsecctl.cli import main; main([])"]
-    done = subprocess.run(command, env=asked, capture_output=True, text=True, check=True)
-    return done.stdout.split()
+def asked(*words: str) -> dict[str, str]:
+    """Return the environment in which bash calls a program to complete the last of its words."""
+    cursor = str(len(words) - 1)
+    return {"_IPSECCTL_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": cursor}
 
 
 @pytest.mark.parametrize(
@@ -100,8 +98,17 @@ def complete(*words: str) -> list[str]:
         (("ipsecctl", "render", "x.yaml", "--datapath", "lib"), ["libipsec"]),
     ],
 )
-def test_completion(words, offered):
-    assert complete(*words) == offered
+def test_completion(run, monkeypatch, words, offered):
+    for name, value in asked(*words).items():
+        monkeypatch.setenv(name, value)
+    code, out, _ = run("")
+    assert (code, out.split()) == (0, offered)
+
+
+def test_completion_needs_nothing_of_the_environment():
+    command = [sys.executable, "-c", "from ipsecctl.cli import main; main([])"]
+    done = subprocess.run(command, env=asked("ipsecctl", "st"), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["status"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

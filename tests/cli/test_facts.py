@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from ipsecctl.cli import main
+
 
 RECORDED = Path(__file__).parents[1] / "gateway" / "recorded"
 TOPOLOGY = """
@@ -28,12 +28,11 @@ tunnels:
 DOCKER = """#!PYTHON
 import json, socket, struct, threading
 from ipsecctl.gateway._relay import Relay
-from ipsecctl.vici import encode_message
 answers = json.load(open(CHARON))
 def charon(end):
     while len(length := end.recv(4, socket.MSG_WAITALL)) == 4:
         packet = end.recv(struct.unpack("!I", length)[0], socket.MSG_WAITALL)
-        body = b"\\x01" + encode_message(answers[packet[2 : 2 + packet[1]].decode()])
+        body = b"\\x01" + bytes.fromhex(answers[packet[2 : 2 + packet[1]].decode()])
         end.sendall(struct.pack("!I", len(body)) + body)
 class Gateway(Relay):
     def run(self, number, argv):
@@ -44,7 +43,7 @@ class Gateway(Relay):
         return ours
 Gateway().serve()
 """
-GONE = "#!PYTHON\nimport sys; sys.stderr.write('Error: No such container: c\\n'); sys.exit(1)\n"
+GONE = "#!PYTHON -IS\nimport sys; sys.stderr.write('Error: No such container: c\\n'); sys.exit(1)\n"
 
 
 @pytest.fixture
@@ -53,17 +52,16 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("IPSECCTL_TEST_PSK", "kV3xv8mZ0Wq2c4Jt7nRb1yLs5dHf9aGe6uPi")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "bin").mkdir()
-    charon = tmp_path / "charon.json"
-    shutil.copy(RECORDED / "charon-6.1.0.json", charon)
+    answers = tmp_path / "charon.json"
 
     def call(*arguments, docker=DOCKER, recorded="debian-13-kernel", profile="modern", plugins=()):
-        told = json.loads(charon.read_text())
+        told = json.loads((RECORDED / "charon-6.1.0.json").read_text())
         told["stats"]["plugins"] += plugins
-        charon.write_text(json.dumps(told))
+        answers.write_text(json.dumps({name: encode_message(answer).hex() for name, answer in told.items()}))
         file = tmp_path / "pair.yaml"
         file.write_text(TOPOLOGY.replace("PROFILE", profile))
         fake = tmp_path / "bin" / "docker"
-        text = docker.replace("PYTHON", sys.executable).replace("CHARON", repr(str(charon)))
+        text = docker.replace("PYTHON", sys.executable).replace("CHARON", repr(str(answers)))
         fake.write_text(text.replace("ANSWER", repr(str(RECORDED / f"{recorded}.txt"))))
         fake.chmod(0o700)
         with pytest.raises(SystemExit) as ended:

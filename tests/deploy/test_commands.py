@@ -38,7 +38,7 @@ def run(tmp_path, monkeypatch, capsys):
     def call(docker, command, *options):
         (tmp_path / "bin").mkdir(exist_ok=True)
         fake = tmp_path / "bin" / "docker"
-        fake.write_text(f"#!{sys.executable}\n{docker}\n")
+        fake.write_text(f"#!{sys.executable} -IS\n{docker}\n")
         fake.chmod(0o700)
         with pytest.raises(SystemExit) as ended:
             main([command, str(file), *options])

@@ -137,7 +137,7 @@ class TestLink:
         assert ip_packet(link_type, b"") is None
 
     def test_what_is_not_ip(self):
-        assert ip_packet(1, bytes(Ether(src=MAC, dst=MAC) / ARP())) is None
+        assert ip_packet(1, bytes(Ether(src=MAC, dst=MAC) / ARP(hwsrc=MAC, psrc="192.0.2.1"))) is None
         assert ip_packet(147, SYN) is None
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def folder(tmp_path, monkeypatch):
 def docker(script, folder="bin"):
     fake = Path(folder) / "docker"
     fake.parent.mkdir(exist_ok=True)
-    fake.write_text(f"#!{sys.executable}\n{script}\n")
+    fake.write_text(f"#!{sys.executable} -IS\n{script}\n")
     fake.chmod(0o700)
 
 
@@ -129,10 +130,13 @@ def test_history_says_who_is_at_work(run, filled, place):
 
 
 def test_times_are_local_in_text_and_utc_in_json(run, filled, monkeypatch):
-    monkeypatch.setenv("TZ", "XXX-5:30")  # east of Greenwich
-    shown = subprocess.run(
-        [sys.executable, "-m", "ipsecctl", "history", *filled], capture_output=True, text=True, check=True
-    ).stdout
+    try:
+        with monkeypatch.context() as there:
+            there.setenv("TZ", "XXX-5:30")  # east of Greenwich
+            time.tzset()
+            shown = run("history", *filled)[1]
+    finally:
+        time.tzset()
     document = json.loads(run("history", *filled, "--json")[1])
     utc = document["revisions"][0]["began"]
     minutes = (int(utc[11:13]) * 60 + int(utc[14:16]) + 330) % 1440
@@ -282,6 +286,7 @@ class Apply(subprocess.Popen):
     def until_at_work(self):
         while not self.started.exists():
             assert self.poll() is None, self.communicate()
+            time.sleep(0.02)
         return self
 
     def ended(self):

@@ -58,12 +58,12 @@ def test_findings_are_exactly_those_expected(case: Path, validate: Callable[...,
     seen = f"{printed}exit status {status}\n"
     if os.environ.get("IPSECCTL_UPDATE"):
         (case / "expected.txt").write_text(seen, encoding="utf-8")
-    assert seen == (case / "expected.txt").read_text(encoding="utf-8")
+    expected = (case / "expected.txt").read_text(encoding="utf-8")
+    assert seen == expected
+    assert_json_says_the_same(*validate("--json"), expected)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda folder: folder.name, indirect=True)
-def test_json_says_the_same(case: Path, validate: Callable[..., tuple[object, str]]) -> None:
-    status, printed = validate("--json")
+def assert_json_says_the_same(status: object, printed: str, expected: str) -> None:
     document = json.loads(printed)
     assert document["schema"] == "ipsecctl/diagnostics/1"
     lines = []
@@ -72,8 +72,7 @@ def test_json_says_the_same(case: Path, validate: Callable[..., tuple[object, st
         assert found["summary"] and found["hint"]
         place = f"{found['file']}:{found['line']}:{found['column']}"
         lines += [f"{place}: {found['severity']} {found['code']}: {found['summary']}", f"    {found['hint']}"]
-    expected = (case / "expected.txt").read_text(encoding="utf-8").splitlines()
-    assert lines == [line for line in expected if not line.startswith(("ok: ", "exit status "))]
+    assert lines == [line for line in expected.splitlines() if not line.startswith(("ok: ", "exit status "))]
     severities = [Severity[found["severity"].upper()] for found in document["diagnostics"]]
     assert severities == sorted(severities)
     assert status == (1 if Severity.ERROR in severities else 0)
