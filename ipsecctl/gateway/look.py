@@ -53,8 +53,8 @@ class ShellView:
 
     ``forwarding`` says whether the kernel forwards packets of each family that our settings name. ``ways``
     are its interfaces, the routes to all prefixes that were applied there, the rules, and the ways home.
-    ``rewritten`` counts packets that the firewall held back, since it was loaded, because something had changed their
-    addresses after they were bound for a tunnel. ``means`` is what the last apply there knew of each gateway.
+    ``rewritten`` counts packets that the firewall held back, since it was loaded, because something had
+    changed their addresses after they were bound for a tunnel. ``means`` is what the last apply there knew of each gateway.
     ``None`` where it is not known.
 
     ``pending`` are the options for which charon must be restarted (``StartUp.pending``), ``restart`` says how
