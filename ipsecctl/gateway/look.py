@@ -54,8 +54,8 @@ class ShellView:
     ``forwarding`` says whether the kernel forwards packets of each family that our settings name. ``ways``
     are its interfaces, the routes to all prefixes that were applied there, the rules, and the ways home.
     ``rewritten`` counts packets that the firewall held back, since it was loaded, because something had
-    changed their addresses after they were bound for a tunnel. ``means`` is what the last apply there knew of each gateway.
-    ``None`` where it is not known.
+    changed their addresses after they were bound for a tunnel. ``means`` is what the last apply there knew of
+    each gateway. ``None`` where it is not known.
 
     ``pending`` are the options for which charon must be restarted (``StartUp.pending``), ``restart`` says how
     that is done there. ``in_kernel`` is what the kernel has of charon's SAs, by its own account.
