@@ -40,7 +40,8 @@ try() {
 # Our rules of one group: to a network, those for the gateway's own packets, or others; as they are deleted.
 rules_of() {
     ip -N "$family" rule show | sed -n "s/[[:blank:]]*\$//; / proto $protocol\$/{
-        s/ \[unresolved\]//; s/ 7 proto/ unreachable proto/; s/^\([0-9]*\):[[:blank:]]*/rule delete pref \1 /p
+        s/ \[unresolved\]//; s/\( to [^ ]*\) 7 proto/\1 unreachable proto/
+        s/^\([0-9]*\):[[:blank:]]*/rule delete pref \1 /p
     }" | case $1 in
         'to '*) network=${1%/32}; grep -F " ${network%/128} " ;;
         'own packets') grep -E ' (goto|nop) ' ;;

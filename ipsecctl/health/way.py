@@ -14,6 +14,7 @@ from ipsecctl.topology import HOLDING_INTERFACE, Mode
 __all__ = ["Way", "WayView", "cut_off", "rewritten_note", "view_way", "way_causes"]
 
 _APPLY = "apply the topology"
+_LEAP = (RuleKind.OWN_PACKETS, RuleKind.BEHIND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,33 +172,47 @@ def _held_causes(gateway: str, way: Way, view: WayView) -> Iterator[str]:
 
 def _rule_causes(gateway: str, unruled: Iterable[Rule]) -> Iterator[str]:
     """Yield which of our rules are missing."""
-    own: dict[str, None] = {}
+    unruled = tuple(unruled)
     for rule in unruled:
         if rule.kind is RuleKind.HOLDING:
             yield (
                 f"{gateway}: the rule that has forwarded IPv{rule.family} packets looked up in routing table "
                 f"{HOLDING_TABLE} is not there, or is another one: {_APPLY}"
             )
-        else:
-            own[str(rule.prefix or f"IPv{rule.family} networks")] = None
-    if own:
+    for family in sorted({rule.family for rule in unruled if rule.kind in _LEAP}):
         yield (
-            f"{gateway}: the rules that keep what is for {', '.join(own)} from following a default route are "
+            f"{gateway}: the rules by which its own IPv{family} packets pass over those for its networks are "
             f"not there, or are others: {_APPLY}"
+        )
+    if networks := _unheld(unruled):
+        yield (
+            f"{gateway}: the rules that keep what is for {_listed(networks)} from following a default route "
+            f"are not there, or are others: {_APPLY}"
         )
 
 
+def _unheld(unruled: Iterable[Rule]) -> set[IPNetwork]:
+    """Return the networks for which a rule is missing."""
+    return {rule.prefix for rule in unruled if rule.prefix is not None}
+
+
 def _home_causes(gateway: str, view: WayView) -> Iterator[str]:
-    for home, lacks, becomes in (
-        (WayHome.MISSING, "no route", "held"),
-        (WayHome.NO_LINK, "only a route whose interface has no link", "lost"),
+    leaking = _unheld(view.unruled)
+    missing = [own for own, home in view.homes if home is WayHome.MISSING]
+    for networks, lacks, becomes in (
+        ([n for n in missing if n.prefix in leaking], "no route", "follows a default route, in clear"),
+        ([n for n in missing if n.prefix not in leaking], "no route", "is held"),
+        (
+            [own for own, home in view.homes if home is WayHome.NO_LINK],
+            "only a route whose interface has no link",
+            "is lost",
+        ),
     ):
-        networks = [str(own) for own, seen in view.homes if seen is home]
         if networks:
-            what = "network" if len(networks) == 1 else "networks"
+            what, it = ("network", "it") if len(networks) == 1 else ("networks", "them")
             yield (
-                f"{gateway}: {lacks} into its {what} {_shortened(networks)}: what comes out of the tunnel "
-                f"for {'it' if len(networks) == 1 else 'them'} is {becomes}"
+                f"{gateway}: {lacks} into its {what} {_shortened([str(n) for n in networks])}: what comes "
+                f"out of the tunnel for {it} {becomes}"
             )
 
 
