@@ -23,10 +23,14 @@ _TUNNELS: Final = ("ix-", "ipsec0")
 """How the names of interfaces begin that lead into tunnels, or nowhere."""
 
 # Expects in $own a command that prints the gateway's own networks. Of a network it asks for the routes to
-# parts of it, and for those to what it is a part of.
+# parts of it, and for those to what it is a part of; and, as it may be the gateway itself, for the addresses
+# that no interface but lo bears.
 SCRIPT: Final = r"""
 networks=$($own)
-[ -z "$networks" ] || printf '%s\n' "$networks" | sed 's/^/own /'
+[ -z "$networks" ] || {
+    printf '%s\n' "$networks" | sed 's/^/own /'
+    ip -o address show dev lo 2>/dev/null | sed -n 's/^.* inet6\{0,1\} \([^ ]*\) .*/here \1/p'
+}
 for family in 4 6; do
     [ -z "$networks" ] || printf '%s\n' "$networks" | awk -v family=$family '
         (/:/ ? 6 : 4) == family { for (n = split("root match", how); n; n--)
@@ -40,23 +44,26 @@ class WayHome(StrEnum):
     """How a gateway reaches a network of its own site."""
 
     THERE = "there"
-    """By a route that is not a default one, to any part of it."""
+    """By a route that is not a default one, to any part of it; or it is on the gateway itself."""
     NO_LINK = "no link"
     """Such a route is there, and its interface has no link: what is for the network is lost in it."""
     MISSING = "missing"
     """There is none: what is for the network is held."""
 
 
-def ways_home(networks: Iterable[IPNetwork], routes: Iterable[RouteSeen]) -> dict[IPNetwork, WayHome]:
+def ways_home(
+    networks: Iterable[IPNetwork], routes: Iterable[RouteSeen], here: Iterable[IPNetwork] = ()
+) -> dict[IPNetwork, WayHome]:
     """Return by network how it is reached; ``routes`` are all of the main table that have to do with them.
 
+    ``here`` are the addresses of the gateway's ``lo``: a network that has one of these is reached there.
     Routes as wide as a default one do not count, nor those that lead nowhere, into a tunnel, or are ours.
     """
-    ways = [route for route in routes if _leads_home(route)]
+    ways, here = [route for route in routes if _leads_home(route)], tuple(here)
     found = {}
     for network in networks:
         near = [way for way in ways if way.prefix in network or network in way.prefix]
-        live = any(not way.no_link for way in near)
+        live = any(not way.no_link for way in near) or any(address.ip in network for address in here)
         found[network] = WayHome.THERE if live else WayHome.NO_LINK if near else WayHome.MISSING
     return found
 

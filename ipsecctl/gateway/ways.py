@@ -169,7 +169,11 @@ def parse_ways(told: Mapping[str, Iterable[str]]) -> WaysSeen:
         strangers=tuple(sorted(route for route in in_ours if not route.ours)),
         rules=tuple(sorted(rule for text in told.get("rules", ()) for rule in _rules(text))),
         connected=tuple(sorted(p for p in joined if not (p.ip.is_link_local() or p.ip.is_multicast()))),
-        homes=ways_home(_networks(told.get("own", ())), tuple(_routes(told.get("toward", ())))),
+        homes=ways_home(
+            _networks(told.get("own", ())),
+            _routes(told.get("toward", ())),
+            _networks(told.get("here", ())),
+        ),
     )
 
 

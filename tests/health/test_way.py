@@ -139,7 +139,7 @@ HELD_ROUTE = Route(FAR, "t", RouteKind.HOLDING, "ix-hold", 0, mtu=1438, table=HO
 HELD = Way(Mode.POLICY, far=(FAR,), held=(HELD_ROUTE,), rules=(Rule(4),))
 HOLD = Link("ix-hold", "dummy", None, 65535, True, ours=True)
 THERE = RouteSeen(FAR, interface="ix-hold", mtu=1438, ours=True)
-RULE = RuleSeen(4, 219, "not iif lo table 213", 213, True, True)
+RULE = RuleSeen(4, 219, "not iif lo table 213", 213, True, Rule(4))
 NO_RULE = (
     "a: the rule that has forwarded IPv4 packets looked up in routing table 213 is not there, or is another "
     "one: apply the topology"
@@ -160,7 +160,7 @@ def test_packets_that_are_held(made):
             NO_RULE,
         ),
         (
-            replace(HOLDING, rules=(replace(RULE, right=False), replace(RULE, family=6))),
+            replace(HOLDING, rules=(replace(RULE, rule=None), replace(RULE, family=6, rule=Rule(6)))),
             NO_RULE,
         ),
         (

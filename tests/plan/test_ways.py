@@ -337,7 +337,7 @@ OWN_TABLE = (
 POLICY = Wanted("gw", "top", files={ROUTES_FILE: FILE}, routes=OWN_TABLE, rules=(Rule(4), Rule(6)))
 HELD = RouteSeen(FAR, interface="ix-hold", mtu=1438, ours=True)
 PASSED = RouteSeen(NEAR, "throw", ours=True)
-RULES = tuple(RuleSeen(family, 219, "not iif lo table 213", 213, True, True) for family in (4, 6))
+RULES = tuple(RuleSeen(family, 219, "not iif lo table 213", 213, True, Rule(family)) for family in (4, 6))
 CHARONS = RuleSeen(4, 220, "table 220", 220)
 
 
@@ -381,11 +381,11 @@ def test_what_our_table_and_rules_hold():
     [
         (in_policy_mode(rules=RULES[1:]), (Part.RULE, Kind.CREATE, "ipv4", LOST)),
         (
-            in_policy_mode(rules=(replace(RULES[0], right=False), RULES[1])),
+            in_policy_mode(rules=(replace(RULES[0], rule=None), RULES[1])),
             (Part.RULE, Kind.CHANGE, "ipv4", BY_HAND),
         ),
         (
-            in_policy_mode(rules=(*RULES, replace(RULES[0], priority=5, right=False))),
+            in_policy_mode(rules=(*RULES, replace(RULES[0], priority=5, rule=None))),
             (Part.RULE, Kind.CHANGE, "ipv4", BY_HAND),
         ),
         (in_policy_mode(held=[PASSED]), (Part.ROUTE, Kind.CREATE, "10.2.0.0/24 table 213", LOST)),
