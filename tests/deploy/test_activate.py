@@ -161,7 +161,8 @@ def test_a_table_of_our_own_goes_with_its_rule(programs):
         "219:\\tnot from all iif lo lookup 213 proto 213\\n220:\\tfrom all lookup 220\\n5:\\tx proto 2130\\n"
     )
     make(
-        "ip", f"case \"$*\" in *show) printf '{listed}' ;; *-batch*) sed 's/^/ip /' >>{programs_log} ;; esac"
+        "ip",
+        f"case \"$*\" in *show) printf '{listed}' ;; *-batch*) sed 's/^/ip /' >>$(dirname $0)/log ;; esac",
     )
     made = plan(
         (Part.ROUTE, "fd00:2::/64 table 213", Kind.REMOVE),

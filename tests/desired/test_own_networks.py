@@ -54,7 +54,7 @@ def test_a_one_armed_gateway_has_none(compiled):
 
 
 def test_the_rules_come_in_this_order_before_our_table_and_charons():
-    assert [(rule.kind, rule.priority) for rule in map(lambda kind: Rule(4, kind), RuleKind)] == [
+    assert [(rule.kind, rule.priority) for rule in (Rule(4, kind) for kind in RuleKind)] == [
         (RuleKind.OWN_PACKETS, 215),
         (RuleKind.WAY_HOME, 216),
         (RuleKind.NO_WAY_HOME, 217),

@@ -1,4 +1,4 @@
-"""A gateway that has lost the way into its own network: what a tunnel brings for it is held, not sent in clear.
+"""A gateway that has lost the way into its own network: what a tunnel brings for it is held, not leaked.
 
 Marked packets come from the far site all the while. The control takes our rules away: then the same watch
 must see them in clear on the WAN.
