@@ -239,8 +239,8 @@ def test_a_gateway_that_reaches_its_networks(made):
             {LAN.prefix: WayHome.MISSING, LAB.prefix: WayHome.MISSING},
             Verdict.DOWN,
             (
-                "a: no route into its networks lan 10.1.0.0/24, lab 10.1.1.0/24: what comes out of the tunnel "
-                "for them is held"
+                "a: no route into its networks lan 10.1.0.0/24, lab 10.1.1.0/24: what comes out of the "
+                "tunnel for them is held"
             ),
         ),
         (
@@ -248,8 +248,8 @@ def test_a_gateway_that_reaches_its_networks(made):
             {LAN.prefix: WayHome.MISSING, LAB.prefix: WayHome.MISSING},
             Verdict.DEGRADED,
             (
-                "a: no route into its networks lan 10.1.0.0/24, lab 10.1.1.0/24: what comes out of the tunnel "
-                "for them is held"
+                "a: no route into its networks lan 10.1.0.0/24, lab 10.1.1.0/24: what comes out of the "
+                "tunnel for them is held"
             ),
         ),
         (
@@ -257,8 +257,8 @@ def test_a_gateway_that_reaches_its_networks(made):
             {LAN.prefix: WayHome.NO_LINK},
             Verdict.DEGRADED,
             (
-                "a: only a route whose interface has no link into its network lan 10.1.0.0/24: what comes out "
-                "of the tunnel for it is lost"
+                "a: only a route whose interface has no link into its network lan 10.1.0.0/24: what comes "
+                "out of the tunnel for it is lost"
             ),
         ),
     ],
@@ -283,8 +283,8 @@ def without(*kinds):
 def test_rules_that_are_missing(made):
     assert judged(made, HOME, without(RuleKind.BEHIND)).causes == (
         (
-            "a: the rules by which its own IPv4 packets pass over those for its networks are not there, or are "
-            "others: apply the topology"
+            "a: the rules by which its own IPv4 packets pass over those for its networks are not there, or "
+            "are others: apply the topology"
         ),
     )
     says = (
