@@ -37,6 +37,18 @@ try() {
     what=$1; shift
     said=$("$@" 2>&1) || { printf '%s: %s\n' "$what" "$(printf '%s' "$said" | head -n 1)" >&2; exit 1; }
 }
+# Our rules of one group: to a network, those for the gateway's own packets, or others; as they are deleted.
+rules_of() {
+    ip -N "$family" rule show | sed -n "s/[[:blank:]]*\$//; / proto $protocol\$/{
+        s/ \[unresolved\]//; s/\( to [^ ]*\) 7 proto/\1 unreachable proto/
+        s/^\([0-9]*\):[[:blank:]]*/rule delete pref \1 /p
+    }" | case $1 in
+        'to '*) network=${1%/32}; grep -F " ${network%/128} " ;;
+        'own packets') grep -E ' (goto|nop) ' ;;
+        *) grep -Ev ' (to|goto|nop) ' ;;
+    esac
+}
+delete_rules() { printf '%s\n' "$rules" | ip "$family" -force -batch -; }
 for task in "$@"; do
     name=${task#* }
     case $task in
@@ -71,10 +83,9 @@ for task in "$@"; do
                 *) printf 'the route to %s cannot be removed: %s\n' "$name" "$said" >&2; exit 1 ;;
             esac ;;
         'no-rule '*)
-            family=-${name#ipv}
-            for priority in $(ip -N "$family" rule show | sed -n "/ proto $protocol *\$/s/:.*//p"); do
-                try 'a rule cannot be removed' ip "$family" rule del pref "$priority" proto "$protocol"
-            done ;;
+            family=${name%% *} family=-${family#ipv} group=${name#ipv?}
+            rules=$(rules_of "${group# }")
+            [ -z "$rules" ] || try 'a rule cannot be removed' delete_rules ;;
     esac
 done
 if listed=$(nft -s list table $table 2>/dev/null); then printf '%s' "$listed" | sha256sum | cut -d' ' -f1; fi

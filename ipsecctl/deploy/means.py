@@ -23,7 +23,7 @@ from ipsecctl.gateway import (
 from ipsecctl.plan import Conflict, Note
 from ipsecctl.topology import Mode, Topology
 
-__all__ = ["Compiled", "compile_observed", "far_prefixes", "means_remembered"]
+__all__ = ["Compiled", "compile_observed", "far_prefixes", "means_remembered", "own_prefixes"]
 
 _SIDE_BY_SIDE = 16
 
@@ -210,3 +210,13 @@ def far_prefixes(topology: Topology) -> dict[str, frozenset[str]]:
                 prefixes = [*far, *(here.routes or ())]
                 found.setdefault(here.gateway.name, set()).update(str(prefix.cidr) for prefix in prefixes)
     return {name: frozenset(prefixes) for name, prefixes in found.items()}
+
+
+def own_prefixes(topology: Topology) -> dict[str, frozenset[str]]:
+    """Return by gateway the prefixes of its site, to which it should have a route that is no default one."""
+    return {
+        gateway.name: frozenset(str(prefix.cidr) for network in site.networks for prefix in network.prefixes)
+        for site in topology.sites
+        for gateway in site.gateways
+        if gateway.managed and not gateway.one_armed
+    }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipsecctl.deploy.means import compile_observed, far_prefixes
+from ipsecctl.deploy.means import compile_observed, far_prefixes, own_prefixes
 from ipsecctl.desired import GatewayState
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.gateway import Handle, Observed, observe, reach
@@ -54,7 +54,8 @@ async def prepare(
     ``SecretUnavailable`` for a secret or certificate that cannot be read.
     """
     handles, failures = _handles(topology, lab)
-    observed = await _observe_all(handles, failures, far_prefixes(topology), timeout_s)
+    prefixes, own = far_prefixes(topology), own_prefixes(topology)
+    observed = await _observe_all(handles, failures, prefixes, own, timeout_s)
     compiled = await compile_observed(topology, handles, observed, timeout_s=timeout_s)
     states = compiled.states
     secrets, certificates = _read_all(states, base)
@@ -99,6 +100,7 @@ async def _observe_all(
     handles: Mapping[str, Handle],
     failures: dict[str, IpsecctlError],
     prefixes: Mapping[str, Iterable[str]],
+    own: Mapping[str, Iterable[str]],
     timeout_s: float,
 ) -> dict[str, Observed]:
     """Observe all gateways side by side; those that fail go to ``failures``."""
@@ -108,7 +110,10 @@ async def _observe_all(
     async def one(handle: Handle) -> None:
         async with bound:
             try:
-                seen = await observe(handle, prefixes.get(handle.name, ()), timeout_s=timeout_s)
+                name = handle.name
+                seen = await observe(
+                    handle, prefixes.get(name, ()), own=own.get(name, ()), timeout_s=timeout_s
+                )
                 observed[handle.name] = seen
                 if seen.charon_down is not None:
                     failures[handle.name] = seen.charon_down

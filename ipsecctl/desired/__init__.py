@@ -16,12 +16,19 @@ from ipsecctl.desired.places import (
     ROUTES_FILE,
     SYSCTL_FILE,
 )
+from ipsecctl.desired.rules import (
+    DEFAULT_LENGTHS,
+    HOLDING_TABLE,
+    MAIN_TABLE,
+    OwnNetwork,
+    Rule,
+    RuleKind,
+    own_rules,
+)
 from ipsecctl.desired.state import (
     HOLDING_METRIC,
     HOLDING_MTU,
-    HOLDING_TABLE,
     INTO_METRIC,
-    MAIN_TABLE,
     Action,
     Authentication,
     AuthMethod,
@@ -39,7 +46,6 @@ from ipsecctl.desired.state import (
     PrivateKey,
     Route,
     RouteKind,
-    Rule,
     SharedKey,
     TrafficSelector,
 )
@@ -48,6 +54,7 @@ from ipsecctl.desired.versions import SINCE, Knows, Unmet, knows, longest_names,
 __all__ = [
     "CALL_FILE",
     "CHARON_UNIT_FILE",
+    "DEFAULT_LENGTHS",
     "FIREWALL_FILE",
     "GUARD_FILE",
     "GUARD_UNIT",
@@ -80,10 +87,12 @@ __all__ = [
     "InterfaceKind",
     "Knows",
     "Means",
+    "OwnNetwork",
     "PrivateKey",
     "Route",
     "RouteKind",
     "Rule",
+    "RuleKind",
     "SharedKey",
     "TrafficSelector",
     "Unmet",
@@ -91,6 +100,7 @@ __all__ = [
     "compile_topology",
     "knows",
     "longest_names",
+    "own_rules",
     "unmet",
     "version_text",
 ]

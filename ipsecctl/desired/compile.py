@@ -28,6 +28,7 @@ from ipsecctl.desired.routes import (
     holding_routes,
     routes_into,
 )
+from ipsecctl.desired.rules import own_networks, own_rules
 from ipsecctl.desired.selectors import ChildPlan, GuardedPair, plan_children
 from ipsecctl.desired.state import (
     Action,
@@ -105,6 +106,10 @@ class _View:
         """The name of the tunnel's interface here, "" in policy mode."""
         return interface_name(self.name) if self.mode is Mode.ROUTE else ""
 
+    def near(self) -> Iterator[tuple[IPNetwork, ...]]:
+        """Yield this end's prefixes of the flows; views of one site's networks share what they yield."""
+        return (pair.left if self.is_left else pair.right for pair in self.shared.guarded)
+
     def far(self) -> tuple[IPNetwork, ...]:
         """Return the far end's prefixes of the flows."""
         pairs = self.shared.guarded
@@ -126,15 +131,18 @@ def compile_topology(
     outsides = {gateway.name: _Outside.of(gateway) for gateway in gateways}
     mtus = compute_mtus(topology.tunnels, ways)
     views = _views(topology.tunnels, mtus, ways)
-    states = tuple(
-        _gateway_state(
-            gateway, ways, views.get(gateway.name, []), outsides, mtus.on_routes.get(gateway.name, 0)
-        )
-        for gateway in gateways
-        if gateway.managed
-    )
     held, peers = _held_for_others(topology, views)
-    return tuple(_with_elsewhere(s, held[s.name], peers[s.site]) if s.name in held else s for s in states)
+    names = {site.name: {p: n.name for n in site.networks for p in n.prefixes} for site in topology.sites}
+    states = []
+    for gateway in gateways:
+        if not gateway.managed:
+            continue
+        here = views.get(gateway.name, [])
+        state = _gateway_state(gateway, ways, here, outsides, mtus.on_routes.get(gateway.name, 0))
+        if gateway.name in held:
+            state = _with_elsewhere(state, held[gateway.name], peers[gateway.site])
+        states.append(state if gateway.one_armed else _with_own(state, here, names[gateway.site]))
+    return tuple(states)
 
 
 def _held_for_others(
@@ -156,6 +164,14 @@ def _held_for_others(
 def _with_elsewhere(state: GatewayState, held: Elsewhere, peers: list[Gateway]) -> GatewayState:
     routes = elsewhere_routes(held, state.firewall, state.routes, peers)
     return replace(state, elsewhere=held, routes=(*state.routes, *routes))
+
+
+def _with_own(state: GatewayState, views: list[_View], names: Mapping[IPNetwork, str]) -> GatewayState:
+    """Return a state with the rules for its own networks: its tunnels', and those of others at its site."""
+    shared = {id(several): several for view in views for several in view.near()}
+    others = (prefix for pair in state.elsewhere.pairs for prefix in pair.local)
+    own = own_networks((*(p for several in shared.values() for p in several), *others), names)
+    return replace(state, own=own, rules=(*own_rules(own), *state.rules))
 
 
 def _views(tunnels: tuple[Tunnel, ...], mtus: Mtus, ways: Ways) -> dict[str, list[_View]]:

@@ -13,18 +13,17 @@ from types import MappingProxyType
 
 from netaddr import IPAddress, IPNetwork
 
+from ipsecctl.desired.rules import HOLDING_TABLE, Rule
 from ipsecctl.desired.spans import Span, last_address, lies_in, overlaps, span_of, widest
 from ipsecctl.desired.state import (
     HOLDING_METRIC,
     HOLDING_MTU,
-    HOLDING_TABLE,
     INTO_METRIC,
     FirewallRule,
     Interface,
     InterfaceKind,
     Route,
     RouteKind,
-    Rule,
 )
 from ipsecctl.topology import HOLDING_INTERFACE, DataPath, End, Gateway
 

@@ -12,14 +12,13 @@ from netaddr import IPAddress, IPNetwork
 
 from ipsecctl.crypto import NO_OPTIONS, SaOptions
 from ipsecctl.desired.means import Version
+from ipsecctl.desired.rules import MAIN_TABLE, OwnNetwork, Rule
 from ipsecctl.topology import DataPath, Mode, SecretRef
 
 __all__ = [
     "HOLDING_METRIC",
     "HOLDING_MTU",
-    "HOLDING_TABLE",
     "INTO_METRIC",
-    "MAIN_TABLE",
     "Action",
     "AuthMethod",
     "Authentication",
@@ -37,7 +36,6 @@ __all__ = [
     "PrivateKey",
     "Route",
     "RouteKind",
-    "Rule",
     "SharedKey",
     "TrafficSelector",
 ]
@@ -263,9 +261,6 @@ class RouteKind(StrEnum):
 HOLDING_METRIC = 4_278_198_272
 """The metric of routes that hold: any other route is better (that of the kernel's documentation of VRFs)."""
 
-MAIN_TABLE, HOLDING_TABLE = 254, 213
-"""Routing tables by number: the kernel's main one, and ours, in which forwarded packets are held."""
-
 INTO_METRIC = 50
 """The metric of the route into the first tunnel that leads to a prefix; each further one has one more."""
 
@@ -288,19 +283,6 @@ class Route:
     source: IPAddress | None = None
     mtu: int = 0
     table: int = MAIN_TABLE
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Rule:
-    """A routing policy rule: forwarded packets of a family are looked up in our table.
-
-    ``priority`` is just before charon's (220, ``charon.routing_table_prio``): what charon leaves in its own
-    table when its policies are taken away by hand is not met.
-    """
-
-    family: int
-    priority: int = 219
-    table: int = HOLDING_TABLE
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -353,7 +335,8 @@ class GatewayState:
 
     ``inner_mtu`` is the smallest of its tunnels' (bytes), 0 when it has none. ``data_path`` is never
     ``auto``. ``version`` is that of its charon, ``None`` where it is not known: then nothing that was asked
-    for is left out. ``elsewhere`` is empty for the only gateway of a site.
+    for is left out. ``elsewhere`` is empty for the only gateway of a site. ``own`` are the networks of the
+    site that tunnels join and to which a default route is no way, sorted.
     """
 
     name: str
@@ -372,3 +355,4 @@ class GatewayState:
     interfaces: tuple[Interface, ...] = ()
     version: Version | None = None
     rules: tuple[Rule, ...] = ()
+    own: tuple[OwnNetwork, ...] = ()

@@ -44,6 +44,7 @@ from ipsecctl.gateway.reach import reach
 from ipsecctl.gateway.record import NO_CHARON, Record, Seen, StartUp, canonical
 from ipsecctl.gateway.restart import restart_charon
 from ipsecctl.gateway.trials import Trials
+from ipsecctl.gateway.way_home import WayHome
 from ipsecctl.gateway.ways import Link, RouteSeen, RuleSeen, WaysSeen
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "ShellView",
     "StartUp",
     "Trials",
+    "WayHome",
     "WaysSeen",
     "canonical",
     "capabilities",

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from ipsecctl.desired import FIREWALL_FILE, ROUTES_FILE, SYSCTL_FILE, Means
 from ipsecctl.errors import GatewayUnreachable, ViciError, ViciRefused
-from ipsecctl.gateway import kernel_sas, restart, ways
+from ipsecctl.gateway import kernel_sas, restart, way_home, ways
 from ipsecctl.gateway.handle import Handle
 from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel, confirmed, parse_kernel
 from ipsecctl.gateway.names import (
@@ -52,10 +52,10 @@ class ShellView:
     """What a gateway's shell tells; without an answer of it nothing is known.
 
     ``forwarding`` says whether the kernel forwards packets of each family that our settings name. ``ways``
-    are its interfaces, the routes to all prefixes that were applied there, and the rules. ``rewritten``
-    counts packets that the firewall held back, since it was loaded, because something had changed their
-    addresses after they were bound for a tunnel. ``means`` is what the last apply there knew of each gateway.
-    ``None`` where it is not known.
+    are its interfaces, the routes to all prefixes that were applied there, the rules, and the ways home.
+    ``rewritten`` counts packets that the firewall held back, since it was loaded, because something had
+    changed their addresses after they were bound for a tunnel. ``means`` is what the last apply there knew of
+    each gateway. ``None`` where it is not known.
 
     ``pending`` are the options for which charon must be restarted (``StartUp.pending``), ``restart`` says how
     that is done there. ``in_kernel`` is what the kernel has of charon's SAs, by its own account.
@@ -180,13 +180,16 @@ printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward)"
 if grep -q '^net\.ipv6\.conf\.all\.forwarding *= *1' "$settings" 2>/dev/null; then
     printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv6/conf/all/forwarding)"
 fi
-# Only where interfaces were applied is there anything to compare.
+# Only where interfaces or rules were applied is there anything to compare.
 set -- /sys/class/net/ix-*
-[ -e "$1" ] || grep -q ' dev ix-' "$routes" 2>/dev/null || exit 0
+[ -e "$1" ] || grep -Eq ' dev ix-|^rule ' "$routes" 2>/dev/null || exit 0
+applied_own() { sed -n 's/^rule .* from all to \([^ ]*\) lookup .*/\1/p' "$routes" 2>/dev/null; }
+own=applied_own
 applied() { sed -n 's/^route replace \(unreachable \|throw \)*\([^ ]*\).*/\2/p' "$routes" 2>/dev/null; }
 prefixes=applied
 """
     + ways.SCRIPT
+    + way_home.SCRIPT
     + "exit 0\n"
 )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ipsecctl.desired import GUARD_UNIT
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciError, ViciRefused
-from ipsecctl.gateway import kernel_sas, restart, ways
+from ipsecctl.gateway import kernel_sas, restart, way_home, ways
 from ipsecctl.gateway._capability_parser import parse_charon
 from ipsecctl.gateway.capabilities import LIBIPSEC_PLUGIN, Charon
 from ipsecctl.gateway.handle import Completed, Handle
@@ -112,11 +112,16 @@ class Observed:
 
 
 async def observe(
-    handle: Handle, prefixes: Iterable[str] = (), *, timeout_s: float = 20.0 * PATIENCE
+    handle: Handle,
+    prefixes: Iterable[str] = (),
+    *,
+    own: Iterable[str] = (),
+    timeout_s: float = 20.0 * PATIENCE,
 ) -> Observed:
     """Return all that a plan needs to know of a gateway, in two round trips side by side.
 
     ``prefixes`` are those that a plan may want to lead into tunnels: others' routes to them are told too.
+    ``own`` are the networks of the gateway's site: how it reaches each of them is told.
 
     Where only charon does not run, the rest is returned; but not where nothing tells what data path it has.
 
@@ -125,7 +130,7 @@ async def observe(
     """
     try:
         async with asyncio.TaskGroup() as group:
-            facts = group.create_task(_facts(handle, prefixes, timeout_s))
+            facts = group.create_task(_facts(handle, prefixes, own, timeout_s))
             charon = group.create_task(_charon_if_it_runs(handle, timeout_s))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None  # both say the same when it is the gateway that is gone
@@ -201,8 +206,10 @@ async def _certificates(client: Client) -> frozenset[str]:
 _FACTS = (
     r"""
 LC_ALL=C; export LC_ALL
-protocol=$4 table=$6 asked=$(cat) prefixes=asked
-asked() { printf '%s\n' "$asked"; }
+protocol=$4 table=$6 said=$(cat) prefixes=asked own=own
+own() { printf '%s\n' "$said" | sed -n 's/^own //p'; }
+asked() { printf '%s\n' "$said" | grep -v '^own '; }
+asked=$(asked)
 [ "$(id -u)" = 0 ] || { echo "root's rights are needed" >&2; exit 1; }
 [ ! -f "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
 ours() {
@@ -258,14 +265,16 @@ fi
     + restart.SCRIPT
     + kernel_sas.SCRIPT
     + ways.SCRIPT
+    + way_home.SCRIPT
     + "exit 0\n"
 )
 
 
-async def _facts(handle: Handle, prefixes: Iterable[str], timeout_s: float) -> Facts:
+async def _facts(handle: Handle, prefixes: Iterable[str], own: Iterable[str], timeout_s: float) -> Facts:
     marks = (RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, GUARD_UNIT, ROUTE_TABLE)
     argv = ("sh", "-c", _FACTS, "observe", *marks, *VICI_SOCKETS)
-    asked = "".join(f"{prefix}\n" for prefix in sorted(prefixes)).encode()
+    lines = [*sorted(prefixes), *(f"own {prefix}" for prefix in sorted(own))]
+    asked = "".join(f"{line}\n" for line in lines).encode()
     completed: Completed = await handle.run(argv, asked, timeout_s=timeout_s)
     if completed.status != 0:
         raise ApplyFailed(f"{handle.name}: its files cannot be read: {completed.error}")

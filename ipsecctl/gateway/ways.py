@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from netaddr import AddrFormatError, IPAddress, IPNetwork
 
-from ipsecctl.desired import HOLDING_TABLE, Rule
+from ipsecctl.desired import DEFAULT_LENGTHS, Rule, RuleKind
 from ipsecctl.gateway.names import LINK_ALIAS, ROUTE_PROTOCOL
+from ipsecctl.gateway.way_home import WayHome, ways_home
 
 __all__ = ["SCRIPT", "Link", "RouteSeen", "RuleSeen", "WaysSeen", "parse_ways"]
 
@@ -25,8 +26,9 @@ _KINDS: Final = (XFRM, "dummy")
 """Of our interfaces: those of tunnels, and the one that leads nowhere."""
 _KERNELS_RULES: Final = (0, 32766, 32767)
 """Priorities of the rules that are there from the start: tables local, main and default."""
-_OUR_RULE: Final = {"not": None, "src": "all", "iif": "lo", "table": str(HOLDING_TABLE)}
-"""Our rule beside priority and mark, as ``ip -j -N rule`` has it."""
+_KINDS_OF_RULES: Final = {Rule(4, kind).priority: kind for kind in RuleKind}
+_UNREACHABLE: Final = ("7", "unreachable")
+"""The type of a rule as ``ip -j -N rule`` has it, and as it may be told without ``-N``."""
 
 # Expects in $prefixes a command that prints the prefixes of which every route is to be told, in $protocol
 # the mark of our routes, which are told in any case, and in $table our table. Networks that the gateway is
@@ -80,7 +82,8 @@ class RouteSeen:
 
     ``kind`` is ``unicast``, ``unreachable`` and so on; ``interface`` is "" for one that leads nowhere, or by
     several ways; ``via`` the next hop as ``ip`` prints it. ``metric`` 0 is what IPv4 has where none is told,
-    ``mtu`` 0 that the route itself limits nothing. ``ours`` tells whether it bears our mark.
+    ``mtu`` 0 that the route itself limits nothing. ``ours`` tells whether it bears our mark, ``no_link``
+    whether no interface that it leads to has a link.
     """
 
     prefix: IPNetwork
@@ -91,6 +94,7 @@ class RouteSeen:
     via: str = ""
     ours: bool = False
     mtu: int = 0
+    no_link: bool = False
 
     @property
     def leads(self) -> str:
@@ -106,8 +110,8 @@ class RouteSeen:
 class RuleSeen:
     """A routing policy rule of a family: ``says`` are its selector and action in words, for a person.
 
-    ``table`` is 0 where it looks nothing up. ``ours`` tells whether it bears our mark, ``right`` whether it
-    is, mark included, the one that we make.
+    ``table`` is 0 where it looks nothing up. ``ours`` tells whether it bears our mark; ``rule`` is the one
+    that it is, mark included, of those that we make, else ``None``. ``prefix`` is what it is for alone.
     """
 
     family: int
@@ -115,7 +119,15 @@ class RuleSeen:
     says: str
     table: int = 0
     ours: bool = False
-    right: bool = False
+    rule: Rule | None = None
+    prefix: IPNetwork | None = None
+
+    @property
+    def group(self) -> str:
+        """What it belongs to of ours: see ``Rule.group``."""
+        if self.prefix is not None:
+            return f"ipv{self.family} to {self.prefix}"
+        return f"ipv{self.family}" + (" own packets" if {"goto", "nop"} & {*self.says.split()} else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +136,8 @@ class WaysSeen:
 
     ``routes`` are of the main table, ``held`` those of ours that bear our mark, by prefix, ``strangers`` the
     others in it. ``rules`` are all but the three that the kernel makes. ``connected`` are the networks that
-    the gateway is joined to, sorted; those that the kernel makes for a link alone are left out.
+    the gateway is joined to, sorted; those that the kernel makes for a link alone are left out. ``homes``
+    says by network of the gateway's own site how it is reached, of those that were asked for.
     """
 
     links: Mapping[str, Link] = field(default_factory=dict)
@@ -133,6 +146,7 @@ class WaysSeen:
     strangers: tuple[RouteSeen, ...] = ()
     rules: tuple[RuleSeen, ...] = ()
     connected: tuple[IPNetwork, ...] = ()
+    homes: Mapping[IPNetwork, WayHome] = field(default_factory=dict)
 
 
 def parse_ways(told: Mapping[str, Iterable[str]]) -> WaysSeen:
@@ -140,7 +154,8 @@ def parse_ways(told: Mapping[str, Iterable[str]]) -> WaysSeen:
 
     These are documents of interfaces (``links``), names of interfaces (``link``), lines of routes (``route``
     of the main table, ``held`` of ours, ``connected``), and documents of rules behind their family
-    (``rules``). What cannot be read is left out: a name stands for its interface then.
+    (``rules``); and the gateway's own networks (``own``) with routes to them (``toward``). What cannot be
+    read is left out: a name stands for its interface then.
     """
     found = {name: Link(name) for name in told.get("link", ())}
     for text in told.get("links", ()):
@@ -154,7 +169,20 @@ def parse_ways(told: Mapping[str, Iterable[str]]) -> WaysSeen:
         strangers=tuple(sorted(route for route in in_ours if not route.ours)),
         rules=tuple(sorted(rule for text in told.get("rules", ()) for rule in _rules(text))),
         connected=tuple(sorted(p for p in joined if not (p.ip.is_link_local() or p.ip.is_multicast()))),
+        homes=ways_home(
+            _networks(told.get("own", ())),
+            _routes(told.get("toward", ())),
+            _networks(told.get("here", ())),
+        ),
     )
+
+
+def _networks(lines: Iterable[str]) -> Iterable[IPNetwork]:
+    for line in lines:
+        try:
+            yield IPNetwork(line)
+        except (AddrFormatError, ValueError):
+            continue
 
 
 def _routes(lines: Iterable[str]) -> Iterable[RouteSeen]:
@@ -175,10 +203,44 @@ def _rules(text: str) -> Iterable[RuleSeen]:
 def _rule(family: int, entry: dict[str, Any]) -> RuleSeen:
     priority = int(entry.pop("priority"))
     ours = entry.pop("protocol", "") == ROUTE_PROTOCOL
-    right = ours and (family, priority, entry) == (family, Rule(family).priority, _OUR_RULE)
-    words = (f"{name} {value}".strip() for name, value in entry.items() if value != "all")
-    says = " ".join("not" if word == "not None" else word for word in words)
-    return RuleSeen(family, priority, says, _whole(entry.get("table")) or 0, ours, right)
+    entry.pop("unresolved", None)  # said of a leap while the rule to which it leads is missing
+    words = (f"{name} {value}".removesuffix(" None") for name, value in entry.items() if value != "all")
+    prefix = (
+        IPNetwork(f"{entry['dst']}/{entry['dstlen']}" if "dstlen" in entry else entry["dst"])
+        if ("dst" in entry and entry["dst"] != "all")
+        else None
+    )
+    rule = _which(family, priority, prefix, entry) if ours else None
+    return RuleSeen(family, priority, " ".join(words), _whole(entry.get("table")) or 0, ours, rule, prefix)
+
+
+def _which(family: int, priority: int, prefix: IPNetwork | None, entry: Mapping[str, Any]) -> Rule | None:
+    """Return which of our rules this is, ``None`` when it is none of them to the word."""
+    kind = _KINDS_OF_RULES.get(priority)
+    if kind is None or (prefix is None) is (kind in (RuleKind.WAY_HOME, RuleKind.NO_WAY_HOME)):
+        return None
+    rule = Rule(family, kind, prefix)
+    said = {name: value for name, value in entry.items() if name not in ("src", "dst", "dstlen")}
+    if entry.get("src") != "all":
+        return None
+    if said.get("action") in _UNREACHABLE:
+        said["action"] = "unreachable"
+    return rule if said == _as_told(rule) else None
+
+
+def _as_told(rule: Rule) -> dict[str, object]:
+    """Return a rule beside priority, mark and addresses as ``ip -j -N rule`` has it."""
+    match rule.kind:
+        case RuleKind.OWN_PACKETS:
+            return {"iif": "lo", "goto": rule.leads_to}
+        case RuleKind.WAY_HOME:
+            return {"table": str(rule.table), "suppress_prefixlen": DEFAULT_LENGTHS[rule.family]}
+        case RuleKind.NO_WAY_HOME:
+            return {"action": "unreachable"}
+        case RuleKind.BEHIND:
+            return {"nop": None}
+        case RuleKind.HOLDING:
+            return {"not": None, "iif": "lo", "table": str(rule.table)}
 
 
 def _links(text: str) -> Iterable[Link]:
@@ -238,9 +300,16 @@ def _route(line: str) -> RouteSeen | None:
             via=said.get("via", ""),
             ours=said.get("proto") == ROUTE_PROTOCOL,
             mtu=int(said.get("mtu", 0)),
+            no_link=_no_link(line),
         )
     except (AddrFormatError, ValueError):
         return None
+
+
+def _no_link(line: str) -> bool:
+    """Whether a route's interface, or each of its next hops', has no link or is down."""
+    ways = line.split("nexthop ")[1:] or [line]
+    return all({"linkdown", "dead"} & {*way.split()} for way in ways)
 
 
 def _prefix(word: str, line: str) -> IPNetwork:

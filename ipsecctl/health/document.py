@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from ipsecctl.desired import OwnNetwork
 from ipsecctl.errors import Diagnostic, GatewayUnreachable, worst_first
-from ipsecctl.gateway import LiveView
+from ipsecctl.gateway import LiveView, WayHome
 from ipsecctl.health.kernel import kernel_lacks
 from ipsecctl.health.sa import ChildSa, IkeSa
 from ipsecctl.health.tunnel import EndState, EndView, TunnelHealth, Verdict
@@ -107,10 +108,16 @@ def _end(end: EndView) -> dict[str, Any]:
         "forwarding": end.forwarding,
         "mode": str(end.way.mode) if end.way else None,
         "interface": _interface(end.way) if end.way and end.way.interface else None,
+        "networks": [_network(*home) for home in end.way.homes] if end.way else [],
         "changed_by_nat": end.rewritten,
         "restart_for": [f"{name} = {wanted or 'default'}" for name, (_, wanted) in end.pending.items()],
         "ike_sas": [_ike(sa, end) for sa in end.sas],
     }
+
+
+def _network(own: OwnNetwork, home: WayHome) -> dict[str, Any]:
+    """Return a network of the gateway's own site, and whether it has a route into it."""
+    return {"name": own.name, "prefix": str(own.prefix), "route": str(home)}
 
 
 def _interface(way: WayView) -> dict[str, Any]:

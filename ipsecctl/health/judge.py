@@ -3,7 +3,8 @@
 A tunnel is up when each of its children has a CHILD_SA in state INSTALLED at both ends whose SPIs match
 crosswise: the inbound SPI of one end is the outbound SPI of the other, so what one seals the other opens. A
 CHILD_SA that the kernel does not have carries nothing, whatever charon says. A tunnel
-is down when not one of them has: then nothing passes. In between it is degraded, and so is one that carries
+is down when not one of them has, or when a gateway reaches none of its own networks that the tunnel joins:
+then nothing passes. In between it is degraded, and so is one that carries
 all its traffic and is not as declared, or could leak.
 """
 
@@ -22,7 +23,7 @@ from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
 from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.traffic import departures, ike_departures
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
-from ipsecctl.health.way import rewritten_note, view_way, way_causes
+from ipsecctl.health.way import cut_off, rewritten_note, view_way, way_causes
 from ipsecctl.topology import Gateway
 
 __all__ = ["judge"]
@@ -168,6 +169,7 @@ class _Findings:
     blocked: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unsteady: bool = False
+    cut_off: bool = False
 
     def blame(self, child: str, *causes: str) -> None:
         """Note what is wrong with a child, by its name where the tunnel has several."""
@@ -222,6 +224,7 @@ def _blame_ways(found: _Findings, ends: Iterable[EndView]) -> None:
         way = found.tunnel.ways.get(end.gateway)
         if way is not None and end.way is not None:
             found.blocked += way_causes(end.gateway, way, end.way)
+            found.cut_off = found.cut_off or cut_off(way, end.way)
             found.notes += rewritten_note(end.gateway, way, end.rewritten)
         if end.state is EndState.SEEN:
             mtu = found.tunnel.mtus.get(end.gateway)
@@ -320,7 +323,8 @@ def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> T
     if len(ends) == 1:
         missing = [f"{name}: no CHILD_SA at {ends[0].gateway}" for name in found.missing]
     causes = [*found.wrong, *missing, *unguarded]
-    verdict = Verdict.DOWN if not found.good else Verdict.DEGRADED if causes else Verdict.UP
+    nothing_passes = not found.good or found.cut_off
+    verdict = Verdict.DOWN if nothing_passes else Verdict.DEGRADED if causes else Verdict.UP
     return health(verdict, [*causes, *found.notes], unsteady=found.unsteady)
 
 

@@ -10,7 +10,7 @@ from enum import IntEnum, StrEnum
 from netaddr import IPNetwork
 
 from ipsecctl.crypto import Proposal, parse_esp_proposal, parse_ike_proposal
-from ipsecctl.desired import HOLDING_TABLE, Child, GatewayState, Route, RouteKind
+from ipsecctl.desired import HOLDING_TABLE, Child, GatewayState, Route, RouteKind, RuleKind, own_rules
 from ipsecctl.gateway import Guard, NotInKernel
 from ipsecctl.health.sa import IkeSa
 from ipsecctl.health.traffic import Traffic
@@ -159,16 +159,24 @@ def _ways(state: GatewayState) -> Iterator[tuple[str, Way]]:
             routes.setdefault(route.tunnel, []).append(route)
     table = {route.prefix: route for route in state.routes if route.table == HOLDING_TABLE}
     far: dict[str, list[IPNetwork]] = {}
+    near: dict[str, set[IPNetwork]] = {}
     for rule in state.firewall:
         far.setdefault(rule.tunnel, []).extend(rule.remote)
+        near.setdefault(rule.tunnel, set()).update(rule.local)
+    forwarding = [rule for rule in state.rules if rule.kind is RuleKind.HOLDING]
     for connection in state.connections:
         name = connection.name
         into, behind = tuple(routes.get(name, ())), tuple(far.get(name, ()))
         interface = interfaces.get(name)
         held = tuple(table[p] for p in behind if p in table) if interface is None else ()
         families = {route.prefix.version for route in held}
-        rules = tuple(rule for rule in state.rules if rule.family in families)
-        yield name, Way(connection.mode, interface, into, behind, held, rules)
+        # The interface's own addresses are guarded like a network, and are none.
+        hosts = {IPNetwork(address.ip) for address in interface.addresses} if interface else set()
+        here = near.get(name, set()) - hosts
+        own = tuple(network for network in state.own if network.prefix in here)
+        rules = (*own_rules(own), *(r for r in forwarding if r.family in families))
+        all_own = {network.prefix for network in own} == here
+        yield name, Way(connection.mode, interface, into, behind, held, rules, own, all_own)
 
 
 def _traffic(child: Child) -> Traffic:

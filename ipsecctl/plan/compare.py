@@ -25,7 +25,7 @@ from ipsecctl.plan.kernel import kernel_reasons
 from ipsecctl.plan.obstacles import ipv6_notes, legacy_conflicts, legacy_notes
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
 from ipsecctl.plan.wanted import Wanted, certificate_digest, sysctls
-from ipsecctl.plan.ways import interface_changes, route_changes, rule_changes, way_conflicts
+from ipsecctl.plan.ways import interface_changes, route_changes, rule_changes, way_conflicts, way_home_notes
 from ipsecctl.render import FIREWALL_FILE, STRONGSWAN_FILE, SWANCTL_SECRETS_FILE, SYSCTL_FILE
 
 __all__ = ["file_entry", "plan_gateway"]
@@ -162,6 +162,7 @@ class _Comparison:
     def notes(self) -> Iterator[Note]:
         yield from legacy_notes(self.wanted, self.facts.legacy_rules, self.facts.legacy_unread)
         yield from ipv6_notes(self.wanted, self.facts)
+        yield from way_home_notes(self.wanted, self.facts)
 
     def _change(self, part: Part, name: str, kind: Kind, *reasons: str, **more: Any) -> Change:
         return Change(self.wanted.gateway, part, name, kind, reasons=reasons, **more)

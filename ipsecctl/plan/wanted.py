@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ipsecctl.desired import GatewayState, Interface, Means, Route, Rule
+from ipsecctl.desired import GatewayState, Interface, Means, OwnNetwork, Route, Rule
 from ipsecctl.gateway import NewFile, Trials
 from ipsecctl.render import Messages, RenderedFile
 from ipsecctl.topology import DataPath
@@ -25,9 +25,9 @@ class Wanted:
 
     ``connections`` are load-conn messages (without the outermost name), ``shared`` load-shared messages by
     id, ``certificates`` and ``keys`` load-cert and load-key messages by the file that holds the same.
-    ``interfaces`` (by name), ``routes`` and ``rules`` are the ways into tunnels. ``means`` is what each
-    gateway of the topology has, as far as known, ``trials`` what was tried on this one: both are for its
-    record.
+    ``interfaces`` (by name), ``routes`` and ``rules`` are the ways into tunnels, ``own`` the networks to
+    which a way home is needed. ``means`` is what each gateway of the topology has, as far as known,
+    ``trials`` what was tried on this one: both are for its record.
     """
 
     gateway: str
@@ -41,6 +41,7 @@ class Wanted:
     interfaces: Mapping[str, Interface] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
+    own: tuple[OwnNetwork, ...] = ()
     means: Mapping[str, Means] = field(default_factory=dict)
     trials: Trials | None = None
 
@@ -69,6 +70,7 @@ def wanted(
         interfaces={interface.name: interface for interface in state.interfaces},
         routes=state.routes,
         rules=state.rules,
+        own=state.own,
         means=means,
         trials=trials,
     )

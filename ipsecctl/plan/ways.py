@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ipsecctl.desired import HOLDING_TABLE, MAIN_TABLE, ROUTES_FILE, Interface, Route, RouteKind, Rule
-from ipsecctl.gateway import Facts, Link, Record, RouteSeen, RuleSeen
-from ipsecctl.plan.change import Change, Conflict, Fields, Kind, Part, fields
+from ipsecctl.desired import (
+    HOLDING_TABLE,
+    MAIN_TABLE,
+    ROUTES_FILE,
+    Interface,
+    Route,
+    RouteKind,
+    Rule,
+    RuleKind,
+)
+from ipsecctl.gateway import Facts, Link, Record, RouteSeen, RuleSeen, WayHome
+from ipsecctl.plan.change import Change, Conflict, Fields, Kind, Note, Part, fields
 from ipsecctl.plan.wanted import Wanted
 from ipsecctl.topology import DataPath
 
@@ -21,6 +30,7 @@ __all__ = [
     "route_name",
     "rule_changes",
     "way_conflicts",
+    "way_home_notes",
 ]
 
 _DECLARED = "declared in the topology"
@@ -168,31 +178,67 @@ def rule_changes(
 ) -> Iterator[Change]:
     """Yield what must change for our rules to be as wanted; ``changes`` says if a file is to be written."""
     lost = bool(record.files.get(ROUTES_FILE)) and not changes(ROUTES_FILE)
-    ours: dict[int, list[RuleSeen]] = {}
+    ours: dict[str, list[RuleSeen]] = {}
     for seen in facts.ways.rules:
         if seen.ours:
-            ours.setdefault(seen.family, []).append(seen)
+            ours.setdefault(seen.group, []).append(seen)
+    declared: dict[str, list[Rule]] = {}
     for rule in wanted.rules:
-        there, name = ours.pop(rule.family, []), _rule_name(rule)
-        after = fields({"rule": f"{rule.priority}: not iif lo table {rule.table}"})
+        declared.setdefault(rule.group, []).append(rule)
+    for name, rules in declared.items():
+        there = ours.pop(name, [])
+        after = fields({"rule": ", ".join(_rule_text(rule) for rule in sorted(rules, key=_priority))})
         if not there:
             reason = _LOST if lost else _DECLARED
             yield Change(wanted.gateway, Part.RULE, name, Kind.CREATE, after=after, reasons=(reason,))
-        elif len(there) > 1 or not there[0].right:
+        elif len(there) != len(rules) or {seen.rule for seen in there} != {*rules}:
             reason = _BY_HAND if lost else _ALTERED
             yield Change(wanted.gateway, Part.RULE, name, Kind.CHANGE, _rules(there), after, (reason,))
     if facts.record is not None:
-        for there in ours.values():
-            name = _rule_name(there[0])
+        for name, there in ours.items():
             yield Change(wanted.gateway, Part.RULE, name, Kind.REMOVE, _rules(there), reasons=(_NO_LONGER,))
 
 
-def _rule_name(rule: Rule | RuleSeen) -> str:
-    return f"ipv{rule.family}"
+def _priority(rule: Rule) -> int:
+    return rule.priority
+
+
+def _rule_text(rule: Rule) -> str:
+    """Return a rule in words, for a person."""
+    says = {
+        RuleKind.OWN_PACKETS: f"iif lo goto {rule.leads_to}",
+        RuleKind.WAY_HOME: f"to {rule.prefix} main table without default routes",
+        RuleKind.NO_WAY_HOME: f"to {rule.prefix} unreachable",
+        RuleKind.BEHIND: "go on",
+        RuleKind.HOLDING: f"not iif lo table {rule.table}",
+    }
+    return f"{rule.priority}: {says[rule.kind]}"
 
 
 def _rules(seen: Iterable[RuleSeen]) -> Fields:
     return fields({"rule": ", ".join(f"{rule.priority}: {rule.says}" for rule in seen)})
+
+
+# -------------------------------------------------------------------------------------------------- ways home
+
+
+def way_home_notes(wanted: Wanted, facts: Facts) -> Iterator[Note]:
+    """Yield which of a gateway's own networks it has no way to: it may come later, so nothing is refused."""
+    homes = facts.ways.homes
+    for home, what in (
+        (WayHome.MISSING, "no route but a default one into its network"),
+        (WayHome.NO_LINK, "only a route whose interface has no link into its network"),
+    ):
+        networks = [network for network in wanted.own if homes.get(network.prefix) is home]
+        if networks:
+            listed = ", ".join(map(str, networks[:4])) + (
+                f" and {len(networks) - 4} more" if len(networks) > 4 else ""
+            )
+            yield Note(
+                f"{wanted.gateway}: {what} {listed}: what tunnels bring for it does not arrive",
+                "Bring up the interface, or add the route. If its default route is its way there, say "
+                "'one_armed: true' for the gateway.",
+            )
 
 
 # -------------------------------------------------------------------------------------------------- conflicts
@@ -212,7 +258,7 @@ def way_conflicts(wanted: Wanted, facts: Facts, record: Record, runs: DataPath) 
         if interface.if_id:
             yield from _if_id_taken(gateway, interface, links, facts.if_ids, record)
     yield from _others_routes(wanted, facts)
-    if wanted.rules:
+    if any(rule.kind is RuleKind.HOLDING for rule in wanted.rules):
         yield from _table_taken(wanted, facts)
     device = links.get(_LIBIPSEC_DEVICE)
     if device is not None and runs is DataPath.KERNEL and wanted.data_path is DataPath.KERNEL:
@@ -260,7 +306,8 @@ def _others_routes(wanted: Wanted, facts: Facts) -> Iterator[Conflict]:
 
 def _table_taken(wanted: Wanted, facts: Facts) -> Iterator[Conflict]:
     """Yield who else uses our table or our rules' priority, or has packets find charon's routes first."""
-    gateway, families = wanted.gateway, {rule.family: rule for rule in wanted.rules}
+    gateway = wanted.gateway
+    families = {rule.family: rule for rule in wanted.rules if rule.kind is RuleKind.HOLDING}
     strangers = facts.ways.strangers
     if strangers:
         more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""

@@ -16,7 +16,17 @@ from typing import NoReturn, SupportsBytes
 
 from netaddr import IPNetwork
 
-from ipsecctl.desired import MAIN_TABLE, Interface, InterfaceKind, Route, RouteKind, Rule, TrafficSelector
+from ipsecctl.desired import (
+    DEFAULT_LENGTHS,
+    MAIN_TABLE,
+    Interface,
+    InterfaceKind,
+    Route,
+    RouteKind,
+    Rule,
+    RuleKind,
+    TrafficSelector,
+)
 from ipsecctl.errors import CannotQuote
 from ipsecctl.topology import RESERVED_NAME, identity_fault
 
@@ -183,8 +193,23 @@ def route(value: Route) -> str:
 
 
 def rule(value: Rule) -> str:
-    """Return a rule as one line of the guard's file: family, priority, and the words of ``ip -N rule``."""
-    return f"-{value.family:d} {value.priority:d} not from all iif lo lookup {value.table:d} proto 213"
+    """Return a rule as one line of the guard's file: family, priority, and the words of ``ip -N rule``.
+
+    There the type of an unreachable one is a number; a host's prefix has no length.
+    """
+    network = ""
+    if value.prefix is not None:
+        whole = value.prefix.prefixlen == (32 if value.family == 4 else 128)
+        network = str(value.prefix.network) if whole else prefix(value.prefix)
+    words = {
+        RuleKind.OWN_PACKETS: f"from all iif lo goto {value.leads_to:d}",
+        RuleKind.WAY_HOME: f"from all to {network} lookup {value.table:d} suppress_prefixlength "
+        f"{DEFAULT_LENGTHS[value.family]:d}",
+        RuleKind.NO_WAY_HOME: f"from all to {network} unreachable",
+        RuleKind.BEHIND: "from all nop",
+        RuleKind.HOLDING: f"not from all iif lo lookup {value.table:d}",
+    }[value.kind]
+    return f"-{value.family:d} {value.priority:d} {words} proto 213"
 
 
 def mark(value: str) -> str:

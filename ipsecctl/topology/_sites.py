@@ -110,6 +110,7 @@ def _gateway(
         identity=doc.identity or (name if managed or known_at is None else str(known_at)),
         managed=managed,
         inside=tuple(sorted(doc.inside)),
+        one_armed=doc.one_armed,
         where=path,
     )
 

@@ -95,6 +95,12 @@ class GatewayDoc(Doc):
             examples=["10.10.0.1", ["10.10.0.1", "fd00:10::1"]],
         )
     )
+    one_armed: bool = Field(
+        default=False,
+        description="Whether its default route is its way to networks of its own site. Elsewhere what a "
+        "tunnel brings for them goes by a route that is not a default one, or is held back; here a lost "
+        "route cannot be told, and what comes out of a tunnel follows the default route.",
+    )
     identity: Identity = Field(
         default="",
         description="Its IKE identity; default its name, or for a site that is not managed its address or "

@@ -149,7 +149,8 @@ class Gateway:
     ``address`` is the WAN address on its own interface (``IPAddress``), a DNS name (``str``), or ``None``
     when dynamic. ``public_address`` is set when a NAT device in front of it forwards UDP 500 and 4500 to it.
     ``mtu`` is the WAN link's, in bytes of IP packet. ``inside`` are its own addresses in its site's networks,
-    at most one of each family: the source of its own packets into tunnels.
+    at most one of each family: the source of its own packets into tunnels. ``one_armed``: its default route
+    is its way to them.
     """
 
     name: str
@@ -163,6 +164,7 @@ class Gateway:
     identity: str
     managed: bool
     inside: tuple[IPAddress, ...] = ()
+    one_armed: bool = False
     where: Path = field(default_factory=_where, compare=False, repr=False)
 
     @property

@@ -154,12 +154,21 @@ def test_ways_come_before_the_firewall_and_go_after_it(programs):
 def test_a_table_of_our_own_goes_with_its_rule(programs):
     make, used = programs
     listed = (
+        "215:\\tfrom all iif lo goto 218 [unresolved] proto 213\\n"
+        "216:\\tfrom all to fd00:1:: lookup 254 suppress_prefixlength 15 proto 213\\n"
+        "217:\\tfrom all to fd00:1:: 7 proto 213 \\n"
+        "216:\\tfrom all to fd00:1::/64 lookup 254 suppress_prefixlength 15 proto 213\\n"
         "219:\\tnot from all iif lo lookup 213 proto 213\\n220:\\tfrom all lookup 220\\n5:\\tx proto 2130\\n"
     )
-    make("ip", f"[ $4 != show ] || printf '{listed}'")
+    make(
+        "ip",
+        f"case \"$*\" in *show) printf '{listed}' ;; *-batch*) sed 's/^/ip /' >>$(dirname $0)/log ;; esac",
+    )
     made = plan(
         (Part.ROUTE, "fd00:2::/64 table 213", Kind.REMOVE),
         (Part.RULE, "ipv6", Kind.REMOVE),
+        (Part.RULE, "ipv6 own packets", Kind.REMOVE),
+        (Part.RULE, "ipv6 to fd00:1::/128", Kind.REMOVE),
         (Part.RULE, "ipv4", Kind.CREATE),
     )
     run(made)
@@ -168,7 +177,15 @@ def test_a_table_of_our_own_goes_with_its_rule(programs):
     assert used()[2:] == [
         "ip route del fd00:2::/64 table 213 proto 213",
         "ip -N -6 rule show",
-        "ip -6 rule del pref 219 proto 213",
+        "ip -6 -force -batch -",
+        "ip rule delete pref 219 not from all iif lo lookup 213 proto 213",
+        "ip -N -6 rule show",
+        "ip -6 -force -batch -",
+        "ip rule delete pref 215 from all iif lo goto 218 proto 213",
+        "ip -N -6 rule show",
+        "ip -6 -force -batch -",
+        "ip rule delete pref 216 from all to fd00:1:: lookup 254 suppress_prefixlength 15 proto 213",
+        "ip rule delete pref 217 from all to fd00:1:: unreachable proto 213",
         LISTED,
     ]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.gateway import Link, RouteSeen, RuleSeen
+from ipsecctl.desired import OwnNetwork, Rule, RuleKind, own_rules
+from ipsecctl.gateway import Link, RouteSeen, RuleSeen, WayHome, way_home
 from ipsecctl.gateway.ways import SCRIPT, parse_ways
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -27,7 +28,7 @@ def test_routes():
     held = RouteSeen(IPNetwork("10.2.0.0/24"), "unreachable", "", 4278198272, ours=True)
     six = RouteSeen(IPNetwork("fd00:2::/64"), "unicast", "ix-dc", 50, IPAddress("fd00:1::1"), ours=True)
     held_six = RouteSeen(IPNetwork("fd00:2::/64"), "unreachable", "", 4278198272, ours=True)
-    host = RouteSeen(IPNetwork("10.5.0.1/32"), "unicast", "ix-dc", 0, ours=True)
+    host = RouteSeen(IPNetwork("10.5.0.1/32"), "unicast", "ix-dc", 0, ours=True, no_link=True)
     found = routes()
     assert {route for route in found if route.ours} == {ours, held, six, held_six, host}
     assert len(found) == 11
@@ -154,13 +155,13 @@ def seen_rules(*entries, family=4):
 
 
 def test_rules():
-    ours = RuleSeen(4, 219, "not iif lo table 213", 213, True, True)
+    ours = RuleSeen(4, 219, "not iif lo table 213", 213, True, Rule(4))
     assert seen_rules(OUR_RULE) == (ours,)
-    assert seen_rules(OUR_RULE, family=6) == (RuleSeen(6, 219, ours.says, 213, True, True),)
-    assert seen_rules(OUR_RULE.replace("219", "5"))[0].right is False
-    assert seen_rules(OUR_RULE.replace('"not":null,', ""))[0].right is False
+    assert seen_rules(OUR_RULE, family=6) == (RuleSeen(6, 219, ours.says, 213, True, Rule(6)),)
+    assert seen_rules(OUR_RULE.replace("219", "5"))[0].rule is None
+    assert seen_rules(OUR_RULE.replace('"not":null,', ""))[0].rule is None
     unmarked = seen_rules(OUR_RULE.replace(',"protocol":"213"', ""))[0]
-    assert (unmarked.ours, unmarked.right) == (False, False)
+    assert (unmarked.ours, unmarked.rule) == (False, None)
     charons = '{"priority":220,"src":"all","table":"220"}'
     refusing = '{"priority":7,"src":"10.0.0.0","srclen":8,"action":"unreachable"}'
     assert seen_rules(charons, refusing) == (
@@ -211,3 +212,162 @@ def test_networks_that_the_gateway_is_joined_to():
         }
     )
     assert [str(p) for p in seen.connected] == ["10.1.0.0/24", "172.17.0.0/16", "fd00:1::/64"]
+
+
+# ------------------------------------------------------------------------------------------- its own networks
+
+LAN, LAN6 = IPNetwork("10.1.0.0/24"), IPNetwork("fd00:1::/64")
+OWN = own_rules(
+    [OwnNetwork(LAN, "lan"), OwnNetwork(IPNetwork("10.1.9.9/32"), "pacs"), OwnNetwork(LAN6, "lan")]
+)
+
+# `ip -j -N -4 rule` and `-6` of iproute2 6.1, 6.15 and 7.2.
+OWN_SEEN = {
+    4: """{"priority":215,"src":"all","iif":"lo","goto":218,"protocol":"213"}
+{"priority":216,"src":"all","dst":"10.1.0.0","dstlen":24,"table":"254","suppress_prefixlen":7,"protocol":"213"}
+{"priority":216,"src":"all","dst":"10.1.9.9","table":"254","suppress_prefixlen":7,"protocol":"213"}
+{"priority":217,"src":"all","dst":"10.1.0.0","dstlen":24,"action":"7","protocol":"213"}
+{"priority":217,"src":"all","dst":"10.1.9.9","action":"7","protocol":"213"}
+{"priority":218,"src":"all","nop":null,"protocol":"213"}""".splitlines(),
+    6: """{"priority":215,"src":"all","iif":"lo","goto":218,"protocol":"213"}
+{"priority":216,"src":"all","dst":"fd00:1::","dstlen":64,"table":"254","suppress_prefixlen":15,"protocol":"213"}
+{"priority":217,"src":"all","dst":"fd00:1::","dstlen":64,"action":"7","protocol":"213"}
+{"priority":218,"src":"all","nop":null,"protocol":"213"}""".splitlines(),
+}
+
+
+def test_rules_for_own_networks():
+    seen = [rule for family in (4, 6) for rule in seen_rules(*OWN_SEEN[family], family=family)]
+    assert {rule.rule for rule in seen} == {*OWN}
+    assert all(rule.ours and rule.group == rule.rule.group for rule in seen)
+    assert {rule.group for rule in seen if rule.family == 4} == {
+        "ipv4 own packets",
+        "ipv4 to 10.1.0.0/24",
+        "ipv4 to 10.1.9.9/32",
+    }
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "group"),
+    [
+        ('"goto":218', '"goto":32766', "ipv4 own packets"),
+        ('"iif":"lo"', '"iif":"eth0"', "ipv4 own packets"),
+        ('"suppress_prefixlen":7', '"suppress_prefixlen":0', "ipv4 to 10.1.0.0/24"),
+        ('"table":"254"', '"table":"253"', "ipv4 to 10.1.0.0/24"),
+        ('"priority":216', '"priority":217', "ipv4 to 10.1.0.0/24"),
+        ('"action":"7"', '"action":"6"', "ipv4 to 10.1.0.0/24"),
+        ('"src":"all","dst"', '"src":"10.9.0.0","srclen":16,"dst"', "ipv4 to 10.1.0.0/24"),
+        ('"priority":218', '"priority":214', "ipv4 own packets"),
+    ],
+)
+def test_an_altered_rule_for_own_networks_is_none_of_ours_to_the_word(was, becomes, group):
+    text = next(line for line in OWN_SEEN[4] if was in line)
+    (rule,) = seen_rules(text.replace(was, becomes))
+    assert (rule.ours, rule.rule, rule.group) == (True, None, group)
+
+
+def test_a_leap_of_which_the_end_is_missing_is_still_the_right_rule():
+    (rule,) = seen_rules(
+        '{"priority":215,"src":"all","iif":"lo","goto":218,"unresolved":null,"protocol":"213"}'
+    )
+    assert (rule.rule, rule.says) == (Rule(4, RuleKind.OWN_PACKETS), "iif lo goto 218")
+
+
+def homes(*toward, own=(LAN,), here=()):
+    told = {"own": [str(n) for n in own], "toward": toward, "here": here}
+    return parse_ways(told).homes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "10.1.0.0/24 dev lan proto kernel scope link src 10.1.0.1 ",
+        "10.1.0.64/26 via 10.5.0.1 dev core ",
+        "10.0.0.0/8 via 10.5.0.1 dev core ",
+        "10.1.0.9 dev lan ",
+        r"10.1.0.0/24 \	nexthop via 10.5.0.1 dev a weight 1 linkdown \	nexthop via 10.6.0.1 dev b weight 1 ",
+    ],
+)
+def test_a_way_home(line):
+    assert homes(line) == {LAN: WayHome.THERE}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "default via 192.0.2.254 dev wan ",
+        "0.0.0.0/1 via 192.0.2.254 dev wan ",
+        "8.0.0.0/7 via 192.0.2.254 dev wan ",
+        "unreachable 10.1.0.0/24 ",
+        "blackhole 10.1.0.0/16 ",
+        "prohibit 10.1.0.0/24 ",
+        "10.1.0.0/16 dev ix-hold proto 213 metric 4278198272 ",
+        "10.1.0.0/16 dev ix-dc proto static ",
+        "10.1.0.0/24 dev ipsec0 ",
+        "10.2.0.0/24 dev lan ",
+        "fd00:1::/64 dev lan metric 256 pref medium",
+    ],
+)
+def test_what_is_no_way_home(line):
+    assert homes(line) == {LAN: WayHome.MISSING}
+
+
+def test_a_way_home_without_a_link():
+    assert homes("10.1.0.0/24 dev lan scope link linkdown ") == {LAN: WayHome.NO_LINK}
+    assert homes("10.1.0.0/24 dev lan scope link dead linkdown ") == {LAN: WayHome.NO_LINK}
+    dead = (
+        r"10.1.0.0/24 \	nexthop via 10.5.0.1 dev a weight 1 dead \	nexthop via 10.6.0.1 dev b linkdown "
+    )
+    assert homes(dead) == {LAN: WayHome.NO_LINK}
+    assert homes("10.1.0.0/24 dev lan linkdown ", "10.0.0.0/8 dev core ") == {LAN: WayHome.THERE}
+
+
+def test_ipv6_ways_home():
+    own = (LAN6,)
+    assert homes("fd00:1::/64 dev lan proto kernel metric 256 pref medium", own=own) == {LAN6: WayHome.THERE}
+    for wide in (
+        "default via fe80::1 dev wan metric 1024 pref medium",
+        "fc00::/7 dev wan",
+        "2000::/3 dev wan",
+    ):
+        assert homes(wide, own=own) == {LAN6: WayHome.MISSING}
+
+
+def test_a_network_that_is_on_the_gateway_itself():
+    assert homes(here=["127.0.0.1/8", "10.1.0.1/32"]) == {LAN: WayHome.THERE}
+    assert homes(here=["127.0.0.1/8", "10.1.1.1/32", "::1/128"]) == {LAN: WayHome.MISSING}
+    assert homes(own=()) == {}  # nobody asked
+    assert homes(own=("nonsense", LAN)) == {LAN: WayHome.MISSING}
+
+
+def test_the_script_asks_for_the_routes_around_and_inside_each_network(tmp_path):
+    ip = tmp_path / "ip"
+    ip.write_text(
+        f'#!/bin/sh\necho "$*" >>{tmp_path}/log\n'
+        'case "$*" in *-batch*) sed "s/.*table main/10.0.0.0\\/8 dev x/" ;; *"dev lo") '
+        "echo '1: lo    inet 10.1.0.1/32 scope global lo\\       valid_lft forever' ;; esac\n"
+    )
+    ip.chmod(0o755)
+
+    def told(own):
+        done = subprocess.run(
+            ["sh", "-c", "own=cat\n" + way_home.SCRIPT],
+            input=own,
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
+    assert told("") == []
+    assert not (tmp_path / "log").exists() or "batch" not in (tmp_path / "log").read_text()
+    assert told("10.1.0.0/24\nfd00:1::/64\n") == [
+        "own 10.1.0.0/24",
+        "own fd00:1::/64",
+        "here 10.1.0.1/32",
+        "toward 10.0.0.0/8 dev x match 10.1.0.0/24",
+        "toward 10.0.0.0/8 dev x root 10.1.0.0/24",
+        "toward 10.0.0.0/8 dev x match fd00:1::/64",
+        "toward 10.0.0.0/8 dev x root fd00:1::/64",
+    ]

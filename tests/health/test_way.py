@@ -8,8 +8,18 @@ from datetime import UTC, datetime
 import pytest
 from netaddr import IPNetwork
 
-from ipsecctl.desired import HOLDING_TABLE, INTO_METRIC, Interface, Route, RouteKind, Rule
-from ipsecctl.gateway import Link, RouteSeen, RuleSeen, WaysSeen
+from ipsecctl.desired import (
+    HOLDING_TABLE,
+    INTO_METRIC,
+    Interface,
+    OwnNetwork,
+    Route,
+    RouteKind,
+    Rule,
+    RuleKind,
+    own_rules,
+)
+from ipsecctl.gateway import Link, RouteSeen, RuleSeen, WayHome, WaysSeen
 from ipsecctl.health import Verdict, Way, judge, status_json
 from ipsecctl.topology import Mode
 
@@ -139,7 +149,7 @@ HELD_ROUTE = Route(FAR, "t", RouteKind.HOLDING, "ix-hold", 0, mtu=1438, table=HO
 HELD = Way(Mode.POLICY, far=(FAR,), held=(HELD_ROUTE,), rules=(Rule(4),))
 HOLD = Link("ix-hold", "dummy", None, 65535, True, ours=True)
 THERE = RouteSeen(FAR, interface="ix-hold", mtu=1438, ours=True)
-RULE = RuleSeen(4, 219, "not iif lo table 213", 213, True, True)
+RULE = RuleSeen(4, 219, "not iif lo table 213", 213, True, Rule(4))
 NO_RULE = (
     "a: the rule that has forwarded IPv4 packets looked up in routing table 213 is not there, or is another "
     "one: apply the topology"
@@ -160,7 +170,7 @@ def test_packets_that_are_held(made):
             NO_RULE,
         ),
         (
-            replace(HOLDING, rules=(replace(RULE, right=False), replace(RULE, family=6))),
+            replace(HOLDING, rules=(replace(RULE, rule=None), replace(RULE, family=6, rule=Rule(6)))),
             NO_RULE,
         ),
         (
@@ -191,3 +201,103 @@ def test_packets_that_are_held(made):
 def test_what_is_wrong_with_what_holds_packets_degrades_the_tunnel(made, seen, cause):
     health = judged(made, HELD, seen)
     assert (health.verdict, health.causes) == (Verdict.DEGRADED, (cause,))
+
+
+# ------------------------------------------------------------------------------------------- its own networks
+
+LAN, LAB = OwnNetwork(IPNetwork("10.1.0.0/24"), "lan"), OwnNetwork(IPNetwork("10.1.1.0/24"), "lab")
+OWN = own_rules([LAN, LAB])
+HOME = Way(Mode.POLICY, far=(FAR,), rules=OWN, own=(LAN, LAB), all_own=True)
+OWN_SEEN = tuple(RuleSeen(4, rule.priority, "", 0, True, rule, rule.prefix) for rule in OWN)
+REACHED = {LAN.prefix: WayHome.THERE, LAB.prefix: WayHome.THERE}
+AT_HOME = WaysSeen(rules=OWN_SEEN, homes=REACHED)
+
+
+def test_a_gateway_that_reaches_its_networks(made):
+    health = judged(made, HOME, AT_HOME)
+    assert (health.verdict, health.causes) == (Verdict.UP, ())
+    assert judged(made, HOME, None).causes == ()  # nobody could look
+    assert judged(made, HOME, replace(AT_HOME, homes={})).causes == ()  # nobody asked
+    (tunnel,) = status_json([health], {}, NOW)["tunnels"]
+    assert tunnel["ends"][0]["networks"] == [
+        {"name": "lan", "prefix": "10.1.0.0/24", "route": "there"},
+        {"name": "lab", "prefix": "10.1.1.0/24", "route": "there"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("way", "homes", "verdict", "cause"),
+    [
+        (
+            HOME,
+            {LAB.prefix: WayHome.MISSING},
+            Verdict.DEGRADED,
+            "a: no route into its network lab 10.1.1.0/24: what comes out of the tunnel for it is held",
+        ),
+        (
+            HOME,
+            {LAN.prefix: WayHome.MISSING, LAB.prefix: WayHome.MISSING},
+            Verdict.DOWN,
+            (
+                "a: no route into its networks lan 10.1.0.0/24, lab 10.1.1.0/24: what comes out of the "
+                "tunnel for them is held"
+            ),
+        ),
+        (
+            replace(HOME, all_own=False),  # another one, as a way out to the Internet, is still reached
+            {LAN.prefix: WayHome.MISSING, LAB.prefix: WayHome.MISSING},
+            Verdict.DEGRADED,
+            (
+                "a: no route into its networks lan 10.1.0.0/24, lab 10.1.1.0/24: what comes out of the "
+                "tunnel for them is held"
+            ),
+        ),
+        (
+            HOME,
+            {LAN.prefix: WayHome.NO_LINK},
+            Verdict.DEGRADED,
+            (
+                "a: only a route whose interface has no link into its network lan 10.1.0.0/24: what comes "
+                "out of the tunnel for it is lost"
+            ),
+        ),
+    ],
+)
+def test_a_gateway_that_has_lost_the_way_to_a_network_of_its_own(made, way, homes, verdict, cause):
+    health = judged(made, way, replace(AT_HOME, homes=REACHED | homes))
+    assert (health.verdict, health.causes) == (verdict, (cause,))
+
+
+def test_in_route_mode_it_is_the_same(made):
+    way = replace(ROUTED, rules=OWN, own=(LAN, LAB), all_own=True)
+    lost = dict.fromkeys(REACHED, WayHome.MISSING)
+    health = judged(made, way, replace(GOOD, rules=OWN_SEEN, homes=lost))
+    assert health.verdict is Verdict.DOWN
+    assert len(health.causes) == 1
+
+
+def without(*kinds):
+    return replace(AT_HOME, rules=tuple(seen for seen in OWN_SEEN if seen.rule.kind not in kinds))
+
+
+def test_rules_that_are_missing(made):
+    assert judged(made, HOME, without(RuleKind.BEHIND)).causes == (
+        (
+            "a: the rules by which its own IPv4 packets pass over those for its networks are not there, or "
+            "are others: apply the topology"
+        ),
+    )
+    says = (
+        "a: the rules that keep what is for 10.1.0.0/24, 10.1.1.0/24 from following a default route are not "
+        "there, or are others: apply the topology"
+    )
+    health = judged(made, HOME, without(RuleKind.NO_WAY_HOME))
+    assert (health.verdict, health.causes) == (Verdict.DEGRADED, (says,))
+    lost = replace(without(RuleKind.NO_WAY_HOME), homes=REACHED | {LAN.prefix: WayHome.MISSING})
+    assert judged(made, HOME, lost).causes == (
+        says,
+        (
+            "a: no route into its network lan 10.1.0.0/24: what comes out of the tunnel for it follows a "
+            "default route, in clear"
+        ),
+    )

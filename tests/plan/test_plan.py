@@ -136,7 +136,7 @@ def applied(wanted=WANTED):
         ways=WaysSeen(
             {name: link(i) for name, i in wanted.interfaces.items()},
             frozenset(map(seen_route, wanted.routes)),
-            rules=tuple(RuleSeen(r.family, r.priority, "", r.table, True, True) for r in wanted.rules),
+            rules=tuple(RuleSeen(r.family, r.priority, "", r.table, True, r) for r in wanted.rules),
         ),
     )
     return Observed(

@@ -14,11 +14,24 @@ from ipsecctl.desired import (
     ROUTES_FILE,
     Interface,
     InterfaceKind,
+    OwnNetwork,
     Route,
     RouteKind,
     Rule,
+    own_rules,
 )
-from ipsecctl.gateway import Facts, FileSeen, Link, NewFile, Observed, Record, RouteSeen, RuleSeen, WaysSeen
+from ipsecctl.gateway import (
+    Facts,
+    FileSeen,
+    Link,
+    NewFile,
+    Observed,
+    Record,
+    RouteSeen,
+    RuleSeen,
+    WayHome,
+    WaysSeen,
+)
 from ipsecctl.plan import (
     Conflict,
     Disruption,
@@ -337,7 +350,7 @@ OWN_TABLE = (
 POLICY = Wanted("gw", "top", files={ROUTES_FILE: FILE}, routes=OWN_TABLE, rules=(Rule(4), Rule(6)))
 HELD = RouteSeen(FAR, interface="ix-hold", mtu=1438, ours=True)
 PASSED = RouteSeen(NEAR, "throw", ours=True)
-RULES = tuple(RuleSeen(family, 219, "not iif lo table 213", 213, True, True) for family in (4, 6))
+RULES = tuple(RuleSeen(family, 219, "not iif lo table 213", 213, True, Rule(family)) for family in (4, 6))
 CHARONS = RuleSeen(4, 220, "table 220", 220)
 
 
@@ -381,11 +394,11 @@ def test_what_our_table_and_rules_hold():
     [
         (in_policy_mode(rules=RULES[1:]), (Part.RULE, Kind.CREATE, "ipv4", LOST)),
         (
-            in_policy_mode(rules=(replace(RULES[0], right=False), RULES[1])),
+            in_policy_mode(rules=(replace(RULES[0], rule=None), RULES[1])),
             (Part.RULE, Kind.CHANGE, "ipv4", BY_HAND),
         ),
         (
-            in_policy_mode(rules=(*RULES, replace(RULES[0], priority=5, right=False))),
+            in_policy_mode(rules=(*RULES, replace(RULES[0], priority=5, rule=None))),
             (Part.RULE, Kind.CHANGE, "ipv4", BY_HAND),
         ),
         (in_policy_mode(held=[PASSED]), (Part.ROUTE, Kind.CREATE, "10.2.0.0/24 table 213", LOST)),
@@ -451,3 +464,65 @@ def test_our_table_or_priority_taken_by_somebody_else(seen, says, hint):
 def test_others_rules_elsewhere_are_none_of_ours():
     rules = (*RULES, CHARONS, RuleSeen(4, 100, "fwmark 0x1 table 77", 77), RuleSeen(6, 1000, "l3mdev"))
     assert plan(in_policy_mode(rules=rules), POLICY).conflicts == ()
+
+
+# ------------------------------------------------------------------------------------------- its own networks
+
+LAN = OwnNetwork(IPNetwork("10.1.0.0/24"), "lan")
+OWN = own_rules([LAN])
+HOME = Wanted("gw", "top", files={ROUTES_FILE: FILE}, rules=OWN, own=(LAN,))
+OWN_SEEN = {rule: RuleSeen(4, rule.priority, f"{rule.kind}", 0, True, rule, rule.prefix) for rule in OWN}
+OWN_SEEN = {
+    rule: replace(seen, says="nop") if rule.prefix is None else seen for rule, seen in OWN_SEEN.items()
+}
+LEAP, TO_LAN = "ipv4 own packets", "ipv4 to 10.1.0.0/24"
+
+
+def at_home(*rules, home=WayHome.THERE, recorded=True):
+    seen = observed(recorded=recorded, interfaces={})
+    return replace(seen, facts=replace(seen.facts, ways=WaysSeen(rules=rules, homes={LAN.prefix: home})))
+
+
+def test_rules_for_own_networks():
+    assert plan(at_home(*OWN_SEEN.values()), HOME).changes == ()
+    created = own(plan(at_home(recorded=False), HOME))
+    assert created == [
+        (Part.RULE, Kind.CREATE, LEAP, "declared in the topology"),
+        (Part.RULE, Kind.CREATE, TO_LAN, "declared in the topology"),
+    ]
+    removed = own(plan(at_home(*OWN_SEEN.values()), Wanted("gw", "top")))
+    assert removed == [(Part.RULE, Kind.REMOVE, LEAP, GONE), (Part.RULE, Kind.REMOVE, TO_LAN, GONE)]
+
+
+@pytest.mark.parametrize("missing", OWN)
+def test_one_of_them_that_is_missing(missing):
+    left = [seen for rule, seen in OWN_SEEN.items() if rule != missing]
+    assert own(plan(at_home(*left), HOME)) == [(Part.RULE, Kind.CHANGE, missing.group, BY_HAND)]
+
+
+def test_one_too_many_and_one_that_is_another():
+    stray = RuleSeen(4, 216, "dst 10.1.0.0 dstlen 24 table 99", 99, True, None, LAN.prefix)
+    assert own(plan(at_home(*OWN_SEEN.values(), stray), HOME)) == [(Part.RULE, Kind.CHANGE, TO_LAN, BY_HAND)]
+    theirs = replace(stray, ours=False, priority=300)
+    assert plan(at_home(*OWN_SEEN.values(), theirs), HOME).changes == ()
+    old = replace(stray, prefix=IPNetwork("10.9.0.0/24"))
+    assert own(plan(at_home(*OWN_SEEN.values(), old), HOME)) == [
+        (Part.RULE, Kind.REMOVE, "ipv4 to 10.9.0.0/24", GONE)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("home", "says"),
+    [
+        (WayHome.MISSING, "gw: no route but a default one into its network lan 10.1.0.0/24"),
+        (WayHome.NO_LINK, "gw: only a route whose interface has no link into its network lan 10.1.0.0/24"),
+    ],
+)
+def test_a_network_without_a_way_home_is_a_note_and_no_refusal(home, says):
+    made = plan(at_home(*OWN_SEEN.values(), home=home), HOME)
+    assert (made.changes, made.conflicts) == ((), ())
+    (note,) = made.notes
+    assert note.summary == f"{says}: what tunnels bring for it does not arrive"
+    assert "one_armed: true" in note.hint
+    assert plan(at_home(*OWN_SEEN.values()), HOME).notes == ()
+    assert plan(at_home(home=home), replace(HOME, rules=(), own=())).notes == ()  # it is one-armed

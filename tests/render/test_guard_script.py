@@ -289,15 +289,36 @@ RULE = "not from all iif lo lookup 213 proto 213"
 OTHERS = "0:\tfrom all lookup 255\n220:\tfrom all lookup 220\n32766:\tfrom all lookup 254\n"
 
 
-def rules(gateway, listed, wanted="rule -4 219 " + RULE):
+OWN = """218 from all nop proto 213
+215 from all iif lo goto 218 proto 213
+216 from all to 10.1.0.0/24 lookup 254 suppress_prefixlength 7 proto 213
+217 from all to 10.1.0.0/24 unreachable proto 213
+216 from all to 10.1.9.9 lookup 254 suppress_prefixlength 7 proto 213
+217 from all to 10.1.9.9 unreachable proto 213
+219 not from all iif lo lookup 213 proto 213""".splitlines()
+
+
+def shown(lines):
+    """Return rules of the file as ``ip -N rule`` shows them."""
+    told = (line.replace(" ", ":\t", 1).replace(" unreachable", " 7") for line in lines)
+    return "".join(f"{line} \n" for line in told)
+
+
+def rules(gateway, listed, wanted=f"rule -4 219 {RULE}"):
     """Let ``ip`` show rules; return what the guard then does to them."""
     (gateway.root / ROUTES_FILE[1:]).write_text(f"route replace 10.2.0.0/24 dev ix-hold\n{wanted}\n")
     (gateway.root / "rules").write_text(OTHERS + listed)
-    gateway.fake("ip", f'case "$*" in "-N -4 rule show") cat {gateway.root}/rules ;; *-batch*) cat ;; esac')
+    done_to = gateway.root / "done"
+    done_to.unlink(missing_ok=True)
+    gateway.fake(
+        "ip",
+        f'case "$*" in "-N -4 rule show") cat {gateway.root}/rules ;; '
+        f'"-4 -force -batch -") cat >{done_to} ;; *-batch*) cat ;; esac',
+    )
     done = gateway.guard("routes")
     assert (done.returncode, done.stderr) == (0, "")
     assert gateway.used()[0] == IP
-    return [line for line in gateway.used() if " rule " in line and " show" not in line]
+    return done_to.read_text().splitlines() if done_to.exists() else []
 
 
 @pytest.mark.parametrize("blank", ["", " "])
@@ -310,14 +331,41 @@ def test_a_rule_that_is_there_stays(gateway, blank):
     [
         ("", []),
         (f"219:\t{RULE}4\n218:\t{RULE.replace('213 proto', '214 proto')}0\n", []),  # others' marks
-        ("219:\tfrom all lookup 213 proto 213 \n", ["219"]),
-        (f"219:\t{RULE}\n5:\tfrom all lookup 213 proto 213\n", ["219", "5"]),
-        (f"100:\t{RULE}\n", ["100"]),
+        ("219:\tfrom all lookup 213 proto 213 \n", ["219 from all lookup 213"]),
+        (
+            f"219:\t{RULE}\n5:\tfrom all lookup 213 proto 213\n",
+            [f"219 {RULE[:-10]}", "5 from all lookup 213"],
+        ),
+        (f"100:\t{RULE}\n", [f"100 {RULE[:-10]}"]),
     ],
 )
 def test_of_our_rules_only_the_right_one_is_left(gateway, listed, removed):
-    deleted = [f"ip -4 rule delete pref {priority} proto 213" for priority in removed]
-    assert rules(gateway, listed) == [*deleted, f"ip -4 rule add pref 219 {RULE}"]
+    deleted = [f"rule delete pref {rule} proto 213" for rule in removed]
+    assert rules(gateway, listed) == [*deleted, f"rule add pref 219 {RULE}"]
+
+
+ALL_OWN = "\n".join(f"rule -4 {line}" for line in OWN)
+
+
+def test_rules_for_own_networks_are_made_with_the_leap_over_them_first(gateway):
+    assert rules(gateway, "", wanted=ALL_OWN) == [f"rule add pref {line}" for line in OWN]
+    assert rules(gateway, shown(OWN), wanted=ALL_OWN) == []
+    assert rules(gateway, shown(OWN).replace("goto 218", "goto 218 [unresolved]"), wanted=ALL_OWN) == []
+
+
+@pytest.mark.parametrize("missing", range(len(OWN)))
+def test_a_rule_that_is_missing_is_made_and_the_others_stay(gateway, missing):
+    there = [line for number, line in enumerate(OWN) if number != missing]
+    assert rules(gateway, shown(there), wanted=ALL_OWN) == [f"rule add pref {OWN[missing]}"]
+
+
+def test_of_the_rules_to_one_network_all_are_made_anew_if_one_is_wrong(gateway):
+    wrong = "216 from all to 10.1.0.0/24 lookup 99 proto 213"
+    stale = "216 from all to 10.9.0.0/24 lookup 254 suppress_prefixlength 7 proto 213"  # goes by a plan
+    assert rules(gateway, shown([*OWN, wrong, stale]), wanted=ALL_OWN) == [
+        *(f"rule delete pref {line}" for line in (*OWN[2:4], wrong)),
+        *(f"rule add pref {line}" for line in OWN[2:4]),
+    ]
 
 
 def test_a_gateway_without_rules_asks_for_none(gateway):
