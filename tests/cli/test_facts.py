@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipsecctl.cli import main
-
+from ipsecctl.vici import encode_message
 
 RECORDED = Path(__file__).parents[1] / "gateway" / "recorded"
 TOPOLOGY = """
