@@ -306,7 +306,7 @@ def lab_up(lab: Lab, compose_command: str, data_path: str, scratch: Path) -> Ite
     file.write_text(json.dumps(labs.complete(labs.compose_document(lab))))
     start = ["up --detach --no-build --pull never"]
     try:
-        # Compose is not asked to end it: labs.down does so in half the time, and has to look all the same.
+        # Compose is not asked to end it: labs.down does so, and has to look all the same.
         with get_docker_services(compose_command, str(file), labs.project_name(lab.name), start, []):
             labs.complete(labs.furnish(lab))
             running = RunningLab(lab, lab.topology)
