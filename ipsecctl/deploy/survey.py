@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ __all__ = ["Survey", "survey"]
 _SIDE_BY_SIDE = 64
 _LOOK_AGAIN_S = 0.15 * PATIENCE
 _LOOKS = 5
+_ONE_LOOK = "a rekey can look like that, and it could not be looked at again in time: try a longer --timeout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,12 @@ async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float
     """Return what is known of every declared tunnel after at most ``timeout_s`` seconds in all.
 
     What does not fit together at the two ends of a tunnel is looked at again, at both ends in the same
-    moment: a rekey between the looks at one end and at the other has the same appearance. ``lab``: the
-    gateways are the containers of that lab.
+    moment: a rekey between the looks at one end and at the other has the same appearance. Where there is no
+    time for that, such a tunnel is not called down but unknown. ``lab``: the gateways are the containers of
+    that lab.
     """
-    deadline = asyncio.get_running_loop().time() + timeout_s
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
     views: dict[str, LiveView | GatewayUnreachable] = {}
     handles = _handles(topology, lab, views)
     await _look_at(handles, views, deadline)
@@ -48,10 +51,13 @@ async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float
     seen = {name: view.shell.means for name, view in views.items() if isinstance(view, LiveView)}
     declared = declare(topology, compile_topology(topology, means_remembered(seen)))
     tunnels = judge(declared, views, now)
-    if _doubtful(declared, tunnels) and asyncio.get_running_loop().time() + 3 * _LOOK_AGAIN_S < deadline:
-        await asyncio.sleep(_LOOK_AGAIN_S)
-        tunnels = await _look_again(declared, tunnels, handles, views, deadline)
-        now = datetime.now(UTC)
+    if _doubtful(declared, tunnels):
+        if loop.time() + 3 * _LOOK_AGAIN_S < deadline:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            tunnels = await _look_again(declared, tunnels, handles, views, deadline)
+            now = datetime.now(UTC)
+        else:
+            tunnels = _worst_first(_not_told(tunnel) for tunnel in tunnels)
     return Survey(tunnels, views, now)
 
 
@@ -97,7 +103,7 @@ async def _look_again(
     views: dict[str, LiveView | GatewayUnreachable],
     deadline: float,
 ) -> tuple[TunnelHealth, ...]:
-    """Look at doubtful tunnels until each fits together once, or has the same SAs in two looks.
+    """Look at doubtful tunnels until each fits together once, or has the same SAs in two looks at both ends.
 
     The connections stand before the first of these looks: so it is at both ends within milliseconds, while a
     rekey keeps the old SA at both for longer. An IKE_SA that charon is busy with, as in a rekey, is waited
@@ -105,51 +111,79 @@ async def _look_again(
     """
     settled = {tunnel.name: tunnel for tunnel in tunnels if not _in_doubt(tunnel)}
     doubtful = _doubtful(declared, tunnels)
-    with suppress(TimeoutError):  # then the last look holds
+    earlier: list[Mapping[str, LiveView | GatewayUnreachable]] = []
+    again_at: set[str] = set()
+    in_time = False
+    with suppress(TimeoutError):
         async with (
             asyncio.timeout_at(deadline),
             watch({name: handles[name] for name in doubtful if name in handles}) as watched,
         ):
             for _ in range(_LOOKS):
-                last, before = {tunnel.name: _spis(tunnel) for tunnel in tunnels}, dict(views)
+                last = {tunnel.name: _spis(tunnel) for tunnel in tunnels}
+                earlier.append(dict(views))
+                seen_now = set()
                 for name, again in (await watched.look(doubtful, wait=True)).items():
                     seen = views.get(name)
                     # A look that fails says less than the one before, and this one asks no shell.
                     if isinstance(again, LiveView) and isinstance(seen, LiveView):
                         views[name] = replace(seen, sas=again.sas, connections=again.connections)
+                        seen_now.add(name)
+                again_at |= seen_now
                 tunnels = judge(declared, views, datetime.now(UTC))
                 for tunnel in tunnels:
                     if tunnel.name in settled:
                         continue
-                    met = _met(declared, tunnel, before, views)
-                    if met or not _in_doubt(tunnel) or _spis(tunnel) == last[tunnel.name]:
+                    met = _met(declared, tunnel, earlier, views)
+                    same = _spis(tunnel) == last[tunnel.name] and seen_now >= _seen_ends(tunnel)
+                    if met or same or not _in_doubt(tunnel):
                         settled[tunnel.name] = met or tunnel
                 doubtful = _doubtful(declared, tuple(t for t in tunnels if t.name not in settled))
                 if not doubtful:
                     break
                 await asyncio.sleep(_LOOK_AGAIN_S)
-    found = (settled.get(tunnel.name, tunnel) for tunnel in tunnels)
-    return tuple(sorted(found, key=lambda health: (health.verdict, health.name)))
+            in_time = True
+    return _worst_first(
+        settled.get(tunnel.name)
+        or (tunnel if in_time and again_at >= _seen_ends(tunnel) else _not_told(tunnel))
+        for tunnel in tunnels
+    )
+
+
+def _worst_first(tunnels: Iterable[TunnelHealth]) -> tuple[TunnelHealth, ...]:
+    return tuple(sorted(tunnels, key=lambda health: (health.verdict, health.name)))
+
+
+def _not_told(tunnel: TunnelHealth) -> TunnelHealth:
+    """Return what is known of a tunnel that could not be looked at again: one look does not make it down."""
+    if tunnel.verdict is not Verdict.DOWN or not _in_doubt(tunnel):
+        return tunnel
+    return replace(tunnel, verdict=Verdict.UNKNOWN, causes=(*tunnel.causes, _ONE_LOOK))
 
 
 def _met(
     declared: tuple[Declared, ...],
     tunnel: TunnelHealth,
-    before: Mapping[str, LiveView | GatewayUnreachable],
+    earlier: Iterable[Mapping[str, LiveView | GatewayUnreachable]],
     now: Mapping[str, LiveView | GatewayUnreachable],
 ) -> TunnelHealth | None:
-    """Return the health of a tunnel whose ends fit if one of them was seen a look earlier than the other.
+    """Return the health of a tunnel whose ends fit if one of them was seen some looks earlier than the other.
 
-    With rekeys in a row each end may be seen one SA ahead of the other: that they had one in common within
-    two looks is what is asked.
+    With rekeys in a row, and more so from both ends, each end may be seen some SAs ahead of the other: that
+    what one has now the other had in one of the looks is what is asked.
     """
     (wanted,) = (t for t in declared if t.name == tunnel.name)
-    for end in tunnel.ends:
-        mixed = {**now, end.gateway: before[end.gateway]} if end.gateway in before else now
-        (health,) = judge([wanted], mixed, datetime.now(UTC))
-        if health.verdict is Verdict.UP:
-            return health
+    for before in earlier:
+        for end in tunnel.ends:
+            mixed = {**now, end.gateway: before[end.gateway]} if end.gateway in before else now
+            (health,) = judge([wanted], mixed, datetime.now(UTC))
+            if health.verdict is Verdict.UP:
+                return health
     return None
+
+
+def _seen_ends(tunnel: TunnelHealth) -> set[str]:
+    return {end.gateway for end in tunnel.ends if end.state is EndState.SEEN}
 
 
 def _in_doubt(tunnel: TunnelHealth) -> bool:

@@ -106,9 +106,12 @@ make_root() {
     mv "$work" "$root"
 }
 
-# The guest's own engine, run once here, in namespaces of its own that end with it, fills the disk.
+# The guest's own engine, run once here, in namespaces of its own that end with it, fills the disk. It is reached by way
+# of its root directory, which is this machine's until it has changed it: so its socket has a name of its own, as by that
+# of every engine's we would have this machine's answer, load the images there, and find none here afterwards.
 make_docker_disk() {
     local tree=$1 disk=$2 content=$tmp/docker names engine exact known
+    filler_socket=/run/filler-$$.sock
     mkdir -p "$content"
     readarray -t names < <(lab_images | cut -d ' ' -f 2)
     unshare --mount --net --pid --fork --kill-child bash -euc '
@@ -120,15 +123,16 @@ make_docker_disk() {
         mount -t tmpfs tmpfs "$1/run"
         mount -t tmpfs tmpfs "$1/tmp"
         mount --bind "$2" "$1/var/lib/docker"
-        exec chroot "$1" /usr/sbin/dockerd --host unix:///run/docker.sock --pidfile /run/engine.pid \
+        exec chroot "$1" /usr/sbin/dockerd --host "unix://$3" --pidfile /run/engine.pid \
             --storage-driver overlay2 --bridge none --iptables=false --ip6tables=false --ip-forward=false' \
-        - "$tree" "$content" 8>&- 9>&- &
+        - "$tree" "$content" "$filler_socket" 8>&- 9>&- >"$tmp/engine.log" 2>&1 &
     keeper=$!
-    wait_for 30 filler_answers "$keeper"
+    wait_for 60 filler_answers_or_ended "$keeper"
+    filler_answers "$keeper"
     engine=$(filler_pid "$keeper")
-    timeout 300 docker save "${names[@]}" | DOCKER_HOST=$(filler_socket "$keeper") timeout 300 docker load
+    timeout 300 docker save "${names[@]}" | DOCKER_HOST=$(filler_host "$keeper") timeout 300 docker load
     lab_images | while read -r _ exact known; do
-        DOCKER_HOST=$(filler_socket "$keeper") docker tag "$exact" "$known"
+        DOCKER_HOST=$(filler_host "$keeper") docker tag "$exact" "$known"
     done
     kill "$engine"
     wait_for 30 has_ended "$keeper"
@@ -139,6 +143,7 @@ make_docker_disk() {
 }
 
 filler_pid() { cat "/proc/$1/task/$1/children" 2>/dev/null | tr -d ' ' | grep . || pgrep -P "$1"; }
-filler_socket() { echo "unix:///proc/$(filler_pid "$1")/root/run/docker.sock"; }
-filler_answers() { DOCKER_HOST=$(filler_socket "$1") timeout 5 docker version >/dev/null 2>&1; }
+filler_host() { echo "unix:///proc/$(filler_pid "$1")/root$filler_socket"; }
+filler_answers() { DOCKER_HOST=$(filler_host "$1") timeout 20 docker version >/dev/null; }
+filler_answers_or_ended() { has_ended "$1" || filler_answers "$1" 2>/dev/null; }
 has_ended() { ! kill -0 "$1" 2>/dev/null; }

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import ipsecctl.deploy.survey as surveying
+from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import LiveView
 from ipsecctl.health import Verdict
 from ipsecctl.topology import load_text
@@ -23,6 +24,9 @@ sites:
 tunnels:
   t: {between: [a, b]}
 """
+
+
+LATE, LOST = "no answer in time", "the connections broke"
 
 
 def seen(gateway, number):
@@ -58,7 +62,7 @@ def seen(gateway, number):
 def survey(monkeypatch):
     """Return a function that surveys ends which show given CHILD_SAs look by look, and counts the looks."""
 
-    def run(*looks):
+    def run(*looks, pause_s=0.001):
         pending = list(looks)
 
         async def look(handle, *, timeout_s):
@@ -68,6 +72,10 @@ def survey(monkeypatch):
             async def look(self, gateways, *, wait):
                 assert wait
                 pending.pop(0)
+                if pending[0] is LATE:
+                    raise TimeoutError
+                if pending[0] is LOST:
+                    return {name: GatewayUnreachable(name, "the connection broke") for name in gateways}
                 return {name: seen(name, pending[0]["ab".index(name)]) for name in gateways}
 
         @asynccontextmanager
@@ -78,9 +86,10 @@ def survey(monkeypatch):
         monkeypatch.setattr(surveying, "look", look)
         monkeypatch.setattr(surveying, "watch", watch)
         monkeypatch.setattr(surveying, "reach", lambda gateway, *_: SimpleNamespace(name=gateway.name))
-        monkeypatch.setattr(surveying, "_LOOK_AGAIN_S", 0.001)
+        monkeypatch.setattr(surveying, "_LOOK_AGAIN_S", pause_s)
         topology = load_text(TOPOLOGY, "pair.yaml").topology
         (tunnel,) = asyncio.run(surveying.survey(topology, timeout_s=30)).tunnels
+        assert (tunnel.verdict is Verdict.UNKNOWN) == ("a longer --timeout" in str(tunnel.causes))
         return tunnel.verdict, len(looks) - len(pending) + 1
 
     return run
@@ -103,6 +112,16 @@ def test_what_stays_as_it_is_does_not_fit(survey, same):
 def test_with_rekeys_in_a_row_one_end_may_be_ahead(survey):
     assert survey((1, 2), (3, 4), (5, 3)) == (Verdict.UP, 3)
     assert survey((1, 2), (2, 3)) == (Verdict.UP, 2)
+    assert survey((1, 2), (3, 4), (5, 6), (7, 1)) == (Verdict.UP, 4)
+
+
+@pytest.mark.parametrize("first", [(1, 2), (1, None), (None, None)])
+def test_what_could_not_be_looked_at_again_is_not_down_but_unknown(survey, first):
+    assert survey(first, pause_s=10.0) == (Verdict.UNKNOWN, 1)
+    assert survey(first, LATE) == (Verdict.UNKNOWN, 2)
+    assert survey(first, *[LOST] * 5) == (Verdict.UNKNOWN, 6)
+    assert survey(first, LOST, (2, 2)) == (Verdict.UP, 3)
+    assert survey(first, LOST, first, first) == (Verdict.DOWN, 3)
 
 
 def test_an_end_that_never_fits_is_no_tunnel_that_is_up(survey):

@@ -28,6 +28,7 @@ from pytest_docker.plugin import get_docker_services
 from ipsecctl import lab as labs
 from ipsecctl.cli._outage import Victim
 from ipsecctl.cli._scene import scene_of
+from ipsecctl.errors import LabError
 from ipsecctl.lab import Lab, Role
 from ipsecctl.patience import PATIENCE
 from ipsecctl.probe import LeakReport, LeakWatch, watch_for_leaks
@@ -36,6 +37,8 @@ from ipsecctl.topology import Topology, Tunnel, load_text
 EXAMPLES = ("clinic-dc", "mesh-dual-stack", "mixed-versions", "partner")
 _HAS_ESP = "/usr/lib/ipsecctl-lab/has-esp"
 _LONGEST_S = 15.0 * PATIENCE
+_INTERVAL_S = 0.005 * (1 + PATIENCE)
+"""From one marked packet to the next: an emulated machine shall have something to do beside them."""
 
 
 @dataclass(frozen=True)
@@ -167,12 +170,12 @@ def watched(
 
     def watch(lab: RunningLab, tunnel: Tunnel, case: str, during: Callable[[Traffic], object]) -> LeakReport:
         async def watching() -> LeakReport:
-            async with watch_for_leaks(tunnel, scene_of(lab.lab)) as watched:
+            async with watch_for_leaks(tunnel, scene_of(lab.lab), interval_s=_INTERVAL_S) as watched:
                 await asyncio.to_thread(during, Traffic(watched))
             return watched.report
 
         ends = [Victim(lab.lab, gateway) for gateway in lab.ends(tunnel)]
-        before = [end.dropped() for end in ends]
+        before = [_dropped(end) for end in ends]
         report = asyncio.run(watching())
         row = {
             "case": case,
@@ -181,7 +184,9 @@ def watched(
             "sent": report.sent,
             "arrived": report.arrived,
             "held by the firewall": sum(
-                end.dropped() - was for end, was in zip(ends, before, strict=True) if _has_firewall(lab, end)
+                now - was
+                for was, now in zip(before, map(_dropped, ends), strict=True)
+                if was is not None and now is not None
             ),
             "ESP on the WAN": report.esp_packets,
             "in clear": report.leaked,
@@ -193,9 +198,12 @@ def watched(
     return watch
 
 
-def _has_firewall(lab: RunningLab, end: Victim) -> bool:
-    """Return whether a gateway's firewall is still there: a case may have been to take it away."""
-    return "table inet ipsecctl" in lab.sh(end.gateway, "nft list tables")
+def _dropped(end: Victim) -> int | None:
+    """Return what a gateway's firewall has dropped; ``None`` without one: a case may be to take it away."""
+    try:
+        return end.dropped()
+    except LabError:
+        return None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -226,6 +234,40 @@ def lab_of(
     return lambda lab: lab_up(lab, docker_compose_command, data_path, tmp_path_factory.mktemp("compose"))
 
 
+THREE_SITES = """
+ipsecctl: 1
+name: three-sites
+defaults: {control: lab, credential: {psk: "file:secrets/{tunnel}.psk"}}
+sites:
+  a: {networks: {lan: [10.71.0.0/24, "fd00:71::/64"]}, gateway: 198.51.100.71}
+  b: {networks: {lan: [10.72.0.0/24, "fd00:72::/64"]}, gateway: 203.0.113.72}
+  c: {networks: {lan: [10.73.0.0/24, "fd00:73::/64"]}, gateway: 192.0.2.73}
+tunnels: {a-b: {between: [a, b]}, a-c: {between: [a, c]}, b-c: {between: [b, c]}}
+"""
+
+
+@pytest.fixture(scope="session")
+def three_sites(
+    lab_of: Callable[[Lab], AbstractContextManager[RunningLab]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningLab]:
+    """A lab for topologies of tests' own, with these names and addresses, one after another.
+
+    Those that want one in which nothing was applied yet have the mark ``untouched``, and come first. All that
+    use it are of the group ``three-sites`` for pytest-xdist.
+    """
+    folder = tmp_path_factory.mktemp("three-sites") / "three-sites"
+    folder.mkdir()
+    (folder / "topology.yaml").write_text(THREE_SITES)
+    (folder / "lab.yaml").write_text("ipsecctl-lab: 1\ntopology: topology.yaml\n")
+    with lab_of(labs.load(str(folder / "lab.yaml"))) as lab:
+        yield lab
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have those come first that want a lab in which nothing was applied yet."""
+    items.sort(key=lambda item: item.get_closest_marker("untouched") is None)
+
+
 @pytest.fixture(scope="session", params=["policy"])
 def mode(request: pytest.FixtureRequest) -> str:
     """The mode of an example's tunnels; tests ask for others with ``parametrize(..., indirect=True)``."""
@@ -244,6 +286,13 @@ def applied(running: RunningLab, mode: str, tmp_path_factory: pytest.TempPathFac
     return lab
 
 
+def is_there(lab: Lab) -> bool:
+    """Return whether Docker has anything of a lab."""
+    wanted = ["--quiet", "--filter", f"label=org.ipsecctl.lab={lab.name}"]
+    looks = (["docker", "ps", "--all", *wanted], ["docker", "network", "ls", *wanted])
+    return any(subprocess.run(look, capture_output=True, check=True).stdout for look in looks)
+
+
 @contextmanager
 def lab_up(lab: Lab, compose_command: str, data_path: str, scratch: Path) -> Iterator[RunningLab]:
     """Have pytest-docker run a lab's Compose project, and ipsecctl make the containers its nodes.
@@ -251,14 +300,14 @@ def lab_up(lab: Lab, compose_command: str, data_path: str, scratch: Path) -> Ite
     Fails when their kernel is not one for ``data_path``.
     """
     lab = lab.called(f"test-{lab.name}")
-    labs.down(lab.name)  # what a run that was killed may have left
+    if is_there(lab):  # what a run that was killed may have left
+        labs.down(lab.name)
     file = scratch / "compose.json"
     file.write_text(json.dumps(labs.complete(labs.compose_document(lab))))
     start = ["up --detach --no-build --pull never"]
     try:
-        with get_docker_services(
-            compose_command, str(file), labs.project_name(lab.name), start, ["down --volumes"]
-        ):
+        # Compose is not asked to end it: labs.down does so, and has to look all the same.
+        with get_docker_services(compose_command, str(file), labs.project_name(lab.name), start, []):
             labs.complete(labs.furnish(lab))
             running = RunningLab(lab, lab.topology)
             for gateway in running.managed:

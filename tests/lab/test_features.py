@@ -16,14 +16,13 @@ from typing import Any
 
 import pytest
 
-from ipsecctl import lab as labs
 from ipsecctl.patience import PATIENCE
 
-pytestmark = [pytest.mark.lab, pytest.mark.esp, pytest.mark.kernel, pytest.mark.xdist_group("features")]
+pytestmark = [pytest.mark.lab, pytest.mark.esp, pytest.mark.kernel, pytest.mark.xdist_group("three-sites")]
 
 TOPOLOGY = """
 ipsecctl: 1
-name: features
+name: three-sites
 defaults: {control: lab, credential: {psk: "file:secrets/{tunnel}.psk"}}
 profiles:
   esn: {based_on: modern, esp: aes256gcm16-x25519-esn}
@@ -46,14 +45,10 @@ LONGEST_S = 5.0 * PATIENCE
 
 
 @pytest.fixture(scope="module")
-def features(lab_of, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("features") / "features"
-    folder.mkdir()
-    (folder / "topology.yaml").write_text(TOPOLOGY)
-    (folder / "lab.yaml").write_text("ipsecctl-lab: 1\ntopology: topology.yaml\n")
-    with lab_of(labs.load(str(folder / "lab.yaml"))) as lab:
-        lab.apply()
-        yield lab
+def features(three_sites, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    lab = three_sites.changed(tmp_path_factory.mktemp("features"), lambda _: TOPOLOGY)
+    lab.apply()
+    return lab
 
 
 def states(lab, here: str, there: str) -> tuple[list[str], list[str]]:

@@ -24,7 +24,6 @@ REKEYS = ("child", "ike", "child", "ike", "child", "ike")
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.kernel,
     pytest.mark.parametrize(
         "running", [pytest.param(LAB, marks=pytest.mark.xdist_group(LAB))], indirect=True, scope="session"
     ),
@@ -55,6 +54,7 @@ def nothing_in_clear(report: LeakReport) -> None:
     assert (report.outcome, report.leaked) == (Outcome.HOLDS, 0), report.evidence
 
 
+@pytest.mark.kernel
 def test_rekeyed_again_and_again(applied, watched):
     """CHILD_SAs and IKE_SAs, from either end; what is sent meanwhile arrives."""
     tunnel = tunnel_of(applied)
@@ -77,6 +77,7 @@ def test_rekeyed_again_and_again(applied, watched):
     assert report.sent - report.arrived < UNDER_WAY, report.evidence
 
 
+@pytest.mark.kernel_for(f"{LAB} policy")  # without SAs, in both modes: test_kernel.py
 def test_sas_that_expire_because_rekeying_is_blocked(applied, watched, tmp_path: Path):
     """With the shortest lifetimes that validate lets through, and IKE dropped between the two gateways."""
     brief = applied.changed(
@@ -130,6 +131,7 @@ def anew(lab, tunnel: Tunnel) -> None:
     lab.sh(caller, f"swanctl --terminate --ike {tunnel.name}; swanctl --initiate --child {tunnel.name}")
 
 
+@pytest.mark.kernel_for(f"{LAB} route")  # the other mode, and a power cut: test_reboot.py
 def test_before_charon_has_started_after_a_boot(applied, watched):
     """Nothing but the guard is in force, as systemd's unit brings it; then charon reads its files."""
     tunnel = tunnel_of(applied)

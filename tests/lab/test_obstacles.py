@@ -16,18 +16,23 @@ from typing import Any
 
 import pytest
 
-from ipsecctl import lab as labs
 from ipsecctl.topology import interface_name
 
-pytestmark = [pytest.mark.lab, pytest.mark.esp, pytest.mark.kernel, pytest.mark.xdist_group("obstacles")]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.esp,
+    pytest.mark.kernel,
+    pytest.mark.untouched,
+    pytest.mark.xdist_group("three-sites"),
+]
 
 TOPOLOGY = """
 ipsecctl: 1
-name: obstacles
+name: three-sites
 defaults: {control: lab, mode: MODE, credential: {psk: "file:secrets/{tunnel}.psk"}}
 sites:
-  a: {networks: {lan: 10.75.0.0/24}, gateway: 198.51.100.75}
-  b: {networks: {lan: 10.76.0.0/24}, gateway: 203.0.113.76}
+  a: {networks: {lan: 10.71.0.0/24}, gateway: 198.51.100.71}
+  b: {networks: {lan: 10.72.0.0/24}, gateway: 203.0.113.72}
 tunnels:
   a-b: {between: [a, b], if_id: 42}
 """
@@ -41,13 +46,10 @@ SEEN = (
 
 
 @pytest.fixture(scope="module")
-def obstacles(lab_of, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("obstacles") / "obstacles"
-    folder.mkdir()
-    (folder / "topology.yaml").write_text(TOPOLOGY.replace("MODE", "route"))
-    (folder / "lab.yaml").write_text("ipsecctl-lab: 1\ntopology: topology.yaml\n")
-    with lab_of(labs.load(str(folder / "lab.yaml"))) as lab:
-        yield lab
+def obstacles(three_sites, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return three_sites.changed(
+        tmp_path_factory.mktemp("obstacles"), lambda _: TOPOLOGY.replace("MODE", "route")
+    )
 
 
 def in_policy_mode(lab):
@@ -86,7 +88,7 @@ def test_interfaces_routes_and_if_ids_of_somebody_elses(obstacles):
             obstacles,
             "a",
             "ip link add theirs type xfrm if_id 42; ip link set theirs up; "
-            "ip route add 10.76.0.0/24 dev theirs metric 20",
+            "ip route add 10.72.0.0/24 dev theirs metric 20",
             "ip link delete theirs",
         ),
         obstacle(
@@ -100,7 +102,7 @@ def test_interfaces_routes_and_if_ids_of_somebody_elses(obstacles):
             obstacles,
             "a: theirs, which ipsecctl did not make, has if_id 0x2a",
             "Give the tunnel 'a-b' an if_id of its own",
-            "a: a route to 10.76.0.0/24 that ipsecctl did not make (metric 20) goes to theirs",
+            "a: a route to 10.72.0.0/24 that ipsecctl did not make (metric 20) goes to theirs",
             "Remove it, or give it a metric above 50",
             f"b: there is an interface {ours} that ipsecctl did not make",
             f"Remove it (ip link delete {ours})",
