@@ -21,7 +21,7 @@ from ipsecctl.desired import (
 from ipsecctl.errors import ApplyFailed
 from ipsecctl.gateway import NFT_TABLE, ROUTE_PROTOCOL, Handle, Link
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import GatewayPlan, Kind, Part
+from ipsecctl.plan import GatewayPlan, Kind, Part, rule_of
 
 __all__ = ["activate", "in_the_way", "retire"]
 
@@ -69,6 +69,14 @@ for task in "$@"; do
             said=$(ip route del $name proto "$protocol" 2>&1) || case $said in
                 *'No such process'* | *'Cannot find device'*) ;;
                 *) printf 'the route to %s cannot be removed: %s\n' "$name" "$said" >&2; exit 1 ;;
+            esac ;;
+        'device-up '*) try "charon's device $name cannot be set up" ip link set dev "$name" up ;;
+        # Just as charon makes it, so that charon takes it away when it ends.
+        'charons-rule '*)
+            set -- $name
+            said=$(ip "-$1" rule add pref "$2" from all lookup "$3" 2>&1) || case $said in
+                *'File exists'*) ;;
+                *) printf "charon's rule cannot be made: %s\n" "$said" >&2; exit 1 ;;
             esac ;;
         'no-rule '*)
             family=-${name#ipv}
@@ -143,6 +151,9 @@ def _to_set(plan: GatewayPlan) -> Iterator[str]:
     # An interface that is made anew has lost its routes.
     if interfaces or plan.of(Part.ROUTE, *_SET) or plan.of(Part.RULE, *_SET):
         yield "routes"
+    for change in plan.of(Part.DEVICE):
+        rule = rule_of(change)
+        yield f"charons-rule {' '.join(rule)}" if rule else f"device-up {change.name}"
     if plan.of(Part.FIREWALL, *_SET):
         yield "firewall"
     if plan.of(Part.SYSCTL) or any(change.name == SYSCTL_FILE for change in plan.of(Part.FILE)):
