@@ -70,7 +70,13 @@ for task in "$@"; do
                 *'No such process'* | *'Cannot find device'*) ;;
                 *) printf 'the route to %s cannot be removed: %s\n' "$name" "$said" >&2; exit 1 ;;
             esac ;;
-        'device-up '*) try "charon's device $name cannot be set up" ip link set dev "$name" up ;;
+        # charon brings its routes back when it hears of it; where it has no policies there are none.
+        'device-up '*)
+            try "charon's device $name cannot be set up" ip link set dev "$name" up
+            for _ in 1 2 3 4 5 6 7 8 9 10; do
+                [ -z "$(ip route show table all dev "$name" proto static)" ] || break
+                sleep 0.1
+            done ;;
         # Just as charon makes it, so that charon takes it away when it ends.
         'charons-rule '*)
             set -- $name

@@ -1,8 +1,8 @@
 """charon's own device, where kernel-libipsec carries ESP: is it there, is it up, and do packets find it?
 
-charon makes the device and one routing policy rule for each family when it starts, and never looks at them
-again: ``ip link set ipsec0 down``, or a manager of the network that removes the rule, stops all tunnels of
-the gateway, and charon is not told.
+charon makes the device and one routing policy rule for each family when it starts, and does not mend them:
+``ip link set ipsec0 down``, or a manager of the network that removes the rule, stops all tunnels of the
+gateway. A device that is set up again gets its routes back from charon; a deleted one is not made anew.
 
 Source: ``manage_rule`` in charon's kernel_netlink_net.c, and ``ip -j -N rule`` of iproute2 6.1 to 7.2.
 """
@@ -16,9 +16,11 @@ from typing import Any, Final
 
 from netaddr import IPNetwork
 
-__all__ = ["CHARONS_TABLE", "DEVICE", "SCRIPT", "Device", "parse_device"]
+__all__ = ["CHARONS_TABLE", "DEVICE", "DOWN", "GONE", "SCRIPT", "Device", "parse_device"]
 
 DEVICE: Final = "ipsec0"
+GONE: Final = "gone"
+DOWN: Final = "down"
 CHARONS_TABLE: Final = 220
 """The table of charon's routes, and the priority of its rule, unless strongswan.conf says otherwise."""
 
@@ -52,8 +54,8 @@ class Device:
 
     @property
     def lacks(self) -> str:
-        """What keeps it from carrying anything: ``gone``, ``down``, or nothing."""
-        return "" if self.up and self.there else "down" if self.there else "gone"
+        """What keeps it from carrying anything: ``GONE``, ``DOWN``, or nothing."""
+        return "" if self.up and self.there else DOWN if self.there else GONE
 
     def table(self, family: int) -> int:
         """Return the table in which charon's routes of a family are, or would be."""

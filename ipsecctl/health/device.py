@@ -55,8 +55,7 @@ def device_causes(
 
 def _down(gateway: str) -> str:
     what = f"charon's device {DEVICE} is down, and nothing passes through it"
-    why = "set up by hand it would lack the routes that went with it"
-    return f"{gateway}: {what}: apply the topology ({why})"
+    return f"{gateway}: {what}: ip link set {DEVICE} up, or apply the topology"
 
 
 def device_gone_cause(gateway: str, restart: str) -> str:

@@ -1,8 +1,8 @@
 """charon's own data path, desired against observed: its device, the rule that leads there, its routes.
 
-All three are charon's, which makes them once and never looks at them again. A device that is down is set up,
-a rule that is missing is made as charon makes it; routes come back with the policies of their connections.
-Only charon's start makes the device itself.
+All three are charon's. A device that is down is set up, and charon brings its routes back then; a rule that
+is missing is made as charon makes it. Routes that are missing for another reason come back with the policies
+of their connections only, and the device itself with charon's start.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from netaddr import IPNetwork
 
 from ipsecctl.desired import Action
 from ipsecctl.gateway import CHARONS_TABLE, DEVICE, Device, Observed
+from ipsecctl.gateway.device import DOWN
 from ipsecctl.plan.change import Change, Kind, Part, fields
 from ipsecctl.plan.connections import remote_networks
 from ipsecctl.plan.wanted import Wanted
@@ -24,7 +25,7 @@ __all__ = ["GONE", "device_changes", "device_gone", "rule_of", "unrouted"]
 GONE = f"its device {DEVICE}, which is gone"
 """For what charon must be restarted then."""
 
-_DOWN = "charon's device is down, and all its tunnels with it"
+_DOWN = "charon's device is down, and nothing passes; set up, it gets its routes back from charon"
 _NO_RULE = "charon made it when it started, and without it packets do not find its routes"
 
 
@@ -67,7 +68,8 @@ def unrouted(wanted: Wanted, observed: Observed) -> frozenset[str]:
 
     The routes of a CHILD_SA, or of a trap: without SAs no other end's traps are known to be there.
     """
-    if _device(wanted, observed) is None:
+    device = _device(wanted, observed)
+    if device is None or device.lacks == DOWN:
         return frozenset()
     routes = observed.facts.in_kernel.on(observed.data_path).routes
     if routes is None:
