@@ -24,12 +24,17 @@ _MARGIN_S = 1.0 * PATIENCE
 class Container:
     """A container by its name; ``name`` is the gateway's in the topology.
 
+    ``lab_place`` is by what ``ipsecctl lab up`` finds its lab, where it is not the lab's name.
+
     charon's socket is joined to the standard streams of a ``docker exec`` by socat, which must be in the
     image.
     """
 
-    def __init__(self, name: str, container: str, socket: str = VICI_SOCKETS[0]) -> None:
+    def __init__(
+        self, name: str, container: str, socket: str = VICI_SOCKETS[0], *, lab_place: str = ""
+    ) -> None:
         self.name = name
+        self._lab_place = lab_place
         self.container = container
         self._socket = socket
 
@@ -101,6 +106,10 @@ class Container:
         """The lab that the container is of, by its name (see ``container_name``)."""
         return self.container.removeprefix("ipsecctl-").removesuffix(f"-{self.name}")
 
+    @property
+    def _place(self) -> str:
+        return self._lab_place or self.lab
+
     def _why(self, stderr: bytes) -> GatewayUnreachable:
         """Return what the end of socat or docker means."""
         if gone := self._gone(stderr):
@@ -120,7 +129,7 @@ class Container:
         """Return what docker itself says against reaching the container, if it does."""
         said = stderr.decode("utf-8", "replace")
         for sign, state, hint in (
-            ("No such container", "does not exist", f"Bring the lab up: ipsecctl lab up {self.lab}"),
+            ("No such container", "does not exist", f"Bring the lab up: ipsecctl lab up {self._place}"),
             ("is not running", "is not running", f"Start it: docker start {self.container}"),
             ("is paused", "is paused", f"Go on with it: docker unpause {self.container}"),
         ):

@@ -83,6 +83,8 @@ def _end(
         way=view_way(way, shell.ways) if way else None,
         pending=shell.pending,
         restart=shell.restart,
+        applied=shell.applied,
+        unheld=shell.unheld,
     )
     if isinstance(view, LiveView):
         found, loaded, missing = sas.get(tunnel.name, ()), tunnel.name in view.connections, None
@@ -157,13 +159,25 @@ def _beside_charon(tunnel: Declared, ends: Iterable[EndView]) -> list[str]:
     found = _Findings(tunnel)
     ends = tuple(ends)
     _blame_ways(found, ends)
-    return [*found.blocked, *_unguarded(ends)]
+    return [*_nothing_applied(ends), *found.blocked, *_unguarded(ends)]
+
+
+def _nothing_applied(ends: Iterable[EndView]) -> list[str]:
+    """Return as one cause on which gateways nothing has been applied: there nothing else is to be found."""
+    bare = [end.gateway for end in ends if end.applied is False]
+    return [f"nothing has been applied yet on {' and '.join(bare)}: apply the topology"] if bare else []
 
 
 def _unguarded(ends: Iterable[EndView]) -> list[str]:
     """Return which gateways could let traffic out in clear, or let none through, and how to mend it."""
     causes = []
     for end in ends:
+        if end.applied is False:
+            continue
+        if end.unheld:
+            shown = f"{', '.join(end.unheld[:3])}{', ...' if len(end.unheld) > 3 else ''}"
+            what = f"the routes that hold what no tunnel carries are not there ({shown})"
+            causes.append(f"{end.gateway}: {what}: apply the topology")
         if end.guard is Guard.MISSING:
             what = "the no-leak firewall (nft table inet ipsecctl) is not loaded"
             causes.append(f"{end.gateway}: {what}: apply the topology")
@@ -238,6 +252,8 @@ def _blame_ike(found: _Findings, ends: Iterable[EndView]) -> None:
 def _blame_ways(found: _Findings, ends: Iterable[EndView]) -> None:
     """Note what keeps packets from entering the tunnel; and, beside the verdict, who changes them."""
     for end in ends:
+        if end.applied is False:
+            continue
         found.device += _device_causes(found.tunnel, end)
         way = found.tunnel.ways.get(end.gateway)
         if way is not None and end.way is not None:
@@ -251,7 +267,11 @@ def _blame_ways(found: _Findings, ends: Iterable[EndView]) -> None:
 def _blame_unloaded(found: _Findings, ends: Iterable[EndView]) -> None:
     """Note which ends live on SAs whose connection charon no longer has; without SAs it is simply down."""
     if found.good or found.wrong:
-        found.wrong += [_unloaded(end) for end in ends if not end.loaded]
+        found.wrong += [*_nothing_applied(ends), *_not_loaded(ends)]
+
+
+def _not_loaded(ends: Iterable[EndView]) -> list[str]:
+    return [_unloaded(end) for end in ends if not end.loaded and end.applied is not False]
 
 
 def _unloaded(end: EndView) -> str:
@@ -351,7 +371,7 @@ def _under_way(end: EndView) -> bool:
 
 def _why_nothing(ends: tuple[EndView, ...]) -> list[str]:
     """Return why there is no CHILD_SA anywhere, as far as the ends show it."""
-    causes = [_unloaded(end) for end in ends if not end.loaded]
+    causes = [*_nothing_applied(ends), *_not_loaded(ends)]
     for end in ends:
         for sa in end.sas:
             if sa.established:

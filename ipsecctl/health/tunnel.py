@@ -66,7 +66,7 @@ class Declared:
 class EndView:
     """One end of a tunnel: ``error`` says why it is not seen, ``loaded`` if charon has the connection.
 
-    ``guard``, ``forwarding``, ``rewritten``, ``pending`` and ``restart`` are the gateway's, as in
+    ``guard``, ``forwarding``, ``rewritten``, ``pending``, ``restart``, ``applied`` and ``unheld`` are as in
     ``ShellView``, also where charon does not answer; ``way`` is what was seen of the way into the tunnel.
     ``not_in_kernel`` are those of its CHILD_SAs that only charon believes in, ``None`` where nobody could
     look. ``own_path`` is what was seen of charon's own data path, where charon runs and carries ESP.
@@ -86,6 +86,8 @@ class EndView:
     restart: str = ""
     not_in_kernel: tuple[NotInKernel, ...] | None = None
     own_path: KernelView = field(default_factory=KernelView)
+    applied: bool | None = None
+    unheld: tuple[str, ...] | None = None
 
     def lacks(self, child: str) -> tuple[NotInKernel, ...]:
         """Return of which CHILD_SAs of a child the kernel lacks something."""
