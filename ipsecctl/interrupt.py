@@ -27,35 +27,56 @@ def complete(
     raised, as a shell would have it.
     """
     caught: list[int] = []
+    stopped: list[int] = []
+    working: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T] | None]] = []
+
+    def stop() -> None:
+        task = working[0][1] if working else None
+        if stopped or task is None:
+            return  # where nothing works yet it is stopped as it begins
+        stopped.append(caught[0])
+        task.cancel()
+        with suppress(OSError):  # a terminal that has hung up hears nothing
+            tell()
+
+    def told(number: int, _: object) -> None:
+        caught.append(number)
+        if working:
+            working[0][0].call_soon_threadsafe(stop)
 
     async def watched() -> T:
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-
-        def told(number: int) -> None:
-            caught.append(number)
-            if len(caught) == 1 and task is not None:
-                task.cancel()
-                with suppress(OSError):  # a terminal that has hung up hears nothing
-                    tell()
-
-        # nohup(1) has its own will; an ignored SIGINT is only what shells do to what they run in the
-        # background.
-        signals = [
-            number
-            for number in _SIGNALS
-            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
-        ]
-        for number in signals:
-            loop.add_signal_handler(number, told, number)
+        working.append((asyncio.get_running_loop(), asyncio.current_task()))
+        if caught:
+            stop()
         try:
             return await work
         finally:
-            for number in signals:  # the loop may live on, and must not keep Ctrl-C to itself
-                loop.remove_signal_handler(number)
+            working.clear()
 
+    # Not the loop's own handlers of signals: these are there only while it runs, and what comes a moment
+    # before or after would be an exception amid the loop's own work.
+    before = _handlers()
     try:
+        for number in before:
+            signal.signal(number, told)
         return asyncio.run(watched()) if runner is None else runner.run(watched())
     except asyncio.CancelledError:
-        if caught:
-            raise SystemExit(128 + caught[0]) from None
+        if stopped:
+            raise SystemExit(128 + stopped[0]) from None
         raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if caught and not stopped:  # it came when the work was done: for whoever comes next
+            signal.raise_signal(caught[0])
+
+
+def _handlers() -> dict[signal.Signals, Any]:
+    """Return what the signals that are obeyed did before.
+
+    nohup(1) has its own will; an ignored SIGINT is only what shells do to what they run in the background.
+    """
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    if handlers[signal.SIGHUP] is signal.SIG_IGN:
+        del handlers[signal.SIGHUP]
+    return handlers

@@ -11,24 +11,20 @@ import importlib
 import os
 import signal
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, Any
 
-try:
-    import typer
-    from typer.core import TyperGroup
+import typer
+from typer.core import TyperGroup
 
-    from ipsecctl import __version__
-    from ipsecctl.errors import IpsecctlError, TopologyRefused
-except KeyboardInterrupt:  # so early there is nobody yet who could say so
-    print("Interrupted.", file=sys.stderr)
-    sys.exit(128 + signal.SIGINT)
+from ipsecctl import __version__
+from ipsecctl.ctrl_c import interruptible
+from ipsecctl.errors import IpsecctlError, TopologyRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -64,12 +60,13 @@ _UNWRITABLE = (errno.EBADF, errno.EFBIG, errno.EIO, errno.ENOSPC)
 _INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
-@contextmanager
-def _telling() -> Iterator[None]:
-    """Say of an interruption that a command says nothing about; typer by itself would end without a word."""
+def _telling(work: Callable[[], Any]) -> Any:
+    """Do work, and say of an interruption that a command says nothing about; typer would end without a word.
+
+    SIGINT is an exception in the work alone: around it there is nobody who could say what it came of.
+    """
     try:
-        yield
-        return
+        return interruptible(work)
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except SystemExit as stop:
@@ -100,12 +97,12 @@ class _Commands(TyperGroup):
         return _loaded(cmd_name)
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _telling():
-            return super().make_context(*args, **kwargs)
+        outer = super().make_context
+        return _telling(lambda: outer(*args, **kwargs))
 
     def invoke(self, ctx: Any) -> Any:
-        with _telling():
-            return super().invoke(ctx)
+        outer = super().invoke
+        return _telling(lambda: outer(ctx))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not any(command.name == args[0] for command in COMMANDS):

@@ -35,8 +35,8 @@ def lab_of(topology: Topology, name: str | None) -> Lab:
         return running
     if name in known():
         return load(name)
-    here = Path(topology.file).parent
-    for folder in (here / name, here.parent / "labs" / name):
+    here = Path(topology.file).absolute().parent
+    for folder in (here if here.name == name else here / name, here.parent / "labs" / name):
         if (folder / LAB_FILE).is_file():
             return load(str(folder.absolute()))
     # A lab of this topology that runs under another name.

@@ -49,9 +49,8 @@ def facts(
       ipsecctl facts dc topologies/clinic-dc.yaml --lab clinic-dc --json
       ipsecctl facts --all clinics.yaml
     """
-    import asyncio
-
     from ipsecctl.cli._facts import print_facts, print_side_by_side
+    from ipsecctl.cli._interrupt import run
     from ipsecctl.cli._load import errors_as_json, lab_called, load_topology
     from ipsecctl.cli._view import print_json
     from ipsecctl.deploy.facts import gather_facts
@@ -61,7 +60,8 @@ def facts(
     with errors_as_json(file, wanted=json):
         gateways = _managed(topology) if name is None else (_find(topology, name),)
         lab = lab_called(lab)
-    gathered = asyncio.run(gather_facts(topology, gateways, lab=lab, timeout_s=timeout))
+    work = gather_facts(topology, gateways, lab=lab, timeout_s=timeout)
+    gathered = run(work, lambda: "Interrupted while the gateways were asked; facts changes nothing.")
     if json:
         documents = [_document(one) for one in gathered]
         all_of_them = {"schema": "ipsecctl/facts-all/1", "topology": topology.name, "gateways": documents}

@@ -350,10 +350,11 @@ def _container_of(lab: str, node: str) -> Container:
 
     from ipsecctl import lab as service
     from ipsecctl.errors import LabError
+    from ipsecctl.resources import lab_place
 
     there = {container.node: container for container in service.complete(service.containers(lab))}
     if not there:
-        raise LabError(f"lab {lab} is not up", f"Bring it up: ipsecctl lab up {lab}")
+        raise LabError(f"lab {lab} is not up", f"Bring it up: ipsecctl lab up {lab_place(lab)}")
     if node not in there:
         near = get_close_matches(node, there, n=1)
         hint = f"Did you mean '{near[0]}'?" if near else f"Its nodes: {', '.join(there)}."
@@ -386,10 +387,11 @@ def _node_json(node: NodeStatus) -> dict[str, Any]:
 
 def _print_status(lab: LabStatus) -> None:
     from ipsecctl.cli._view import say
+    from ipsecctl.resources import lab_place
 
     typer.echo(f"lab {lab.lab}: {_state(lab)}")
     if not lab.nodes:
-        say(f"Bring it up: ipsecctl lab up {lab.lab}")
+        say(f"Bring it up: ipsecctl lab up {lab_place(lab.lab)}")
         return
     rows = []
     for node in lab.nodes:

@@ -86,8 +86,8 @@ def probe_tunnel(
     tunnels = topology.tunnels if every else (_named(topology, tunnel or ""),)
     with errors_as_json(file, wanted=json):
         running = lab_of(topology, lab)
-        _check_up(running)
-        handles = {g.name: reach(g, topology.name, running.name) for g in topology.gateways() if g.managed}
+        _check_up(running, topology)
+        handles = {g.name: reach(g, topology, running.name) for g in topology.gateways() if g.managed}
         began = time.monotonic()
         probing = probe_tunnels(topology, tunnels, scene_of(running), handles)
         names = tunnels[0].name if len(tunnels) == 1 else f"{len(tunnels)} tunnels"
@@ -104,10 +104,11 @@ def probe_tunnel(
     raise typer.Exit(exit_status(reports))
 
 
-def _check_up(lab: Lab) -> None:
+def _check_up(lab: Lab, topology: Topology) -> None:
     """Raise ``CannotTell`` when a lab is not up, or Docker does not say."""
     from ipsecctl.errors import CannotTell, LabError
-    from ipsecctl.lab import complete, containers, known
+    from ipsecctl.lab import complete, containers
+    from ipsecctl.resources import lab_place
 
     try:
         there = complete(containers(lab.name))
@@ -115,8 +116,7 @@ def _check_up(lab: Lab) -> None:
         raise CannotTell(error.summary, error.hint) from error
     if not there:
         folder = Path(lab.file).absolute().parent
-        place = lab.name if lab.name in known() else folder
-        hint = f"Bring it up: ipsecctl lab up {place}"
+        hint = f"Bring it up: ipsecctl lab up {lab_place(lab.name, near=topology.file)}"
         if lab.name != folder.name:  # the topology's lab, under a name that somebody gave it
             hint = "'ipsecctl lab status' shows those that are up."
         raise CannotTell(f"lab {lab.name} is not up", hint)

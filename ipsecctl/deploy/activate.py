@@ -21,7 +21,7 @@ from ipsecctl.desired import (
 from ipsecctl.errors import ApplyFailed
 from ipsecctl.gateway import NFT_TABLE, ROUTE_PROTOCOL, Handle, Link
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import GatewayPlan, Kind, Part
+from ipsecctl.plan import GatewayPlan, Kind, Part, rule_of
 
 __all__ = ["activate", "in_the_way", "retire"]
 
@@ -81,6 +81,20 @@ for task in "$@"; do
             said=$(ip route del $name proto "$protocol" 2>&1) || case $said in
                 *'No such process'* | *'Cannot find device'*) ;;
                 *) printf 'the route to %s cannot be removed: %s\n' "$name" "$said" >&2; exit 1 ;;
+            esac ;;
+        # charon brings its routes back when it hears of it; where it has no policies there are none.
+        'device-up '*)
+            try "charon's device $name cannot be set up" ip link set dev "$name" up
+            for _ in 1 2 3 4 5 6 7 8 9 10; do
+                [ -z "$(ip route show table all dev "$name" proto static)" ] || break
+                sleep 0.1
+            done ;;
+        # Just as charon makes it, so that charon takes it away when it ends.
+        'charons-rule '*)
+            set -- $name
+            said=$(ip "-$1" rule add pref "$2" from all lookup "$3" 2>&1) || case $said in
+                *'File exists'*) ;;
+                *) printf "charon's rule cannot be made: %s\n" "$said" >&2; exit 1 ;;
             esac ;;
         'no-rule '*)
             family=${name%% *} family=-${family#ipv} group=${name#ipv?}
@@ -154,6 +168,9 @@ def _to_set(plan: GatewayPlan) -> Iterator[str]:
     # An interface that is made anew has lost its routes.
     if interfaces or plan.of(Part.ROUTE, *_SET) or plan.of(Part.RULE, *_SET):
         yield "routes"
+    for change in plan.of(Part.DEVICE):
+        rule = rule_of(change)
+        yield f"charons-rule {' '.join(rule)}" if rule else f"device-up {change.name}"
     if plan.of(Part.FIREWALL, *_SET):
         yield "firewall"
     if plan.of(Part.SYSCTL) or any(change.name == SYSCTL_FILE for change in plan.of(Part.FILE)):

@@ -20,9 +20,9 @@ from ipsecctl.deploy.tunnels import TunnelResult, bring_up, callers
 from ipsecctl.deploy.watch import Watch, watch
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError, ViciRefused
 from ipsecctl.gateway import RECORD_PATH, NewFile, Record, write_files
-from ipsecctl.health import Declared, declare, parse_list_sas, start_up_causes
+from ipsecctl.health import Declared, declare, device_gone_cause, parse_list_sas, start_up_causes
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import Disruption, GatewayPlan, Part, restart_for, start_up
+from ipsecctl.plan import Disruption, GatewayPlan, Part, device_gone, restart_for, start_up
 
 __all__ = ["Applied", "GatewayResult", "Reporter", "apply"]
 
@@ -97,7 +97,7 @@ async def _apply(prepared: Prepared, report: Reporter, wait_s: float) -> Applied
     records: dict[str, Record] = {}
     gateways = await _carry_out_all(prepared, records, report)
     left = _left(prepared, gateways)
-    renew = {tunnel: ids for tunnel, ids in renew.items() if tunnel not in left}
+    renew = _still_there(prepared, gateways, renew, left)
     tunnels, gone = await _tunnels(prepared, gateways, renew, left, wait_s, report)
     renewed = gone | {t.name for t in tunnels if t.renewed and t.name in renew}
     not_written = await _strike_out(prepared, records, renewed)
@@ -148,6 +148,25 @@ async def _before(prepared: Prepared) -> dict[str, frozenset[int]]:
         if not isinstance(view, GatewayUnreachable):
             found[tunnel] = frozenset(sa.unique_id for sa in parse_list_sas(view.sas) if sa.name == tunnel)
     return found
+
+
+def _still_there(
+    prepared: Prepared,
+    gateways: Iterable[GatewayResult],
+    renew: Mapping[str, frozenset[int]],
+    left: Mapping[str, str],
+) -> dict[str, frozenset[int]]:
+    """Return of the SAs that had to go those that still have to: a restarted charon has none of them.
+
+    It counts its SAs from 1 again, and a new one must not be taken for an old one.
+    """
+    fresh = {gateway.name for gateway in gateways if gateway.restarted}
+    calling = callers(prepared.states, declare(prepared.topology, prepared.states))
+    return {
+        tunnel: frozenset() if calling[tunnel] in fresh else ids
+        for tunnel, ids in renew.items()
+        if tunnel not in left
+    }
 
 
 async def _carry_out_all(
@@ -289,8 +308,14 @@ def _doubts(
         for name, seen in prepared.observed.items()
         if name not in restarted
     }
+    gone = {
+        name: device_gone_cause(name, seen.facts.restart)
+        for name, seen in prepared.observed.items()
+        if name not in restarted and device_gone(prepared.wanted[name], seen)
+    }
     found = {
-        tunnel.name: tuple(
+        tunnel.name: tuple(gone[end] for end in (tunnel.left.name, tunnel.right.name) if end in gone)
+        + tuple(
             cause
             for end in (tunnel.left.name, tunnel.right.name)
             if pending.get(end)

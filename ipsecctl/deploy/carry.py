@@ -33,16 +33,19 @@ from ipsecctl.gateway import (
 )
 from ipsecctl.patience import PATIENCE
 from ipsecctl.plan import (
+    GONE,
     Disruption,
     GatewayPlan,
     Kind,
     Part,
     Wanted,
+    device_gone,
     file_entry,
     interface_text,
     may_restart,
     restart_for,
     start_up,
+    unrouted,
 )
 from ipsecctl.render import STRONGSWAN_FILE
 from ipsecctl.vici import Client
@@ -152,9 +155,10 @@ class _Carrier:
             total = ike_sas(await client.command("stats"))
             loaded = await list_connections(client)
         now = replace(self.observed, ike_sas=total, connections=loaded)
-        if not may_restart(now):
+        gone = device_gone(self.wanted, self.observed)
+        if not may_restart(now, cut_off=gone):
             return
-        for_what = ", ".join(restart_for(self.start_up))
+        for_what = ", ".join((*restart_for(self.start_up), *((GONE,) if gone else ())))
         charon = await restart_charon(self.handle, self.observed.facts.restart_command, for_what)
         self.start_up = StartUp(charon, self.start_up.written, self.start_up.written)
         self.restarted = True
@@ -182,8 +186,9 @@ class _Carrier:
         The policy goes with its last user: the trap of the connection, and its CHILD_SAs. Loading the
         connection again brings the trap back, and the route with it.
         """
-        lost = {sa.tunnel for sa in self.observed.not_in_kernel if sa.routes}
-        for name in lost & {*self._names(Part.CONNECTION)}:
+        if self.restarted:
+            return  # a fresh one has neither
+        for name in unrouted(self.wanted, self.observed) & {*self._names(Part.CONNECTION)}:
             with suppress(ViciRefused):  # gone meanwhile, which is what is wanted
                 await client.command("unload-conn", {"name": name})
             with suppress(ViciRefused):

@@ -50,7 +50,7 @@ async def gather_facts(
     async def one(gateway: Gateway) -> Capabilities | IpsecctlError:
         try:
             async with bound:
-                return await capabilities(reach(gateway, topology.name, lab), timeout_s=timeout_s)
+                return await capabilities(reach(gateway, topology, lab), timeout_s=timeout_s)
         except IpsecctlError as error:
             return error
 

@@ -90,7 +90,7 @@ def _handles(topology: Topology, lab: str | None) -> tuple[dict[str, Handle], di
     for gateway in topology.gateways():
         if gateway.managed:
             try:
-                handles[gateway.name] = reach(gateway, topology.name, lab)
+                handles[gateway.name] = reach(gateway, topology, lab)
             except IpsecctlError as error:
                 failures[gateway.name] = error
     return handles, failures

@@ -12,7 +12,7 @@ from ipsecctl.deploy.means import means_remembered
 from ipsecctl.deploy.watch import watch
 from ipsecctl.desired import compile_topology
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError
-from ipsecctl.gateway import Handle, LiveView, look, reach
+from ipsecctl.gateway import CharonSilent, Handle, LiveView, look, reach
 from ipsecctl.health import Declared, EndState, TunnelHealth, Verdict, declare, judge
 from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import Topology
@@ -48,7 +48,7 @@ async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float
     handles = _handles(topology, lab, views)
     await _look_at(handles, views, deadline)
     now = datetime.now(UTC)
-    seen = {name: view.shell.means for name, view in views.items() if isinstance(view, LiveView)}
+    seen = {n: view.shell.means for n, view in views.items() if isinstance(view, (CharonSilent, LiveView))}
     declared = declare(topology, compile_topology(topology, means_remembered(seen)))
     tunnels = judge(declared, views, now)
     if _doubtful(declared, tunnels):
@@ -68,7 +68,7 @@ def _handles(
     for gateway in topology.gateways():
         if gateway.managed:
             try:
-                handles[gateway.name] = reach(gateway, topology.name, lab)
+                handles[gateway.name] = reach(gateway, topology, lab)
             except IpsecctlError as error:
                 views[gateway.name] = GatewayUnreachable(gateway.name, error.summary, error.hint)
     return handles

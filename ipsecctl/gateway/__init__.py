@@ -15,6 +15,7 @@ from ipsecctl.gateway.capabilities import (
 from ipsecctl.gateway.capability_document import facts_json
 from ipsecctl.gateway.capability_notes import notes
 from ipsecctl.gateway.container import Container
+from ipsecctl.gateway.device import CHARONS_TABLE, DEVICE, Device
 from ipsecctl.gateway.files import NewFile, write_files
 from ipsecctl.gateway.handle import Completed, Handle
 from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel
@@ -48,6 +49,8 @@ from ipsecctl.gateway.way_home import WayHome
 from ipsecctl.gateway.ways import Link, RouteSeen, RuleSeen, WaysSeen
 
 __all__ = [
+    "CHARONS_TABLE",
+    "DEVICE",
     "LINK_ALIAS",
     "NFT_TABLE",
     "NO_CHARON",
@@ -62,6 +65,7 @@ __all__ = [
     "Clock",
     "Completed",
     "Container",
+    "Device",
     "Facts",
     "Feature",
     "FileSeen",

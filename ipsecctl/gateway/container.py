@@ -24,12 +24,17 @@ _MARGIN_S = 1.0 * PATIENCE
 class Container:
     """A container by its name; ``name`` is the gateway's in the topology.
 
+    ``lab_place`` is by what ``ipsecctl lab up`` finds its lab, where it is not the lab's name.
+
     All that is done there goes through one ``docker exec``, which lasts as long as the event loop; python3
     must be in the image.
     """
 
-    def __init__(self, name: str, container: str, socket: str = VICI_SOCKETS[0]) -> None:
+    def __init__(
+        self, name: str, container: str, socket: str = VICI_SOCKETS[0], *, lab_place: str = ""
+    ) -> None:
         self.name = name
+        self._lab_place = lab_place
         self.container = container
         self._socket = socket
         self._link: Link | None = None
@@ -127,6 +132,10 @@ class Container:
         """The lab that the container is of, by its name (see ``container_name``)."""
         return self.container.removeprefix("ipsecctl-").removesuffix(f"-{self.name}")
 
+    @property
+    def _place(self) -> str:
+        return self._lab_place or self.lab
+
     def _refused(self, why: str) -> GatewayUnreachable:
         """Return what it means that charon's socket cannot be opened."""
         if why in _CHARON_DOWN:
@@ -150,7 +159,7 @@ class Container:
         """Return what docker itself says against reaching the container, if it does."""
         said = stderr.decode("utf-8", "replace")
         for sign, state, hint in (
-            ("No such container", "does not exist", f"Bring the lab up: ipsecctl lab up {self.lab}"),
+            ("No such container", "does not exist", f"Bring the lab up: ipsecctl lab up {self._place}"),
             ("is not running", "is not running", f"Start it: docker start {self.container}"),
             ("is paused", "is paused", f"Go on with it: docker unpause {self.container}"),
             ("executable file not found", "has no python3", "Labs' images have it: labs/setup makes them."),

@@ -22,6 +22,8 @@ from typing import Any, Final
 from netaddr import AddrFormatError, IPNetwork
 
 from ipsecctl.errors import GatewayUnreachable, ViciError, ViciRefused
+from ipsecctl.gateway import device
+from ipsecctl.gateway.device import Device, parse_device
 from ipsecctl.gateway.handle import Handle
 from ipsecctl.topology import DataPath
 from ipsecctl.vici import Message
@@ -31,17 +33,22 @@ __all__ = ["SCRIPT", "KernelView", "NotInKernel", "confirmed", "not_in_kernel", 
 # No key leaves the gateway, nor the program that reads it there: `nokeys` has the kernel's text without them,
 # and awk passes on nothing but SPIs and selectors. A list counts only if `ip` told it to its end. Where
 # kernel-libipsec has its device the kernel has no SAs.
-SCRIPT: Final = r"""
-if [ -e /sys/class/net/ipsec0 ]; then
+SCRIPT: Final = (
+    r"""
+if [ -e /sys/class/net/ipsec0 ]; then"""
+    + device.SCRIPT
+    + r"""
     {
-        echo family 0.0.0.0/0; ip -o -4 route show table all dev ipsec0 &&
-        echo family ::/0 && ip -o -6 route show table all dev ipsec0 && echo complete
+        echo family 0.0.0.0/0; ip -N -o -4 route show table all dev ipsec0 &&
+        echo family ::/0 && ip -N -o -6 route show table all dev ipsec0 && echo complete
     } 2>/dev/null | awk '
+        function table() { for (i = 2; i < NF; i++) if ($i == "table") return $(i + 1); return 254 }
         $1 == "family" { all = $2; next }
         $1 == "complete" { print "kernel routes"; next }
-        $1 == "default" { print "ipsec0-route " all; next }
-        $1 ~ /^[0-9a-f]*[.:]/ { print "ipsec0-route " $1 }'
+        $1 == "default" { print "ipsec0-route " all " " table(); next }
+        $1 ~ /^[0-9a-f]*[.:]/ { print "ipsec0-route " $1 " " table() }'
 else
+    echo 'device absent'
     { ip xfrm state list nokeys && echo complete; } 2>/dev/null | awk '
         $1 == "proto" && $2 == "esp" && $3 == "spi" { print "kernel-sa " substr($4, 3) }
         $1 == "complete" { print "kernel sas" }'
@@ -54,6 +61,7 @@ else
         $1 == "complete" { tell(); print "kernel policies" }'
 fi
 """
+)
 
 _PREFIX: Final = re.compile(r"([0-9a-fA-F.:]+/[0-9]+)(?:\[.*\])?")
 
@@ -64,18 +72,23 @@ class KernelView:
 
     ``spis`` are those of ESP, 8 hexadecimal digits; an SA is one end's inbound one or outbound one, and both
     are here. ``policies`` are direction, source and destination prefix (as the kernel's text has them) and
-    if_id (0 for none), without protocols and ports. ``routes`` are the prefixes that lead into ``ipsec0``.
+    if_id (0 for none), without protocols and ports. ``routes`` are the prefixes that lead into ``ipsec0``,
+    ``device`` is that itself.
     """
 
     spis: frozenset[str] | None = None
     policies: frozenset[tuple[str, str, str, int]] | None = None
     routes: frozenset[IPNetwork] | None = None
+    device: Device | None = None
 
     def on(self, data_path: DataPath) -> KernelView:
         """Return what of it tells something of SAs that are on a data path."""
         if data_path is DataPath.KERNEL:
-            return replace(self, routes=None)
-        return KernelView(routes=self.routes if data_path is DataPath.LIBIPSEC else None)
+            return replace(self, routes=None, device=None)
+        if data_path is not DataPath.LIBIPSEC:
+            return KernelView()
+        gone = self.device is not None and not self.device.there
+        return KernelView(routes=frozenset() if gone else self.routes, device=self.device)
 
     def joined(self, other: KernelView) -> KernelView:
         """Return what was there in one of two looks; what is not known of one of them is not known."""
@@ -83,6 +96,7 @@ class KernelView:
             None if self.spis is None or other.spis is None else self.spis | other.spis,
             None if self.policies is None or other.policies is None else self.policies | other.policies,
             None if self.routes is None or other.routes is None else self.routes | other.routes,
+            None if self.device is None or other.device is None else self.device.joined(other.device),
         )
 
     @property
@@ -95,8 +109,9 @@ class NotInKernel:
     """A CHILD_SA that charon calls INSTALLED, and what of it the kernel has not.
 
     ``sas`` are like ``inbound c0ffee01``, ``policies`` like ``out 10.1.0.0/24 to 10.2.0.0/24``, ``routes``
-    prefixes that do not lead into ``ipsec0``. ``dead`` says that nothing can pass: with one of its two SAs
-    missing, or between each pair of its networks something.
+    prefixes that do not lead into ``ipsec0``. ``unruled`` are the families (4, 6) whose packets do not find
+    the routes into it, ``device`` what is the matter with that (``Device.lacks``). ``dead`` says that nothing
+    can pass: with one of its two SAs missing, or between each pair of its networks something.
     """
 
     tunnel: str
@@ -106,15 +121,19 @@ class NotInKernel:
     policies: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
     dead: bool = True
+    unruled: tuple[int, ...] = ()
+    device: str = ""
 
 
 def parse_kernel(found: Mapping[str, list[str]]) -> KernelView:
     """Return what the script told: its lines by their first word."""
     complete = frozenset(found.get("kernel", ()))
+    routes = frozenset(_routes(found.get("ipsec0-route", ())))
     return KernelView(
         frozenset(found.get("kernel-sa", ())) if "sas" in complete else None,
         frozenset(_policies(found.get("kernel-policy", ()))) if "policies" in complete else None,
-        frozenset(_networks(found.get("ipsec0-route", ()))) if "routes" in complete else None,
+        frozenset(prefix for prefix, _ in routes) if "routes" in complete else None,
+        parse_device(found, sorted(routes)),
     )
 
 
@@ -124,10 +143,11 @@ def _policies(lines: Iterable[str]) -> Iterator[tuple[str, str, str, int]]:
         yield direction, source, destination, int(if_id, 16)
 
 
-def _networks(prefixes: Iterable[str]) -> Iterator[IPNetwork]:
-    for prefix in prefixes:
+def _routes(lines: Iterable[str]) -> Iterator[tuple[IPNetwork, int]]:
+    for line in lines:
+        prefix, _, table = line.partition(" ")
         try:
-            yield IPNetwork(prefix)
+            yield IPNetwork(prefix), int(table)
         except (AddrFormatError, ValueError):
             continue
 
@@ -162,11 +182,17 @@ def _missing(tunnel: str, child: Mapping[str, Any], kernel: KernelView) -> NotIn
     cut = {pair: _policies_missing(child, *pair, kernel.policies) for pair in _pairs(child)}
     policies = tuple(dict.fromkeys(policy for missing in cut.values() for policy in missing))
     routes = tuple(_routes_missing(child, kernel.routes))
-    if not (sas or policies or routes):
+    device = kernel.device or Device()
+    unruled = tuple(sorted(device.unruled & {6 if ":" in remote else 4 for _, remote in cut}))
+    if not (sas or policies or routes or unruled or device.lacks):
         return None
-    cut_off = bool(cut) and all(missing or pair[1] in routes for pair, missing in cut.items())
+    cut_off = bool(cut) and all(
+        missing or remote in routes or (6 if ":" in remote else 4) in unruled
+        for (_, remote), missing in cut.items()
+    )
+    dead = bool(sas or device.lacks) or cut_off
     name, spi_in = child.get("name", ""), child.get("spi-in", "")
-    return NotInKernel(tunnel, name, spi_in, sas, policies, routes, dead=bool(sas) or cut_off)
+    return NotInKernel(tunnel, name, spi_in, sas, policies, routes, dead, unruled, device.lacks)
 
 
 def _pairs(child: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

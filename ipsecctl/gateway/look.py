@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ipsecctl.desired import FIREWALL_FILE, ROUTES_FILE, SYSCTL_FILE, Means
+from ipsecctl.desired import FIREWALL_FILE, HOLDING_METRIC, ROUTES_FILE, SYSCTL_FILE, Means
 from ipsecctl.errors import GatewayUnreachable, ViciError, ViciRefused
 from ipsecctl.gateway import kernel_sas, restart, way_home, ways
 from ipsecctl.gateway.handle import Handle
@@ -57,6 +57,9 @@ class ShellView:
     changed their addresses after they were bound for a tunnel. ``means`` is what the last apply there knew of
     each gateway. ``None`` where it is not known.
 
+    ``applied`` says whether anything was ever applied there. ``unheld`` are the prefixes that have lost their
+    route in the main table that holds what no tunnel carries.
+
     ``pending`` are the options for which charon must be restarted (``StartUp.pending``), ``restart`` says how
     that is done there. ``in_kernel`` is what the kernel has of charon's SAs, by its own account.
     """
@@ -69,6 +72,8 @@ class ShellView:
     pending: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     restart: str = ""
     in_kernel: KernelView = field(default_factory=KernelView)
+    applied: bool | None = None
+    unheld: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,7 @@ async def _live(handle: Handle, timeout_s: float) -> tuple[str, tuple[Message, .
 _SCRIPT = (
     r"""
 LC_ALL=C; export LC_ALL
-settings=$4 routes=$5 protocol=$6 counter=$7 table=$8
+settings=$4 routes=$5 protocol=$6 counter=$7 table=$8 held="metric ${10}"
 for socket in $9; do
     [ ! -S "$socket" ] || { stat -c 'charon %i-%Y' "$socket"; break; }
 done
@@ -180,6 +185,23 @@ printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward)"
 if grep -q '^net\.ipv6\.conf\.all\.forwarding *= *1' "$settings" 2>/dev/null; then
     printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv6/conf/all/forwarding)"
 fi
+# iproute2 leaves out the length of a host's prefix.
+if [ -r "$routes" ]; then
+    {
+        sed -n "s/^route replace \(unreachable \)\{0,1\}\([^ ]*\) .*$held.*/wanted \2/p" "$routes"
+        ip -o -4 route show table main proto "$protocol" &&
+            ip -o -6 route show table main proto "$protocol" && echo complete
+    } 2>/dev/null | awk -v held="$held " '
+        function plain(prefix) { sub(prefix ~ /:/ ? "/128$" : "/32$", "", prefix); return prefix }
+        $1 == "wanted" { wanted[plain($2)] = $2; next }
+        $1 == "complete" { complete = 1; next }
+        index($0 " ", held) { there[$1 ~ /[.:]/ ? $1 : $2] = 1 }
+        END {
+            if (!complete) exit
+            print "holding"
+            for (prefix in wanted) if (!(prefix in there)) print "unheld " wanted[prefix]
+        }'
+fi
 # Only where interfaces or rules were applied is there anything to compare.
 set -- /sys/class/net/ix-*
 [ -e "$1" ] || grep -Eq ' dev ix-|^rule ' "$routes" 2>/dev/null || exit 0
@@ -195,7 +217,7 @@ prefixes=applied
 
 
 async def _shell(handle: Handle, timeout_s: float) -> ShellView:
-    marks = (ROUTE_PROTOCOL, REWRITTEN_COUNTER, ROUTE_TABLE, " ".join(VICI_SOCKETS))
+    marks = (ROUTE_PROTOCOL, REWRITTEN_COUNTER, ROUTE_TABLE, " ".join(VICI_SOCKETS), str(HOLDING_METRIC))
     places = (RECORD_PATH, *NFT_TABLE, SYSCTL_FILE, ROUTES_FILE, *marks)
     try:
         async with asyncio.timeout(timeout_s):
@@ -223,6 +245,8 @@ def parse_shell(lines: Iterable[str], handle: Handle | None = None) -> ShellView
         pending=record.start_up.pending(found.get("charon", [""])[0]) if record else {},
         restart=how_to_restart(handle, found.get("service", [""])[0]) if handle else "",
         in_kernel=parse_kernel(found),
+        applied=record is not None if values else None,
+        unheld=tuple(sorted(found.get("unheld", ()))) if "holding" in found else None,
     )
 
 

@@ -1,5 +1,6 @@
 """Declared tunnels and live SAs to verdicts for a person on call."""
 
+from ipsecctl.health.device import OwnDevice, device_gone_cause
 from ipsecctl.health.document import exit_status, headline, nothing_known_json, status_json
 from ipsecctl.health.judge import judge
 from ipsecctl.health.kernel import kernel_lacks
@@ -14,11 +15,13 @@ __all__ = [
     "EndState",
     "EndView",
     "IkeSa",
+    "OwnDevice",
     "TunnelHealth",
     "Verdict",
     "Way",
     "WayView",
     "declare",
+    "device_gone_cause",
     "exit_status",
     "headline",
     "judge",

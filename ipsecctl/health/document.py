@@ -106,6 +106,8 @@ def _end(end: EndView) -> dict[str, Any]:
         "loaded": end.loaded if end.state is EndState.SEEN else None,
         "guard": str(end.guard),
         "forwarding": end.forwarding,
+        "applied": end.applied,
+        "holding_routes_missing": None if end.unheld is None else list(end.unheld),
         "mode": str(end.way.mode) if end.way else None,
         "interface": _interface(end.way) if end.way and end.way.interface else None,
         "networks": [_network(*home) for home in end.way.homes] if end.way else [],

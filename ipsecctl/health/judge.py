@@ -17,7 +17,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from ipsecctl.errors import GatewayUnreachable
-from ipsecctl.gateway import CharonSilent, Guard, LiveView, ShellView
+from ipsecctl.gateway import CharonSilent, Guard, KernelView, LiveView, ShellView
+from ipsecctl.health.device import device_causes
 from ipsecctl.health.kernel import kernel_causes
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
 from ipsecctl.health.start_up import start_up_causes
@@ -83,6 +84,8 @@ def _end(
         way=view_way(way, shell.ways) if way else None,
         pending=shell.pending,
         restart=shell.restart,
+        applied=shell.applied,
+        unheld=shell.unheld,
     )
     if isinstance(view, LiveView):
         found, loaded, missing = sas.get(tunnel.name, ()), tunnel.name in view.connections, None
@@ -91,7 +94,10 @@ def _end(
             missing = tuple(
                 sa for sa in view.not_in_kernel if sa.tunnel == tunnel.name and sa.spi_in in there
             )
-        return replace(end, state=EndState.SEEN, sas=found, loaded=loaded, not_in_kernel=missing)
+        known = shell.means.get(gateway.name)
+        path = shell.in_kernel.on(known.data_path) if known else KernelView()
+        seen = replace(end, state=EndState.SEEN, sas=found, loaded=loaded, not_in_kernel=missing)
+        return replace(seen, own_path=path)
     if view is None:
         return replace(end, error="it was not looked at")
     state = EndState.CHARON_DOWN if view.charon_down else EndState.UNREACHABLE
@@ -126,7 +132,8 @@ def _since(ends: Iterable[EndView], now: datetime) -> datetime | None:
 def _one_sided(end: EndView, tunnel: Declared) -> str:
     """Return what the only end that is seen shows."""
     missing = [name for name in tunnel.children if not _carrying(end, name)]
-    if lost := [cause for name in tunnel.children for cause in kernel_causes(end.gateway, end.lacks(name))]:
+    lost = [cause for name in tunnel.children for cause in kernel_causes(end.gateway, end.lacks(name))]
+    if lost := [*_device_causes(tunnel, end), *lost]:
         return "; ".join(lost)
     if not missing:
         return f"as {end.gateway} sees it, it is up"
@@ -135,18 +142,43 @@ def _one_sided(end: EndView, tunnel: Declared) -> str:
     return f"{end.gateway} has no CHILD_SA for it"
 
 
+def _device_causes(tunnel: Declared, end: EndView) -> list[str]:
+    """Return what keeps packets from entering charon's own device at one end; nothing without one."""
+    needs = tunnel.devices.get(end.gateway)
+    if needs is None or end.state is not EndState.SEEN:
+        return []
+    idle = [name for name in tunnel.children if end.loaded and not _has_sa(end, name)]
+    return list(device_causes(end.gateway, needs, end.own_path, idle, end.restart))
+
+
+def _has_sa(end: EndView, name: str) -> bool:
+    return any(child.name == name and child.carries for sa in end.sas for child in sa.children)
+
+
 def _beside_charon(tunnel: Declared, ends: Iterable[EndView]) -> list[str]:
     """Return what is wrong with ways, firewall and forwarding, which the shell tells without any charon."""
     found = _Findings(tunnel)
     ends = tuple(ends)
     _blame_ways(found, ends)
-    return [*found.blocked, *_unguarded(ends)]
+    return [*_nothing_applied(ends), *found.blocked, *_unguarded(ends)]
+
+
+def _nothing_applied(ends: Iterable[EndView]) -> list[str]:
+    """Return as one cause on which gateways nothing has been applied: there nothing else is to be found."""
+    bare = [end.gateway for end in ends if end.applied is False]
+    return [f"nothing has been applied yet on {' and '.join(bare)}: apply the topology"] if bare else []
 
 
 def _unguarded(ends: Iterable[EndView]) -> list[str]:
     """Return which gateways could let traffic out in clear, or let none through, and how to mend it."""
     causes = []
     for end in ends:
+        if end.applied is False:
+            continue
+        if end.unheld:
+            shown = f"{', '.join(end.unheld[:3])}{', ...' if len(end.unheld) > 3 else ''}"
+            what = f"the routes that hold what no tunnel carries are not there ({shown})"
+            causes.append(f"{end.gateway}: {what}: apply the topology")
         if end.guard is Guard.MISSING:
             what = "the no-leak firewall (nft table inet ipsecctl) is not loaded"
             causes.append(f"{end.gateway}: {what}: apply the topology")
@@ -167,6 +199,7 @@ class _Findings:
     missing: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     blocked: list[str] = field(default_factory=list)
+    device: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unsteady: bool = False
     cut_off: bool = False
@@ -221,6 +254,9 @@ def _blame_ike(found: _Findings, ends: Iterable[EndView]) -> None:
 def _blame_ways(found: _Findings, ends: Iterable[EndView]) -> None:
     """Note what keeps packets from entering the tunnel; and, beside the verdict, who changes them."""
     for end in ends:
+        if end.applied is False:
+            continue
+        found.device += _device_causes(found.tunnel, end)
         way = found.tunnel.ways.get(end.gateway)
         if way is not None and end.way is not None:
             found.blocked += way_causes(end.gateway, way, end.way)
@@ -234,7 +270,11 @@ def _blame_ways(found: _Findings, ends: Iterable[EndView]) -> None:
 def _blame_unloaded(found: _Findings, ends: Iterable[EndView]) -> None:
     """Note which ends live on SAs whose connection charon no longer has; without SAs it is simply down."""
     if found.good or found.wrong:
-        found.wrong += [_unloaded(end) for end in ends if not end.loaded]
+        found.wrong += [*_nothing_applied(ends), *_not_loaded(ends)]
+
+
+def _not_loaded(ends: Iterable[EndView]) -> list[str]:
+    return [_unloaded(end) for end in ends if not end.loaded and end.applied is not False]
 
 
 def _unloaded(end: EndView) -> str:
@@ -316,13 +356,14 @@ def _carrying(end: EndView, name: str) -> list[ChildSa]:
 def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> TunnelHealth:
     unguarded = [*found.blocked, *_unguarded(ends)]
     if len(found.missing) == len(found.tunnel.children):
-        nothing = dict.fromkeys([*found.wrong, *_why_nothing(ends), *unguarded, *found.notes])
+        why = _why_nothing(ends)
+        nothing = dict.fromkeys([*found.device, *found.wrong, *why, *unguarded, *found.notes])
         unsteady = found.unsteady or any(_under_way(end) for end in ends)
         return health(Verdict.DOWN, nothing, unsteady=unsteady)
     missing = [f"{name}: no CHILD_SA at either end" for name in found.missing]
     if len(ends) == 1:
         missing = [f"{name}: no CHILD_SA at {ends[0].gateway}" for name in found.missing]
-    causes = [*found.wrong, *missing, *unguarded]
+    causes = [*dict.fromkeys([*found.device, *found.wrong]), *missing, *unguarded]
     nothing_passes = not found.good or found.cut_off
     verdict = Verdict.DOWN if nothing_passes else Verdict.DEGRADED if causes else Verdict.UP
     return health(verdict, [*causes, *found.notes], unsteady=found.unsteady)
@@ -334,7 +375,7 @@ def _under_way(end: EndView) -> bool:
 
 def _why_nothing(ends: tuple[EndView, ...]) -> list[str]:
     """Return why there is no CHILD_SA anywhere, as far as the ends show it."""
-    causes = [_unloaded(end) for end in ends if not end.loaded]
+    causes = [*_nothing_applied(ends), *_not_loaded(ends)]
     for end in ends:
         for sa in end.sas:
             if sa.established:

@@ -12,8 +12,11 @@ _SHOWN = 3
 
 
 def kernel_causes(gateway: str, missing: Iterable[NotInKernel]) -> list[str]:
-    """Return what the kernel of a gateway lacks of a child's SAs, each thing once, and how to mend it."""
-    missing = tuple(missing)
+    """Return what the kernel of a gateway lacks of a child's SAs, each thing once, and how to mend it.
+
+    What concerns all that goes through charon's device, with or without SAs, is told elsewhere.
+    """
+    missing = tuple(sa for sa in missing if not sa.device)
     causes = []
     if sas := [name for sa in missing for name in sa.sas]:
         causes.append(f"the kernel does not have the SAs that charon believes in ({_listed(sas)})")
@@ -31,6 +34,8 @@ def kernel_lacks(missing: Iterable[NotInKernel], spi_in: str) -> list[str]:
         *(f"SA {name}" for sa in missing if sa.spi_in == spi_in for name in sa.sas),
         *(f"policy {name}" for sa in missing if sa.spi_in == spi_in for name in sa.policies),
         *(f"route {name}" for sa in missing if sa.spi_in == spi_in for name in sa.routes),
+        *(f"rule for IPv{family}" for sa in missing if sa.spi_in == spi_in for family in sa.unruled),
+        *(f"device (it is {sa.device})" for sa in missing if sa.spi_in == spi_in and sa.device),
     ]
 
 

@@ -10,8 +10,19 @@ from enum import IntEnum, StrEnum
 from netaddr import IPNetwork
 
 from ipsecctl.crypto import Proposal, parse_esp_proposal, parse_ike_proposal
-from ipsecctl.desired import HOLDING_TABLE, Child, GatewayState, Route, RouteKind, RuleKind, own_rules
-from ipsecctl.gateway import Guard, NotInKernel
+from ipsecctl.desired import (
+    HOLDING_TABLE,
+    Action,
+    Child,
+    Connection,
+    GatewayState,
+    Route,
+    RouteKind,
+    RuleKind,
+    own_rules,
+)
+from ipsecctl.gateway import Guard, KernelView, NotInKernel
+from ipsecctl.health.device import OwnDevice
 from ipsecctl.health.sa import IkeSa
 from ipsecctl.health.traffic import Traffic
 from ipsecctl.health.way import Way, WayView
@@ -47,7 +58,7 @@ class Declared:
 
     ``traffic`` says what each child must carry, by gateway and child, ``ike`` which IKE proposals each
     gateway has, ``ways`` how packets enter it there, ``mtus`` (bytes) what may enter it where that hangs on
-    charon's options; what is not in them is not judged.
+    charon's options, ``devices`` what it needs of charon's own device; what is not in them is not judged.
     """
 
     name: str
@@ -58,16 +69,17 @@ class Declared:
     ike: Mapping[str, tuple[Proposal, ...]] = field(default_factory=dict)
     ways: Mapping[str, Way] = field(default_factory=dict)
     mtus: Mapping[str, int] = field(default_factory=dict)
+    devices: Mapping[str, OwnDevice] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EndView:
     """One end of a tunnel: ``error`` says why it is not seen, ``loaded`` if charon has the connection.
 
-    ``guard``, ``forwarding``, ``rewritten``, ``pending`` and ``restart`` are the gateway's, as in
+    ``guard``, ``forwarding``, ``rewritten``, ``pending``, ``restart``, ``applied`` and ``unheld`` are as in
     ``ShellView``, also where charon does not answer; ``way`` is what was seen of the way into the tunnel.
     ``not_in_kernel`` are those of its CHILD_SAs that only charon believes in, ``None`` where nobody could
-    look.
+    look. ``own_path`` is what was seen of charon's own data path, where charon runs and carries ESP.
     """
 
     gateway: str
@@ -83,6 +95,9 @@ class EndView:
     pending: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     restart: str = ""
     not_in_kernel: tuple[NotInKernel, ...] | None = None
+    own_path: KernelView = field(default_factory=KernelView)
+    applied: bool | None = None
+    unheld: tuple[str, ...] | None = None
 
     def lacks(self, child: str) -> tuple[NotInKernel, ...]:
         """Return of which CHILD_SAs of a child the kernel lacks something."""
@@ -124,12 +139,14 @@ def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declare
     ike: dict[str, dict[str, tuple[Proposal, ...]]] = {name: {} for name in children}
     ways: dict[str, dict[str, Way]] = {name: {} for name in children}
     mtus: dict[str, dict[str, int]] = {name: {} for name in children}
+    devices: dict[str, dict[str, OwnDevice]] = {name: {} for name in children}
     for state in states:
         for name, way in _ways(state):
             ways[name][state.name] = way
         for connection in state.connections:
             if state.data_path is DataPath.LIBIPSEC:
                 mtus[connection.name][state.name] = connection.inner_mtu
+                devices[connection.name][state.name] = _device(connection)
             ike[connection.name][state.name] = tuple(map(parse_ike_proposal, connection.ike_proposals))
             for child in connection.children:
                 traffic[connection.name][state.name, child.name] = _traffic(child)
@@ -143,6 +160,7 @@ def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declare
             ike[t.name],
             ways[t.name],
             mtus[t.name],
+            devices[t.name],
         )
         for t in topology.tunnels
         if t.name in children
@@ -177,6 +195,15 @@ def _ways(state: GatewayState) -> Iterator[tuple[str, Way]]:
         rules = (*own_rules(own), *(r for r in forwarding if r.family in families))
         all_own = {network.prefix for network in own} == here
         yield name, Way(connection.mode, interface, into, behind, held, rules, own, all_own)
+
+
+def _device(connection: Connection) -> OwnDevice:
+    far = {child.name: tuple(ts.prefix for ts in child.remote_ts) for child in connection.children}
+    trapped = {child.name for child in connection.children if child.start_action is Action.TRAP}
+    return OwnDevice(
+        far=tuple(sorted({prefix for prefixes in far.values() for prefix in prefixes})),
+        trapped=tuple((name, prefixes) for name, prefixes in sorted(far.items()) if name in trapped),
+    )
 
 
 def _traffic(child: Child) -> Traffic:

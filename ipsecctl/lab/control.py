@@ -21,6 +21,7 @@ from typing import Any
 
 from ipsecctl.errors import LabError
 from ipsecctl.gateway.handle import Completed
+from ipsecctl.interrupt import complete
 from ipsecctl.lab import docker
 from ipsecctl.lab.compose import (
     LABEL_DIGEST,
@@ -60,7 +61,7 @@ _PAUSE_S = 0.2
 
 def image_name(release: Release = Release.FORKY) -> str:
     """Return the image that nodes of a release are made of: its id, or its name where there is none."""
-    return asyncio.run(_image_or_name(release))
+    return complete(_image_or_name(release))
 
 
 async def _image_or_name(release: Release = Release.FORKY) -> str:

@@ -3,11 +3,13 @@
 from ipsecctl.plan.between import between
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, plan_json
 from ipsecctl.plan.compare import file_entry, plan_gateway
+from ipsecctl.plan.device import GONE, device_gone, rule_of, unrouted
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
 from ipsecctl.plan.wanted import Wanted, wanted
 from ipsecctl.plan.ways import interface_text
 
 __all__ = [
+    "GONE",
     "Change",
     "Conflict",
     "Disruption",
@@ -17,12 +19,15 @@ __all__ = [
     "Part",
     "Wanted",
     "between",
+    "device_gone",
     "file_entry",
     "interface_text",
     "may_restart",
     "plan_gateway",
     "plan_json",
     "restart_for",
+    "rule_of",
     "start_up",
+    "unrouted",
     "wanted",
 ]

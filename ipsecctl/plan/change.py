@@ -40,6 +40,7 @@ class Part(StrEnum):
     SYSCTL = "sysctl"
     ROUTE = "route"
     RULE = "rule"
+    DEVICE = "device"
     UNIT = "unit"
     CERTIFICATE = "certificate"
     KEY = "key"

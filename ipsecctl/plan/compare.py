@@ -21,6 +21,7 @@ from ipsecctl.plan.connections import (
     network_pairs,
     not_held_any_more,
 )
+from ipsecctl.plan.device import GONE, device_changes, device_gone, unrouted
 from ipsecctl.plan.kernel import kernel_reasons
 from ipsecctl.plan.obstacles import ipv6_notes, legacy_conflicts, legacy_notes
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
@@ -42,6 +43,7 @@ _THERE = "a table of that name is there already"
 _NOT_ENABLED = "it is not enabled: the firewall would not be loaded after a reboot"
 _NOT_ACTIVE = "it is not active: the firewall would not come back after nftables.service was restarted"
 _FAILED = "it failed: the firewall, a route or a setting could not be brought into force"
+_NO_ROUTES = "charon's routes through ipsec0 are not there: the connection is loaded anew, and they with it"
 _FILE_BY_HAND = "its file was altered by hand, and charon does not tell what it has loaded from it"
 
 
@@ -86,8 +88,12 @@ class _Comparison:
         # Without a record nothing is ours, and no digest is looked at.
         self.record = observed.facts.record or Record(key=b"")
         self.options = restart_for(start_up(wanted, observed))
-        self.restarts = bool(self.options) and may_restart(observed)
+        self.gone = device_gone(wanted, observed)
+        if self.gone:
+            self.options = (*self.options, GONE)
+        self.restarts = bool(self.options) and may_restart(observed, cut_off=self.gone)
         self.restart_for = () if self.restarts else self.options
+        self.unrouted = unrouted(wanted, observed)
         self.kept = network_pairs(wanted.connections.values())
 
     def changes(self) -> Iterator[Change]:
@@ -122,14 +128,18 @@ class _Comparison:
 
     def _charon(self) -> Iterator[Change]:
         if self.restarts:
-            reason = f"it reads {', '.join(self.options)} only when it starts"
-            yield self._change(
-                Part.CHARON, "restart", Kind.CHANGE, "charon will be restarted: it holds no SA", reason
-            )
+            yield self._change(Part.CHARON, "restart", Kind.CHANGE, *self._restart_reasons())
+        yield from device_changes(self.wanted, self.observed)
         yield from self._certificates()
         yield from self._keys()
         yield from self._shared()
         yield from self._connections()
+
+    def _restart_reasons(self) -> tuple[str, ...]:
+        if self.gone:
+            return (f"charon will be restarted for {GONE}: none of its SAs carries anything",)
+        options = f"it reads {', '.join(self.options)} only when it starts"
+        return "charon will be restarted: it holds no SA", options
 
     def conflicts(self, take_over: bool) -> Iterator[Conflict]:
         gateway, record = self.wanted.gateway, self.record
@@ -366,7 +376,11 @@ class _Comparison:
         if name in self.record.renew:
             return Disruption.IKE_RESTART
         grade = disruption(self.record.messages.get(name, {}), message)
-        return max(grade, Disruption.CHILD_RESTART) if kernel_reasons(self.lost, name) else grade
+        return max(grade, Disruption.CHILD_RESTART) if self._lost(name) else grade
+
+    def _lost(self, name: str) -> tuple[str, ...]:
+        """Return as reasons what is gone that charon believes to be there for a connection."""
+        return kernel_reasons(self.lost, name) or ((_NO_ROUTES,) if name in self.unrouted else ())
 
     def _loaded_connection(self, name: str, message: Mapping[str, Any]) -> Iterator[Change]:
         recorded = self.record.connections[name]
@@ -391,7 +405,7 @@ class _Comparison:
             yield self._change(Part.CONNECTION, name, Kind.CHANGE, _BY_HAND, after=now, disruption=grade)
         elif name in self.record.renew:
             yield self._change(Part.CONNECTION, name, Kind.CHANGE, _NOT_RENEWED, disruption=grade)
-        elif lost := kernel_reasons(self.lost, name):
+        elif lost := self._lost(name):
             yield self._change(Part.CONNECTION, name, Kind.CHANGE, *lost, disruption=grade)
 
     def _drifted(self, name: str) -> bool:

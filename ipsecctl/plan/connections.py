@@ -10,7 +10,15 @@ from netaddr import AddrFormatError, IPNetwork
 
 from ipsecctl.plan.change import Disruption
 
-__all__ = ["NetworkPairs", "differing", "disruption", "flatten", "network_pairs", "not_held_any_more"]
+__all__ = [
+    "NetworkPairs",
+    "differing",
+    "disruption",
+    "flatten",
+    "network_pairs",
+    "not_held_any_more",
+    "remote_networks",
+]
 
 NetworkPairs: TypeAlias = frozenset[tuple[IPNetwork, IPNetwork]]
 """Of a local and a remote network each."""
@@ -116,6 +124,12 @@ def network_pairs(connections: Iterable[Mapping[str, Any]]) -> NetworkPairs:
         for remote in _networks(child.get("remote_ts", ()))
         if local.version == remote.version and local.prefixlen and remote.prefixlen
     )
+
+
+def remote_networks(connection: Mapping[str, Any]) -> frozenset[IPNetwork]:
+    """Return the far networks of a connection; selectors that are no prefix are left out."""
+    children = connection.get("children", {}).values()
+    return frozenset(network for child in children for network in _networks(child.get("remote_ts", ())))
 
 
 def _networks(selectors: Iterable[str]) -> list[IPNetwork]:

@@ -49,16 +49,17 @@ def restart_for(state: StartUp) -> tuple[str, ...]:
     )
 
 
-def may_restart(observed: Observed) -> bool:
+def may_restart(observed: Observed, *, cut_off: bool = False) -> bool:
     """Return whether a restart of charon would disturb nobody, and can be done.
 
-    It has no IKE_SA at all, no connection that is not ours, and what runs it is known.
+    It has no IKE_SA at all, no connection that is not ours, and what runs it is known. ``cut_off`` says that
+    none of its SAs carries anything, whatever it has.
     """
     record = observed.facts.record
     ours = record.connections.keys() if record else frozenset[str]()
     return (
         observed.charon_down is None
-        and observed.ike_sas == 0
+        and (observed.ike_sas == 0 or cut_off)
         and observed.connections.keys() <= ours
         and bool(observed.facts.restart_command)
     )

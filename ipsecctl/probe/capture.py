@@ -18,7 +18,7 @@ from ipsecctl.probe.recording import Recording
 from ipsecctl.probe.scene import Tap
 from ipsecctl.probe.wire import CaptureDamaged, NotACapture, PcapReader
 
-__all__ = ["WIREKIT", "Captures", "captures"]
+__all__ = ["WIREKIT", "Captures", "captures", "docker_in_words"]
 
 WIREKIT = "/usr/lib/ipsecctl-lab/wirekit"
 # Of libpcap's own making: a filter of "outbound" in the kernel lets the first packet slip by unheard.
@@ -27,6 +27,15 @@ _READY_S = 5.0 * PATIENCE
 _STOP_S = 3.0 * PATIENCE
 _READ_BYTES = 1 << 18
 _DROPPED = re.compile(rb"(\d+) packets? dropped by (kernel|interface)")
+
+
+def docker_in_words(said: str, container: str) -> str:
+    """Return what docker says of a container that it cannot run anything in; anything else as it is."""
+    if "No such container" in said:
+        return f"there is no container {container}: make the lab anew (ipsecctl lab up, with --recreate)"
+    if "is not running" in said:
+        return f"container {container} does not run: docker start {container}"
+    return said
 
 
 class Captures:
@@ -114,7 +123,8 @@ class _Capture:
             if not (data := await stdout.read(_READ_BYTES)):
                 assert self._process is not None  # noqa: S101 - it was started
                 said = (await self._stream(self._process.stderr).read()).decode("utf-8", "replace")
-                raise CannotTell(said.strip().splitlines()[-1] if said.strip() else "it ended at once")
+                last = said.strip().splitlines()[-1] if said.strip() else "it ended at once"
+                raise CannotTell(docker_in_words(last, self._recording.tap.container))
             self._take(data)
 
     async def _listen(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from netaddr import IPNetwork
 
+from ipsecctl.interrupt import complete
 from ipsecctl.probe.bench import Bench, bench
 from ipsecctl.probe.checks import leaks, packet_in_words
 from ipsecctl.probe.evidence import Evidence
@@ -145,7 +146,7 @@ def watch_while(
             await asyncio.to_thread(during)
         return watching.report
 
-    return asyncio.run(watch())
+    return complete(watch())
 
 
 def judge(evidence: Evidence) -> LeakReport:

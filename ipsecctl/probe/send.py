@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from ipsecctl.errors import CannotTell
 from ipsecctl.gateway.process import child
 from ipsecctl.patience import PATIENCE
-from ipsecctl.probe.capture import WIREKIT
+from ipsecctl.probe.capture import WIREKIT, docker_in_words
 from ipsecctl.probe.scene import Host
 
 __all__ = ["Sender", "senders"]
 
 _ANSWER_S = 5.0 * PATIENCE
+_LAST_WORDS_S = 1.0 * PATIENCE
 
 
 class Sender:
@@ -25,6 +26,7 @@ class Sender:
         self.host = host
         self._process = process
         self._lock = asyncio.Lock()
+        self._gone = ""
 
     async def send(self, packet: bytes) -> str:
         """Send one packet; return the empty string, or why the host could not send it.
@@ -34,22 +36,31 @@ class Sender:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None  # noqa: S101 - children have pipes
         async with self._lock:
+            if self._gone:
+                raise CannotTell(self._gone)
             try:
                 async with asyncio.timeout(_ANSWER_S):
                     stdin.write(len(packet).to_bytes(2) + packet)
                     await stdin.drain()
                     answer = (await stdout.readline()).strip()
-            except (TimeoutError, OSError) as error:
-                raise CannotTell(f"host {self.host.node} does not send: {error or 'no answer'}") from error
-        if not answer.isdigit():
-            raise CannotTell(await self._why())
+            except TimeoutError as error:
+                raise CannotTell(f"host {self.host.node} does not send: no answer") from error
+            except OSError:
+                answer = b""
+            if not answer.isdigit():
+                self._gone = await self._why()
+                raise CannotTell(self._gone)
         number = int(answer)
         return f"{self.host.node}: {os.strerror(number)}" if number else ""
 
     async def _why(self) -> str:
         assert self._process.stderr is not None  # noqa: S101 - children have pipes
-        said = (await self._process.stderr.read()).decode("utf-8", "replace").strip()
-        return f"host {self.host.node} cannot send: {said.splitlines()[-1] if said else 'it ended'}"
+        said = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                said = await self._process.stderr.read()
+        lines = said.decode("utf-8", "replace").strip().splitlines() or ["it ended"]
+        return f"host {self.host.node} cannot send: {docker_in_words(lines[-1], self.host.container)}"
 
 
 @asynccontextmanager

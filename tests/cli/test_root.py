@@ -78,23 +78,59 @@ def test_a_reader_that_goes_away_is_no_error():
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("module", ["typer", "yaml"])
-def test_ctrl_c_while_modules_are_imported(tmp_path: Path, module: str):
-    """A module that interrupts who imports it, from code whose exceptions Python ignores."""
-    lines = (
-        "import os, signal, time, weakref",
+SIGNAL = "(os.kill(os.getpid(), signal.SIGINT), time.sleep(0.01))"
+INTERRUPTIONS = {
+    "callback": (
         "class Thing: pass",
         "thing = Thing()",
-        "there = weakref.ref(thing, lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.01)))",
+        f"ref = weakref.ref(thing, lambda _: {SIGNAL})",
         "del thing",
-        "raise KeyboardInterrupt",  # where the first one was ignored, one presses again
-    )
+    ),
+    "destructor": ("class Thing:", f"    def __del__(self): {SIGNAL}", "Thing()"),
+    "name": ("class Thing:", f"    def __set_name__(self, *_): {SIGNAL}", "class Other: thing = Thing()"),
+    "plainly": (SIGNAL,),
+}
+
+
+@pytest.mark.parametrize("module", ["typer", "yaml"])
+@pytest.mark.parametrize("code", INTERRUPTIONS)
+def test_ctrl_c_while_modules_are_imported(tmp_path: Path, module: str, code: str):
+    """A module that interrupts who imports it, from code whose exceptions Python ignores or wraps."""
+    lines = ("import os, signal, time, weakref", *INTERRUPTIONS[code], "time.sleep(0.2)")
     (tmp_path / f"{module}.py").write_text("\n".join(lines))
     (tmp_path / "t.yaml").write_text("ipsecctl: 1")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
     command = [sys.executable, "-m", "ipsecctl", "validate", "t.yaml"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 130
-    assert done.stderr.splitlines()[-1] == "Interrupted."
-    if module == "typer":
-        assert done.stderr == "Interrupted.\n"
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+
+
+@pytest.mark.parametrize("how", ["return 7", "raise ValueError", "raise KeyboardInterrupt"])
+def test_an_interruption_that_waits_when_the_work_is_done_is_heard_all_the_same(how: str):
+    """And the alarm by which it waits does not end the program in its stead."""
+    program = f"""\
+import signal, sys, time, weakref
+from ipsecctl.ctrl_c import interruptible
+class Thing:
+    def __del__(self): signal.raise_signal(signal.SIGINT)
+def work():
+    Thing()
+    {how}
+try:
+    interruptible(work)
+except KeyboardInterrupt:
+    time.sleep(0.05)
+    sys.exit(130)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_a_shells_background_stays_deaf(tmp_path: Path):
+    (tmp_path / "yaml.py").write_text(f"import os, signal, time\n{SIGNAL}\nraise SystemExit(7)")
+    (tmp_path / "t.yaml").write_text("ipsecctl: 1")
+    script = (
+        f"trap '' INT; PYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} -m ipsecctl validate t.yaml"
+    )
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (7, "")

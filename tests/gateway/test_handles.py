@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from netaddr import IPAddress
@@ -29,17 +30,20 @@ def gateway(kind, target=""):
     )
 
 
+TOPOLOGY = SimpleNamespace(name="t", file="t.yaml")
+
+
 def test_reach():
-    assert isinstance(reach(gateway(ControlKind.LOCAL), "t"), LocalHost)
+    assert isinstance(reach(gateway(ControlKind.LOCAL), TOPOLOGY), LocalHost)
     for control, lab, container in (
         (gateway(ControlKind.LAB), None, "ipsecctl-t-gw"),
         (gateway(ControlKind.LAB, "other"), None, "ipsecctl-other-gw"),
         (gateway(ControlKind.SSH, "root@gw"), "l", "ipsecctl-l-gw"),
     ):
-        handle = reach(control, "t", lab)
+        handle = reach(control, TOPOLOGY, lab)
         assert isinstance(handle, Container)
         assert handle.container == container
-    over_ssh = reach(gateway(ControlKind.SSH, "root@gw"), "t")
+    over_ssh = reach(gateway(ControlKind.SSH, "root@gw"), TOPOLOGY)
     assert isinstance(over_ssh, SshHost)
     assert (over_ssh.name, str(over_ssh.destination)) == ("gw", "root@gw")
     assert container_name("l", "n") == "ipsecctl-l-n"

@@ -31,8 +31,8 @@ IP = """#!/bin/sh
 case "$*" in
 "xfrm state list nokeys") cat {folder}/state; exit {state} ;;
 "xfrm policy") cat {folder}/policy; exit {policy} ;;
-"-o -4 route show table all dev ipsec0") cat {folder}/state ;;
-"-o -6 route show table all dev ipsec0") cat {folder}/policy; exit {policy} ;;
+"-N -o -4 route show table all dev ipsec0") cat {folder}/state ;;
+"-N -o -6 route show table all dev ipsec0") cat {folder}/policy; exit {policy} ;;
 *) exit 9 ;;
 esac
 """

@@ -268,6 +268,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("untouched") is None)
 
 
+@pytest.fixture(scope="module")
+def lab(
+    request: pytest.FixtureRequest,
+    lab_of: Callable[[Lab], AbstractContextManager[RunningLab]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[RunningLab]:
+    """The lab of a module's own ``TOPOLOGY``, by whose name it goes: up, with nothing applied yet."""
+    text: str = request.module.TOPOLOGY
+    name = next(line.partition(": ")[2] for line in text.splitlines() if line.startswith("name: "))
+    folder = tmp_path_factory.mktemp("own") / name
+    folder.mkdir()
+    (folder / "topology.yaml").write_text(text)
+    (folder / "lab.yaml").write_text("ipsecctl-lab: 1\ntopology: topology.yaml\n")
+    with lab_of(labs.load(str(folder / "lab.yaml"))) as running:
+        yield running
+
+
 @pytest.fixture(scope="session", params=["policy"])
 def mode(request: pytest.FixtureRequest) -> str:
     """The mode of an example's tunnels; tests ask for others with ``parametrize(..., indirect=True)``."""

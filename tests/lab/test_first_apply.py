@@ -6,11 +6,7 @@ starts. On the kernel's data path nothing waits for a restart, and the same must
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-
-from ipsecctl import lab as labs
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("first-apply")]
 
@@ -25,16 +21,6 @@ sites:
 tunnels:
   clinics: {hub: dc, spokes: "clinic-*"}
 """
-
-
-@pytest.fixture(scope="module")
-def lab(lab_of, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    folder = tmp_path_factory.mktemp("first") / "first-apply"
-    folder.mkdir()
-    (folder / "topology.yaml").write_text(TOPOLOGY)
-    (folder / "lab.yaml").write_text("ipsecctl-lab: 1\ntopology: topology.yaml\n")
-    with lab_of(labs.load(str(folder / "lab.yaml"))) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

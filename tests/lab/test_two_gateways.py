@@ -6,11 +6,7 @@ hand: then the probe must see the packets, which are on no WAN link of the tunne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-
-from ipsecctl import lab as labs
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("two-gateways")]
 
@@ -37,14 +33,9 @@ NO_FIREWALL = "nft delete table inet ipsecctl"
 
 
 @pytest.fixture(scope="module")
-def lab(lab_of, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    folder = tmp_path_factory.mktemp("two") / "two-gateways"
-    folder.mkdir()
-    (folder / "topology.yaml").write_text(TOPOLOGY)
-    (folder / "lab.yaml").write_text("ipsecctl-lab: 1\ntopology: topology.yaml\n")
-    with lab_of(labs.load(str(folder / "lab.yaml"))) as running:
-        running.apply()
-        yield running
+def lab(lab):
+    lab.apply()
+    return lab
 
 
 def outcomes(lab, tunnel: str, statuses: tuple[int, ...]) -> dict[tuple[str, str], dict]:

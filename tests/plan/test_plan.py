@@ -180,6 +180,7 @@ def test_a_bare_gateway_gets_everything():
         Part.UNIT,
         Part.RECORD,
         Part.CHARON,
+        Part.DEVICE,
     }
     assert not made.disturbed
     assert not made.conflicts
@@ -250,6 +251,7 @@ def test_what_is_no_longer_wanted_goes_and_says_what_stops():
         Part.UNIT,
         Part.RECORD,
         Part.CHARON,
+        Part.DEVICE,
     }
     assert made.disturbed == {"t": Disruption.IKE_RESTART}
 
