@@ -11,6 +11,7 @@ from ipsecctl.deploy.means import compile_observed, far_prefixes
 from ipsecctl.desired import GatewayState
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.gateway import Handle, Observed, observe, reach
+from ipsecctl.health import outdated
 from ipsecctl.patience import PATIENCE
 from ipsecctl.plan import GatewayPlan, Wanted, plan_gateway, wanted
 from ipsecctl.render import render_files, render_messages
@@ -70,6 +71,8 @@ async def prepare(
         for state in states
         if state.name in observed
     }
+    by_name = {state.name: state for state in states}
+    partners = {t.name for t in topology.tunnels if not (t.left.gateway.managed and t.right.gateway.managed)}
     plans = tuple(
         plan_gateway(
             targets[name],
@@ -77,6 +80,7 @@ async def prepare(
             take_over=take_over,
             lacking=compiled.lacking.get(name, ()),
             notes=compiled.notes.get(name, ()),
+            outdated=outdated(by_name[name], observed[name].sas, partners),
         )
         for name in sorted(targets)
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ipsecctl.gateway import NotInKernel
+from ipsecctl.plan.reasons import Drift
 
 __all__ = ["kernel_reasons"]
 
-_NO_SAS = "the kernel does not have its SAs, which charon believes in: they are made anew"
-_NO_POLICIES = "the kernel does not have the IPsec policies of its SAs: they are made anew"
-_NO_ROUTES = "charon's routes through ipsec0 are not there: its SAs are made anew, and the routes with them"
+_NO_SAS = Drift("the kernel does not have its SAs, which charon believes in: they are made anew")
+_NO_POLICIES = Drift("the kernel does not have the IPsec policies of its SAs: they are made anew")
+_NO_ROUTES = Drift(
+    "charon's routes through ipsec0 are not there: its SAs are made anew, and the routes with them"
+)
 
 
 def kernel_reasons(missing: Iterable[NotInKernel], connection: str) -> tuple[str, ...]:
