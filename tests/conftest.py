@@ -29,6 +29,9 @@ _STATE = tempfile.TemporaryDirectory(prefix="ipsecctl-test-state-")
 os.environ["XDG_STATE_HOME"] = _STATE.name
 os.environ.pop("IPSECCTL_STORE", None)
 
+# Most tests are not about the safety stop, and labs are small: what is, says its own limit.
+os.environ["IPSECCTL_SAFETY_LIMIT"] = "100%"
+
 LEFT_OUT = pytest.StashKey[int]()
 """How many tests were left out because they need a kernel with ESP (tests/lab/conftest.py)."""
 

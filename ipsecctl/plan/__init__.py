@@ -4,6 +4,8 @@ from ipsecctl.plan.between import between
 from ipsecctl.plan.change import Cause, Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, plan_json
 from ipsecctl.plan.compare import plan_gateway
 from ipsecctl.plan.host import file_entry
+from ipsecctl.plan.safety import Limit, Safety, Standing, Stop, parse_limit, stops
+from ipsecctl.plan.saved import SavedGateway, SavedPlan, is_saved_plan, load_plan, stale_because
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
 from ipsecctl.plan.wanted import Wanted, wanted
 from ipsecctl.plan.ways import interface_text
@@ -15,16 +17,27 @@ __all__ = [
     "Disruption",
     "GatewayPlan",
     "Kind",
+    "Limit",
     "Note",
     "Part",
+    "Safety",
+    "SavedGateway",
+    "SavedPlan",
+    "Standing",
+    "Stop",
     "Wanted",
     "between",
     "file_entry",
     "interface_text",
+    "is_saved_plan",
+    "load_plan",
     "may_restart",
+    "parse_limit",
     "plan_gateway",
     "plan_json",
     "restart_for",
+    "stale_because",
     "start_up",
+    "stops",
     "wanted",
 ]

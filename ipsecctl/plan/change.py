@@ -168,8 +168,13 @@ class GatewayPlan:
         }
 
 
-def plan_json(plans: Iterable[GatewayPlan], failures: Mapping[str, str]) -> dict[str, Any]:
-    """Return the document ``ipsecctl/plan/1``; ``failures`` says by gateway why it could not be planned."""
+def plan_json(
+    plans: Iterable[GatewayPlan], failures: Mapping[str, str], stops: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Return the document ``ipsecctl/plan/1``; ``failures`` says by gateway why it could not be planned.
+
+    ``stops`` are what keeps it from being carried out unless it is allowed, as JSON.
+    """
     plans = sorted(plans, key=lambda plan: plan.gateway)
     return {
         "schema": "ipsecctl/plan/1",
@@ -189,5 +194,6 @@ def plan_json(plans: Iterable[GatewayPlan], failures: Mapping[str, str]) -> dict
             }
             for plan in plans
         ],
+        "stops": list(stops),
         "failures": dict(sorted(failures.items())),
     }
