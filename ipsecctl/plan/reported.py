@@ -7,8 +7,11 @@ the whole report. Source: ``vici_query.c`` of strongSwan 5.9.8 to 6.1.0.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
+
+from ipsecctl.crypto import KEYWORDS
 
 __all__ = ["departing"]
 
@@ -17,6 +20,8 @@ _VERSIONS: Final = {"IKEv1": "1", "IKEv2": "2", "IKEv1/2": "0"}
 # "clear" and "none" are one action to charon, "restart" and "start" another, "hold" and "trap" a third.
 _ACTIONS: Final = {"clear": "none", "restart": "start", "hold": "trap"}
 _SECONDS: Final = ("rekey_time", "reauth_time", "dpd_delay")
+_EXCHANGE: Final = re.compile("(modp|ecp|x|mlkem)([0-9]+)")
+_EXCHANGES: Final = {"modp": "MODP", "ecp": "ECP", "x": "CURVE", "mlkem": "ML_KEM"}
 _PROPOSALS: Final = ("proposals", "esp_proposals")
 
 
@@ -25,13 +30,16 @@ def departing(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the fields, by dotted name, that charon reports otherwise than they were sent: now, and sent.
 
-    Proposals, for which charon has other words, are named only if nothing else explains the difference.
+    Proposals, for which charon has other words, are named where these are understood and differ, or if
+    nothing else explains the difference.
     """
     seen, sent = _told(reported), _sent(message)
-    names = {name for name in seen.keys() & sent.keys() if seen[name] != sent[name]}
+    proposals = {name for name in seen if name.rpartition(".")[2] in _PROPOSALS}
+    other = {name for name in proposals & sent.keys() if not _same_proposals(seen[name], sent[name])}
+    names = {name for name in seen.keys() & sent.keys() - proposals if seen[name] != sent[name]} | other
     children = (reported.get("children", {}), message.get("children", {}))
     names |= {f"children.{name}" for name in children[0].keys() ^ children[1].keys()}
-    names = names or {name for name in seen if name.rpartition(".")[2] in _PROPOSALS}
+    names = names or proposals
     there = {f"children.{name}": "loaded" for name in children[0]} | seen
     wanted = {f"children.{name}": "declared" for name in children[1]} | sent
     return (
@@ -102,3 +110,24 @@ def _proposals(value: Any) -> str:
         "-".join("|".join(transforms) for transforms in proposal.values() if transforms != ["NO_EXT_SEQ"])
         for proposal in value.values()
     )
+
+
+def _same_proposals(reported: str, sent: str) -> bool:
+    """Whether charon's words stand for the proposals that were sent, transform by transform."""
+    ours = [_words(keywords) for keywords in sent.split(", ")]
+    theirs = [set(re.split(r"[-|]", proposal)) for proposal in reported.split(", ")]
+    return ours == theirs
+
+
+def _words(keywords: str) -> set[str]:
+    """Return what charon calls the algorithms of a proposal."""
+    found = set()
+    for keyword in keywords.split("-"):
+        algorithm = KEYWORDS.get(keyword.partition("_")[2] if keyword.startswith("ke") else keyword)
+        exchange = _EXCHANGE.fullmatch(algorithm.keyword) if algorithm else None
+        if exchange:
+            found.add(f"{_EXCHANGES[exchange[1]]}_{exchange[2]}")
+        elif algorithm is not None:
+            name = algorithm.iana_name.removeprefix("ENCR_").removeprefix("AUTH_")
+            found.add(f"{name}_{algorithm.key_bits}" if algorithm.key_bits else name)
+    return found

@@ -84,6 +84,8 @@ def load_plan(content: bytes, file: str) -> SavedPlan:
             "Nothing was done. Plan again with this one: ipsecctl plan TOPOLOGY --out FILE",
         )
     try:
+        if not isinstance(document["allowed"], list):
+            raise TypeError("'allowed' is no list")
         gateways = {name: SavedGateway(**marks) for name, marks in document.pop("gateways").items()}
         plan = SavedPlan(
             **(document | {"gateways": gateways, "allowed": tuple(document["allowed"])}),
