@@ -244,7 +244,7 @@ def test_drift_is_told_apart_from_what_is_intended(lab, tmp_path):
     lab.sh("trixie", "nft delete table inet ipsecctl")
     file = f"{tmp_path}/{LAB}.yaml"
     changed = lab.changed(
-        tmp_path, lambda text: text.replace("profile: modern", "profile: modern\n  mtu: 1300")
+        tmp_path, lambda text: text.replace("profile: modern", "profile: modern\n  mtu: 1380")
     )
     document = changed.json("plan", changed.file)
     causes = {(c["gateway"], c["part"]): c["cause"] for c in document["changes"]}
