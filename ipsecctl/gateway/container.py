@@ -90,7 +90,7 @@ class Container:
         except ViciError as exc:
             if not child.stdout.at_eof():
                 raise GatewayUnreachable(self.name, exc.summary, exc.hint) from exc
-            raise self._why(await child.stderr.read()) from exc
+            raise self._why(await child.stderr.read(), exc.summary) from exc
         return client
 
     def _exec(self, *argv: str) -> list[str]:
@@ -101,8 +101,8 @@ class Container:
         """The lab that the container is of, by its name (see ``container_name``)."""
         return self.container.removeprefix("ipsecctl-").removesuffix(f"-{self.name}")
 
-    def _why(self, stderr: bytes) -> GatewayUnreachable:
-        """Return what the end of socat or docker means."""
+    def _why(self, stderr: bytes, otherwise: str) -> GatewayUnreachable:
+        """Return what the end of socat or docker means; ``otherwise`` is said where they say nothing."""
         if gone := self._gone(stderr):
             return gone
         said = stderr.decode("utf-8", "replace").strip()
@@ -113,7 +113,7 @@ class Container:
                 f"Start it: docker exec {self.container} /usr/lib/ipsecctl-lab/charon start",
                 charon_down=True,
             )
-        last = said.splitlines()[-1] if said else "the connection ended without a word"
+        last = said.splitlines()[-1] if said else otherwise
         return GatewayUnreachable(self.name, f"no connection to charon: {last}")
 
     def _gone(self, stderr: bytes) -> GatewayUnreachable | None:

@@ -1,4 +1,4 @@
-"""Saved plans and the safety stop against real charon: the tests run in this order on one pair of gateways."""
+"""Saved plans and the safety stop against real charon: in this order, on a pair of gateways."""
 
 from __future__ import annotations
 
