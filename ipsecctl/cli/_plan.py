@@ -103,7 +103,8 @@ def _print_change(change: Change, stream: IO[str], wide: bool) -> None:
         print(line, file=stream)
         _print_wrapped(reasons, 6, stream)
     before, after = dict(change.before), dict(change.after)
-    if wide or before:
+    # Of what was cut off all fields are new: what charon had then is not known.
+    if wide or (change.kind == "change" and change.cause != "cut off"):
         for name in sorted(before.keys() | after.keys()):
             _print_field(name, _value(before.get(name)), _value(after.get(name)), stream)
 
