@@ -606,3 +606,4 @@ def test_of_an_intended_change_nothing_is_said_of_the_sas_that_it_makes_anew():
     changed = replace(WANTED, connections={"t": connection(rekey_time="60s")})
     change = only(plan(changed, outdated={"t": ("its CHILD_SA: it lives for 60 s",)}))
     assert change.reasons == ("the topology or what it refers to has changed",)
+    assert change.disruption is Disruption.CHILD_RESTART, "they end up on the new configuration"
