@@ -35,8 +35,8 @@ class _TakesFiles(Protocol):
 _REMEDIES = {
     "No space left on device": "Its disk is full: make room there, then apply again.",
     "Disk quota exceeded": "Root's quota there is used up: make room, then apply again.",
-    "Read-only file system": "That file system is mounted read-only there: after a fault of the disk, see its "
-    "kernel's log; else mount it writable. Then apply again.",
+    "Read-only file system": "It is mounted read-only there: see the kernel's log for a fault of the disk, "
+    "mount it writable, then apply again.",
 }
 
 # The tar archive (on standard input, or a file of its own) has the contents under numbers; the lines of its

@@ -72,7 +72,7 @@ DISKS = {
         READ_ONLY,
         "umount /etc/swanctl/conf.d",
         "Read-only file system",
-        "is mounted read-only there",
+        "It is mounted read-only there",
     ),
 }
 
