@@ -14,6 +14,8 @@
     +- ApplyFailed             a gateway could not be brought to its desired state
 |  +- GatewaysBusy         somebody else's apply holds the lock of a gateway
 |  +- LockLost             our apply's lock was broken
+|  +- SafetyStop           a plan removes or disturbs more than it may
+|  +- PlanStale            what a saved plan was made of has changed
     +- LabError                a lab could not be made, found or removed
 """
 
@@ -34,6 +36,8 @@ __all__ = [
     "IpsecctlError",
     "LabError",
     "LockLost",
+    "PlanStale",
+    "SafetyStop",
     "SecretUnavailable",
     "Severity",
     "StoreUnusable",
@@ -172,6 +176,14 @@ class GatewaysBusy(ApplyFailed):
 
 class LockLost(ApplyFailed):
     """The lock of our apply was broken, or taken when it had run out; what was under way has been stopped."""
+
+
+class SafetyStop(ApplyFailed):
+    """A plan removes or disturbs more tunnels than it may without being allowed to; nothing was done."""
+
+
+class PlanStale(ApplyFailed):
+    """What a saved plan was made of has changed since; nothing was done."""
 
 
 class LabError(IpsecctlError):

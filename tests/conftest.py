@@ -35,6 +35,9 @@ os.environ.pop("IPSECCTL_STORE", None)
 _GARBAGE = 50_000
 """So many new objects make a collection of garbage due: with Python's 700 it takes a tenth of all time."""
 
+# Most tests are not about the safety stop, and labs are small: what is, says its own limit.
+os.environ["IPSECCTL_SAFETY_LIMIT"] = "100%"
+
 LEFT_OUT = pytest.StashKey[int]()
 """How many tests were left out because they need a kernel with ESP (tests/lab/conftest.py)."""
 

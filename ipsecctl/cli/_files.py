@@ -68,11 +68,12 @@ def _first_bytes(pipe: int, file: Path) -> bytes:
     return begun
 
 
-def write_text(file: Path, text: str, *, replace: bool) -> None:
+def write_text(file: Path, text: str, *, replace: bool, mode: int = 0o666) -> None:
     """Write a file as a whole: a new one, or with ``replace`` also in the place of one that is there.
 
     What is there and is no plain file (a terminal, ``/dev/full``) is written to, not replaced; of a symbolic
-    link the file that it leads to is replaced. Raises ``IpsecctlError``.
+    link the file that it leads to is replaced. ``mode`` is that of what is put in place, less the umask.
+    Raises ``IpsecctlError``.
     """
     try:
         if not replace:
@@ -81,7 +82,7 @@ def write_text(file: Path, text: str, *, replace: bool) -> None:
         elif file.exists() and not file.is_file():
             file.write_text(text, encoding="utf-8")
         else:
-            _replace(Path(os.path.realpath(file)), text)
+            _replace(Path(os.path.realpath(file)), text, mode)
     except FileExistsError as error:
         if file.is_dir():
             raise _directory(file) from error
@@ -92,9 +93,11 @@ def write_text(file: Path, text: str, *, replace: bool) -> None:
         raise IpsecctlError(f"cannot write {file}: {error.strerror}") from error
 
 
-def _replace(file: Path, text: str) -> None:
+def _replace(file: Path, text: str, mode: int) -> None:
     partial = file.with_name(f".ipsecctl-{os.getpid()}")
     try:
+        partial.unlink(missing_ok=True)
+        partial.touch(mode, exist_ok=False)
         partial.write_text(text, encoding="utf-8")
         partial.replace(file)
     except OSError:

@@ -10,6 +10,7 @@ import typer
 
 from ipsecctl.cli._app import command_app
 from ipsecctl.cli._plan import restart_notice
+from ipsecctl.cli._safety import AllowOption
 from ipsecctl.cli._store import StoreOption
 from ipsecctl.cli._view import paint, print_json, wants_colour
 from ipsecctl.patience import PATIENCE
@@ -30,7 +31,9 @@ _NOTHING_YET = "Interrupted before anything was changed."
 @app.command()
 def apply(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Topology file.", metavar="FILE")],
+    file: Annotated[
+        Path, typer.Argument(help="Topology file, or a plan that 'plan --out' saved.", metavar="FILE")
+    ],
     lab: Annotated[
         str | None, typer.Option(help="All gateways are the containers of this lab.", metavar="NAME")
     ] = None,
@@ -43,6 +46,7 @@ def apply(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="This topology replaces another one on its gateways.")
     ] = False,
+    allow: AllowOption = None,
     message: Annotated[
         str, typer.Option("--message", "-m", help="Why; for the history.", metavar="TEXT")
     ] = "",
@@ -61,6 +65,11 @@ def apply(
     where there is no terminal to ask on (a pipe, cron, CI), changes need --yes, and without it nothing is
     done. A gateway that fails does not stop the others.
 
+    A plan that removes or disturbs more than 10 % of the tunnels that are there (IPSECCTL_SAFETY_LIMIT) and
+    more than one, or removes the last tunnel of a site, is held back until --allow says that it is meant;
+    --yes does not. A saved plan is carried out without asking; if anything that it was made of has changed
+    since (topology, secrets, gateways), nothing is done.
+
     Two people cannot apply to one gateway at a time: who comes second is told who is at work and since when.
     Who, when, what and how it went is in 'ipsecctl history'.
 
@@ -70,25 +79,40 @@ def apply(
     Examples:
       ipsecctl apply clinics.yaml
       ipsecctl apply topologies/clinic-dc.yaml --lab clinic-dc --wait 60 --yes
+      ipsecctl plan clinics.yaml --out monday.plan && ipsecctl apply monday.plan
+      ipsecctl apply clinics.yaml --allow clinics-clinic-c --allow disturb
       ipsecctl apply clinics.yaml --message "CHG-4711: new PACS network" --lock-wait 120
     """
     from ipsecctl.cli._interrupt import one_loop, run, telling
 
     with telling(lambda: _NOTHING_YET), one_loop():
         from ipsecctl.cli._load import base_dir, errors_as_json, lab_called, load_with_text
+        from ipsecctl.cli._safety import safety_of
+        from ipsecctl.cli._saved import made_now, plan_in, topology_of
         from ipsecctl.cli._store import locked
         from ipsecctl.deploy import apply as service
         from ipsecctl.deploy import journal
         from ipsecctl.deploy.prepare import prepare
+        from ipsecctl.deploy.saving import demand_fresh
 
+        with errors_as_json(file, wanted=json):
+            saved = plan_in(file)
+            if saved is not None:
+                if lab is not None or take_over or allow:
+                    ctx.fail("with a saved plan, --lab, --take-over and --allow are as when it was saved.")
+                file, lab, take_over = topology_of(saved, file), saved.lab or None, saved.take_over
+                allow = list(saved.allowed)
         topology, text = load_with_text(file, json=json)
         with errors_as_json(file, wanted=json):
             lab = lab_called(lab)
             holding = locked(topology, store=store, lab=lab, break_lock=break_lock, lock_wait_s=lock_wait)
             with holding as session:
-                looking = prepare(topology, base_dir(topology), lab=lab, take_over=take_over)
+                base, safety = base_dir(topology), safety_of(allow)
+                looking = prepare(topology, base, lab=lab, take_over=take_over, safety=safety)
                 prepared = run(session.guard(looking), lambda: _NOTHING_YET)
-                _confirm(prepared, ctx, yes=yes)
+                if saved is not None:
+                    demand_fresh(saved, made_now(prepared, text, file, like=saved))
+                _confirm(prepared, ctx, yes=yes, reviewed=saved is not None)
                 source = str(file) if str(file) == "-" else str(file.absolute())
                 revision = journal.new_revision(prepared, file=source, text=text, message=message, lab=lab)
                 if journal.worth_recording(prepared, revision, session):
@@ -106,18 +130,25 @@ def apply(
         raise typer.Exit(1)
 
 
-def _confirm(prepared: Prepared, ctx: typer.Context, *, yes: bool) -> None:
+def _confirm(prepared: Prepared, ctx: typer.Context, *, yes: bool, reviewed: bool = False) -> None:
     """Show the plan to whoever can be asked, and have it confirmed; a plan without changes needs neither.
 
-    Raises ``typer.Abort`` when the answer is no, and ends with a usage error (status 2) when nobody can be
+    A plan that was ``reviewed`` needs neither, too. Raises ``typer.Abort`` when the answer is no,
+    ``SafetyStop`` for a plan that is held back, and ends with a usage error (status 2) when nobody can be
     asked and ``--yes`` was not said: a push never goes ahead by accident.
     """
     from ipsecctl.cli._plan import print_plan
+    from ipsecctl.deploy.safety import refused
 
     asking = sys.stdin.isatty()
-    if not any(plan.changes or plan.conflicts for plan in prepared.plans) or (yes and not asking):
+    held = bool(prepared.stops) and not any(plan.conflicts for plan in prepared.plans)
+    sure = reviewed or (yes and not asking)
+    if not any(plan.changes or plan.conflicts for plan in prepared.plans) or (sure and not held):
         return
-    print_plan(prepared.plans, {}, sys.stderr)
+    if not reviewed:
+        print_plan(prepared.plans, {}, sys.stderr)
+    if held:
+        raise refused(prepared.stops)
     if yes or any(plan.conflicts for plan in prepared.plans):
         return
     if not asking:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ipsecctl.cli._app import command_app
+from ipsecctl.cli._safety import AllowOption
 
 __all__ = ["app"]
 
@@ -17,6 +18,7 @@ app = command_app()
 
 @app.command()
 def plan(
+    ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="Topology file.", metavar="FILE")],
     lab: Annotated[
         str | None, typer.Option(help="All gateways are the containers of this lab.", metavar="NAME")
@@ -27,6 +29,10 @@ def plan(
     take_over: Annotated[
         bool, typer.Option("--take-over", help="This topology replaces another one on its gateways.")
     ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Save the plan, for 'ipsecctl apply PLAN'.", metavar="PLAN")
+    ] = None,
+    allow: AllowOption = None,
     wide: Annotated[
         bool, typer.Option("--wide", help="Show all fields of what is created or removed.")
     ] = False,
@@ -34,7 +40,14 @@ def plan(
 ) -> None:
     """Show what would change on each gateway, why, and which tunnels that disturbs.
 
-    Every gateway is looked at (charon, files, firewall, routes); nothing is changed. Exit status: 0 no
+    Every gateway is looked at (charon, files, firewall, routes); nothing is changed. Changes that mend drift
+    (what is no longer as it was applied) are told apart from those that the topology wants.
+
+    A plan that removes or disturbs more than 10 % of the tunnels that are there (IPSECCTL_SAFETY_LIMIT, as
+    20% or 5) and more than one, or removes the last tunnel of a site, is shown with the --allow that 'apply'
+    then asks for. With --out the plan is saved: 'ipsecctl apply PLAN' does just that, or nothing.
+
+    Exit status: 0 no
     change, or changes (2 with --detailed-exitcode), 1 something of another's stands against it, 3 a gateway
     could not be looked at (also with --detailed-exitcode: what it would need is not known).
 
@@ -42,24 +55,38 @@ def plan(
     Examples:
       ipsecctl plan clinics.yaml
       ipsecctl plan topologies/clinic-dc.yaml --lab clinic-dc --json
+      ipsecctl plan clinics.yaml --out monday.plan && ipsecctl apply monday.plan
       ipsecctl plan clinics.yaml --detailed-exitcode || echo "there is something to do, or to look into"
     """
     from ipsecctl.cli._interrupt import run
-    from ipsecctl.cli._load import base_dir, errors_as_json, lab_called, load_topology
+    from ipsecctl.cli._load import base_dir, errors_as_json, lab_called, load_with_text
     from ipsecctl.cli._plan import print_plan
-    from ipsecctl.cli._view import print_json
+    from ipsecctl.cli._safety import safety_of
+    from ipsecctl.cli._saved import made_now, save
+    from ipsecctl.cli._view import print_json, say
     from ipsecctl.deploy.prepare import prepare
     from ipsecctl.errors import CannotTell
     from ipsecctl.plan import plan_json
 
-    topology = load_topology(file, json=json)
+    if out is not None and str(file) == "-":
+        ctx.fail("--out needs a topology in a file: 'apply' reads it again.")
+    topology, text = load_with_text(file, json=json)
     with errors_as_json(file, wanted=json):
-        work = prepare(topology, base_dir(topology), lab=lab_called(lab), take_over=take_over)
+        lab = lab_called(lab)
+        base, safety = base_dir(topology), safety_of(allow)
+        work = prepare(topology, base, lab=lab, take_over=take_over, safety=safety)
         prepared = run(work, lambda: "Interrupted while the gateways were looked at; plan changes nothing.")
+        whole = not prepared.failures and not any(plan.conflicts for plan in prepared.plans)
+        if out is not None and whole:
+            save(made_now(prepared, text, file, lab=lab, take_over=take_over, allow=allow), out)
     if json:
-        print_json(plan_json(prepared.plans, {n: e.summary for n, e in prepared.failures.items()}))
+        failures = {name: error.summary for name, error in prepared.failures.items()}
+        print_json(plan_json(prepared.plans, failures, (stop.as_json() for stop in prepared.stops)))
     else:
-        print_plan(prepared.plans, prepared.failures, sys.stdout, wide=wide)
+        print_plan(prepared.plans, prepared.failures, sys.stdout, wide=wide, stops=prepared.stops)
+    if out is not None:
+        carry = f"Saved to {out}. To do just that: ipsecctl apply {out}"
+        say(carry if whole else f"Not saved to {out}: it is not the whole plan, or something is in its way.")
     if any(plan.conflicts for plan in prepared.plans):
         raise typer.Exit(1)
     if prepared.failures:

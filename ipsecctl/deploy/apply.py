@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from ipsecctl.deploy.carry import carry_out, remember
 from ipsecctl.deploy.locks import lock_all
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
+from ipsecctl.deploy.safety import refused
 from ipsecctl.deploy.tunnels import TunnelResult, bring_up, callers
 from ipsecctl.deploy.watch import Watch, watch
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError, ViciRefused
@@ -79,7 +80,8 @@ async def apply(
 ) -> Applied:
     """Carry out prepared plans and bring the tunnels up, waiting for these at most ``wait_s`` seconds.
 
-    Errors of single gateways are in the result. Raises ``ApplyFailed`` when a plan has conflicts, when
+    Errors of single gateways are in the result. Raises ``SafetyStop`` when plans remove or disturb more than
+    they may, ``ApplyFailed`` when a plan has conflicts, when
     another apply is at work on one of the gateways, or has been since the plan was made: then nothing at all
     is done. ``break_locks`` takes the gateways' locks from another apply.
     """
@@ -87,6 +89,8 @@ async def apply(
     if conflicts:
         hints = dict.fromkeys(conflict.hint for conflict in conflicts)
         raise ApplyFailed("; ".join(conflict.summary for conflict in conflicts), " ".join(hints))
+    if prepared.stops:
+        raise refused(prepared.stops)
     async with lock_all(prepared, break_them=break_locks) as ready:
         return await _apply(ready, report, wait_s)
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipsecctl.deploy.means import compile_observed, far_prefixes, own_prefixes
+from ipsecctl.deploy.safety import standings
 from ipsecctl.desired import GatewayState
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.gateway import Handle, Observed, observe, reach
+from ipsecctl.health import outdated
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import GatewayPlan, Wanted, plan_gateway, wanted
+from ipsecctl.plan import GatewayPlan, Safety, Stop, Wanted, plan_gateway, stops, wanted
 from ipsecctl.render import render_files, render_messages
 from ipsecctl.secrets import Secret, read, read_certificate
 from ipsecctl.topology import SecretRef, Topology
@@ -28,6 +30,7 @@ class Prepared:
     """All that is known before an apply, by gateway; ``failures`` has those that could not be observed.
 
     A gateway of which only charon does not run is among the failures, and has a plan of the host's part.
+    ``stops`` say why the plans are not to be carried out, although they could be.
     """
 
     topology: Topology
@@ -37,6 +40,7 @@ class Prepared:
     wanted: Mapping[str, Wanted]
     plans: tuple[GatewayPlan, ...]
     failures: Mapping[str, IpsecctlError]
+    stops: tuple[Stop, ...] = ()
 
 
 async def prepare(
@@ -45,11 +49,13 @@ async def prepare(
     *,
     lab: str | None = None,
     take_over: bool = False,
+    safety: Safety | None = None,
     timeout_s: float = 20.0 * PATIENCE,
 ) -> Prepared:
     """Plan every managed gateway of a topology whose files lie in ``base``.
 
-    ``lab`` says that the gateways are the containers of that lab. A gateway that cannot be reached or read is
+    ``lab`` says that the gateways are the containers of that lab; ``safety`` how much the plans may remove
+    and disturb. A gateway that cannot be reached or read is
     among the failures and does not hold up the others, for at most ``timeout_s`` seconds. Raises
     ``SecretUnavailable`` for a secret or certificate that cannot be read.
     """
@@ -71,6 +77,8 @@ async def prepare(
         for state in states
         if state.name in observed
     }
+    by_name = {state.name: state for state in states}
+    partners = {t.name for t in topology.tunnels if not (t.left.gateway.managed and t.right.gateway.managed)}
     plans = tuple(
         plan_gateway(
             targets[name],
@@ -78,10 +86,12 @@ async def prepare(
             take_over=take_over,
             lacking=compiled.lacking.get(name, ()),
             notes=compiled.notes.get(name, ()),
+            outdated=outdated(by_name[name], observed[name].sas, partners),
         )
         for name in sorted(targets)
     )
-    return Prepared(topology, states, handles, observed, targets, plans, failures)
+    held = stops(standings(topology, targets, observed), plans, safety or Safety())
+    return Prepared(topology, states, handles, observed, targets, plans, failures, held)
 
 
 def _handles(topology: Topology, lab: str | None) -> tuple[dict[str, Handle], dict[str, IpsecctlError]]:

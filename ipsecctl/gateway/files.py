@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeGuard
 
 from ipsecctl.errors import ApplyFailed
-from ipsecctl.gateway.handle import Handle
+from ipsecctl.gateway.handle import Completed, Handle
 from ipsecctl.gateway.names import STATE_DIR
 from ipsecctl.patience import PATIENCE
 
@@ -31,6 +31,13 @@ class _TakesFiles(Protocol):
     async def stage(self, content: bytes, *, timeout_s: float) -> str | None:
         """Put bytes into a file that only root can read; return its path, ``None`` if that does not work."""
 
+
+_REMEDIES = {
+    "No space left on device": "Its disk is full: make room there, then apply again.",
+    "Disk quota exceeded": "Root's quota there is used up: make room, then apply again.",
+    "Read-only file system": "It is mounted read-only there: see the kernel's log for a fault of the disk, "
+    "mount it writable, then apply again.",
+}
 
 # The tar archive (on standard input, or a file of its own) has the contents under numbers; the lines of its
 # member "names" say where each belongs. Everything is unpacked below our own directory, closed to others;
@@ -96,9 +103,19 @@ async def write_files(
     completed = await handle.run(argv, b"" if place else archive, timeout_s=timeout_s)
     if completed.status != 0:
         raise ApplyFailed(
-            f"{handle.name}: files cannot be written: {completed.error}",
-            "Is the disk full, or the file system mounted read-only?",
+            f"{handle.name}: files cannot be written: {_cause(completed)}", _remedy(_cause(completed))
         )
+
+
+def _cause(completed: Completed) -> str:
+    """Return the line that names the cause; tar's last one only says that there was one."""
+    lines = completed.stderr.decode("utf-8", "replace").splitlines()
+    return next((line.strip() for line in lines if any(sign in line for sign in _REMEDIES)), completed.error)
+
+
+def _remedy(cause: str) -> str:
+    known = (remedy for sign, remedy in _REMEDIES.items() if sign in cause)
+    return next(known, "Is the disk full, or the file system mounted read-only?")
 
 
 def _takes_files(handle: object) -> TypeGuard[_TakesFiles]:

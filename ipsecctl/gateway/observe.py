@@ -94,7 +94,8 @@ class Observed:
 
     ``charon_down`` is set where charon does not run: then all that it would tell is empty, and ``data_path``
     is the one of the last apply. ``ike_sas`` is how many IKE_SAs charon has, ``None`` where it does not say.
-    ``not_in_kernel`` are CHILD_SAs that charon believes in alone.
+    ``not_in_kernel`` are CHILD_SAs that charon believes in alone. ``sas`` are its IKE_SAs as ``list-sas``
+    sends them, without those that it was busy with.
     """
 
     gateway: str
@@ -109,6 +110,7 @@ class Observed:
     charon_down: GatewayUnreachable | None = None
     ike_sas: int | None = None
     not_in_kernel: tuple[NotInKernel, ...] = ()
+    sas: tuple[Message, ...] = ()
 
 
 async def observe(
@@ -136,7 +138,7 @@ async def observe(
         raise failed.exceptions[0] from None  # both say the same when it is the gateway that is gone
     found, told = facts.result(), charon.result()
     if not isinstance(told, GatewayUnreachable):
-        sas: tuple[Message, ...] = told.pop("sas")
+        sas: tuple[Message, ...] = told["sas"]
         path: DataPath = told["data_path"]
         missing = await confirmed(handle, sas, found.in_kernel, path, timeout_s=0.4 * timeout_s)
         return Observed(gateway=handle.name, facts=found, not_in_kernel=missing or (), **told)

@@ -4,6 +4,7 @@ from ipsecctl.health.device import OwnDevice, device_gone_cause
 from ipsecctl.health.document import exit_status, headline, nothing_known_json, status_json
 from ipsecctl.health.judge import judge
 from ipsecctl.health.kernel import kernel_lacks
+from ipsecctl.health.outdated import outdated
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
 from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict, declare
@@ -27,6 +28,7 @@ __all__ = [
     "judge",
     "kernel_lacks",
     "nothing_known_json",
+    "outdated",
     "parse_list_sas",
     "start_up_causes",
     "status_json",

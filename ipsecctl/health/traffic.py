@@ -35,14 +35,17 @@ class Traffic:
     proposals: tuple[Proposal, ...]
 
 
-def departures(declared: Traffic, sa: ChildSa) -> list[str]:
-    """Return in what a CHILD_SA is not as declared, as far as charon's words are understood."""
+def departures(declared: Traffic, sa: ChildSa, *, narrowing: bool = False) -> list[str]:
+    """Return in what a CHILD_SA is not as declared, as far as charon's words are understood.
+
+    With ``narrowing`` selectors may be narrower than declared.
+    """
     found = []
     for side, wanted, got in (
         ("local", declared.local_ts, sa.local_ts),
         ("remote", declared.remote_ts, sa.remote_ts),
     ):
-        if got and not _same(wanted, got):
+        if got and not _same(wanted, got, narrowing=narrowing):
             found.append(f"its {side} selectors are {' '.join(got)}, declared are {' '.join(wanted)}")
     return found + _suite_departs(declared.proposals, sa)
 
@@ -82,8 +85,11 @@ def _parse(text: str) -> _Selector | None:
     return prefix, protocol, (int(first), int(last or first))
 
 
-def _same(wanted: Iterable[str], got: Iterable[str]) -> bool:
-    """Whether selectors allow the same packets; also true if one of them is not understood."""
+def _same(wanted: Iterable[str], got: Iterable[str], *, narrowing: bool) -> bool:
+    """Whether selectors allow the same packets; also true if one of them is not understood.
+
+    With ``narrowing`` it is enough that they allow no others.
+    """
     ours, theirs = [_parse(text) for text in wanted], [_parse(text) for text in got]
     left, right = [s for s in ours if s], [s for s in theirs if s]
     if len(left) < len(ours) or len(right) < len(theirs):
@@ -91,11 +97,15 @@ def _same(wanted: Iterable[str], got: Iterable[str]) -> bool:
     # Between two neighbouring starts of ranges all ports are alike.
     starts = {first for _, _, (first, _) in left + right} | {last + 1 for _, _, (_, last) in left + right}
     return all(
-        _addresses(left, protocol, port) == _addresses(right, protocol, port)
+        _fit(_addresses(left, protocol, port), _addresses(right, protocol, port), narrowing=narrowing)
         for protocol in {protocol for _, protocol, _ in left + right}
         for port in starts
         if port <= _ALL_PORTS[1]
     )
+
+
+def _fit(wanted: IPSet, got: IPSet, *, narrowing: bool) -> bool:
+    return bool(got <= wanted if narrowing else got == wanted)
 
 
 def _addresses(selectors: Iterable[_Selector], protocol: int | None, port: int) -> IPSet:

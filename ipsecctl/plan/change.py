@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from ipsecctl.plan.reasons import Cause, cause_of
+
 __all__ = [
+    "Cause",
     "Change",
     "Conflict",
     "Disruption",
@@ -72,7 +75,8 @@ class Change:
     """One change on one gateway.
 
     ``before`` and ``after`` hold the fields that differ, with their values as text, none of them secret;
-    empty where the object is not there or cannot be shown. ``reasons`` are sentences for a person.
+    empty where the object is not there or cannot be shown. ``reasons`` are sentences for a person, and say
+    whether the change is intended or mends drift (``cause``).
     """
 
     gateway: str
@@ -89,6 +93,11 @@ class Change:
         """Where the object is: gateway, kind of object, and its name."""
         return f"{self.gateway}/{self.part}/{self.name.lstrip('/')}"
 
+    @property
+    def cause(self) -> Cause:
+        """Whether somebody wants the change, or it mends what came about on the gateway."""
+        return cause_of(self.reasons)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "kind": str(self.kind),
@@ -98,6 +107,7 @@ class Change:
             "name": self.name,
             "before": dict(self.before),
             "after": dict(self.after),
+            "cause": str(self.cause),
             "reasons": list(self.reasons),
             "disruption": str(self.disruption),
         }
@@ -145,6 +155,11 @@ class GatewayPlan:
         return tuple(c for c in self.changes if c.part is part and (not kinds or c.kind in kinds))
 
     @property
+    def drift(self) -> tuple[Change, ...]:
+        """The changes that mend what is no longer as it was applied."""
+        return tuple(change for change in self.changes if change.cause is Cause.DRIFT)
+
+    @property
     def disturbed(self) -> dict[str, Disruption]:
         """The tunnels that are disturbed, with the grade, sorted by name."""
         return {
@@ -154,8 +169,13 @@ class GatewayPlan:
         }
 
 
-def plan_json(plans: Iterable[GatewayPlan], failures: Mapping[str, str]) -> dict[str, Any]:
-    """Return the document ``ipsecctl/plan/1``; ``failures`` says by gateway why it could not be planned."""
+def plan_json(
+    plans: Iterable[GatewayPlan], failures: Mapping[str, str], stops: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Return the document ``ipsecctl/plan/1``; ``failures`` says by gateway why it could not be planned.
+
+    ``stops`` are what keeps it from being carried out unless it is allowed, as JSON.
+    """
     plans = sorted(plans, key=lambda plan: plan.gateway)
     return {
         "schema": "ipsecctl/plan/1",
@@ -166,6 +186,7 @@ def plan_json(plans: Iterable[GatewayPlan], failures: Mapping[str, str]) -> dict
                 "charon": plan.version or None,
                 "charon_down": plan.charon_down or None,
                 "changes": len(plan.changes),
+                "drift": len(plan.drift),
                 "disturbed": {name: str(grade) for name, grade in plan.disturbed.items()},
                 "restart_for": list(plan.restart_for),
                 "restart": plan.restart if plan.restart_for else None,
@@ -174,5 +195,6 @@ def plan_json(plans: Iterable[GatewayPlan], failures: Mapping[str, str]) -> dict
             }
             for plan in plans
         ],
+        "stops": list(stops),
         "failures": dict(sorted(failures.items())),
     }

@@ -6,13 +6,11 @@ firewall and the files report says what it is like now. Both must be right befor
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ipsecctl.desired import GUARD_UNIT, GUARD_UNIT_FILE
-from ipsecctl.gateway import NFT_TABLE, RECORD_PATH, NewFile, Observed, Record
+from ipsecctl.gateway import RECORD_PATH, Observed, Record
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, fields
 from ipsecctl.plan.connections import (
     differing,
@@ -22,29 +20,35 @@ from ipsecctl.plan.connections import (
     not_held_any_more,
 )
 from ipsecctl.plan.device import GONE, device_changes, device_gone, unrouted
+from ipsecctl.plan.host import HostComparison
 from ipsecctl.plan.kernel import kernel_reasons
 from ipsecctl.plan.obstacles import ipv6_notes, legacy_conflicts, legacy_notes
+from ipsecctl.plan.reasons import (
+    ALTERED,
+    BY_HAND,
+    CUT_OFF,
+    DECLARED,
+    NO_LONGER,
+    Drift,
+)
+from ipsecctl.plan.reported import departing
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
-from ipsecctl.plan.wanted import Wanted, certificate_digest, sysctls
+from ipsecctl.plan.wanted import Wanted, certificate_digest
 from ipsecctl.plan.ways import interface_changes, route_changes, rule_changes, way_conflicts, way_home_notes
-from ipsecctl.render import FIREWALL_FILE, STRONGSWAN_FILE, SWANCTL_SECRETS_FILE, SYSCTL_FILE
+from ipsecctl.render import STRONGSWAN_FILE, SWANCTL_SECRETS_FILE
 
-__all__ = ["file_entry", "plan_gateway"]
+__all__ = ["plan_gateway"]
 
-_DECLARED = "declared in the topology"
-_NO_LONGER = "no longer in the topology"
-_ALTERED = "the topology or what it refers to has changed"
-_CUT_OFF = "an earlier apply was cut off here"
-_LOST = "it was applied and charon no longer has it: restarted, or unloaded by hand"
-_BY_HAND = "altered on the gateway by hand since the last apply"
-_NOT_RENEWED = "its SAs were not made anew after an earlier change"
+_LOST = Drift("it was applied and charon no longer has it: restarted, or unloaded by hand")
+_UNLOADED = Drift("it was applied and unloaded by hand since: charon runs on and no longer has it")
+_RESTARTED = Drift("charon was started anew since the last apply, and does not have it")
+_NOT_RENEWED = Drift("its SAs keep an earlier configuration: they were not made anew after a change")
+_KEEPS = "a running SA keeps another configuration"
 _KEPT = "charon keeps it in memory until it restarts"
-_THERE = "a table of that name is there already"
-_NOT_ENABLED = "it is not enabled: the firewall would not be loaded after a reboot"
-_NOT_ACTIVE = "it is not active: the firewall would not come back after nftables.service was restarted"
-_FAILED = "it failed: the firewall, a route or a setting could not be brought into force"
-_NO_ROUTES = "charon's routes through ipsec0 are not there: the connection is loaded anew, and they with it"
-_FILE_BY_HAND = "its file was altered by hand, and charon does not tell what it has loaded from it"
+_NO_ROUTES = Drift(
+    "charon's routes through ipsec0 are not there: the connection is loaded anew, and they with it"
+)
+_FILE_BY_HAND = Drift("its file was altered by hand, and charon does not tell what it has loaded from it")
 
 
 def plan_gateway(
@@ -54,14 +58,16 @@ def plan_gateway(
     take_over: bool = False,
     lacking: Iterable[Conflict] = (),
     notes: Iterable[Note] = (),
+    outdated: Mapping[str, tuple[str, ...]] | None = None,
 ) -> GatewayPlan:
     """Return what must change on a gateway for it to be as wanted.
 
     ``lacking`` is what it cannot do, to stand among the conflicts; ``notes`` are others' beside those that
-    come of what was observed. ``take_over`` says that the topology takes
+    come of what was observed. ``outdated`` says by connection in what its running SAs keep another
+    configuration than it has. ``take_over`` says that the topology takes
     the place of another one that was applied there. Nothing of a secret is in the plan.
     """
-    comparison = _Comparison(wanted, observed)
+    comparison = _Comparison(wanted, observed, outdated or {})
     return GatewayPlan(
         gateway=wanted.gateway,
         changes=tuple(sorted([*comparison.changes(), *(comparison.taken_over() if take_over else ())])),
@@ -74,24 +80,24 @@ def plan_gateway(
     )
 
 
-def file_entry(sha256: str, mode: int) -> dict[str, str]:
-    """Return what a record's digest of a file is made of."""
-    return {"sha256": sha256, "mode": f"{mode:o}"}
-
-
 class _Comparison:
-    def __init__(self, wanted: Wanted, observed: Observed) -> None:
+    def __init__(self, wanted: Wanted, observed: Observed, outdated: Mapping[str, tuple[str, ...]]) -> None:
         self.wanted = wanted
         self.observed = observed
+        self.outdated = outdated
         self.facts = observed.facts
         self.lost = observed.not_in_kernel
         # Without a record nothing is ours, and no digest is looked at.
         self.record = observed.facts.record or Record(key=b"")
+        self.host = HostComparison(wanted, self.facts, self.record)
+        before = self.record.start_up.charon
+        known = bool(before and self.facts.charon)
+        self.gone = (_UNLOADED if before == self.facts.charon else _RESTARTED) if known else _LOST
         self.options = restart_for(start_up(wanted, observed))
-        self.gone = device_gone(wanted, observed)
-        if self.gone:
+        self.device_gone = device_gone(wanted, observed)
+        if self.device_gone:
             self.options = (*self.options, GONE)
-        self.restarts = bool(self.options) and may_restart(observed, cut_off=self.gone)
+        self.restarts = bool(self.options) and may_restart(observed, cut_off=self.device_gone)
         self.restart_for = () if self.restarts else self.options
         self.unrouted = unrouted(wanted, observed)
         self.kept = network_pairs(wanted.connections.values())
@@ -118,13 +124,19 @@ class _Comparison:
             )
 
     def _host(self) -> Iterator[Change]:
-        yield from self._files()
-        yield from self._firewall()
-        yield from self._sysctls()
+        for change in self.host.changes():
+            yield self._with_restart(change)
         yield from interface_changes(self.wanted, self.facts, self.record)
-        yield from route_changes(self.wanted, self.facts, self.record, changes=self._file_changes)
-        yield from rule_changes(self.wanted, self.facts, self.record, changes=self._file_changes)
-        yield from self._unit()
+        yield from route_changes(self.wanted, self.facts, self.record, changes=self.host.file_changes)
+        yield from rule_changes(self.wanted, self.facts, self.record, changes=self.host.file_changes)
+
+    def _with_restart(self, change: Change) -> Change:
+        if change.name == STRONGSWAN_FILE and self.restarts:
+            return replace(change, reasons=(*change.reasons, "charon is restarted for it"))
+        if change.name != STRONGSWAN_FILE or not self.restart_for:
+            return change
+        reason = f"charon must be restarted for it: {', '.join(self.restart_for)}"
+        return replace(change, reasons=(*change.reasons, reason), disruption=Disruption.IKE_RESTART)
 
     def _charon(self) -> Iterator[Change]:
         if self.restarts:
@@ -136,7 +148,7 @@ class _Comparison:
         yield from self._connections()
 
     def _restart_reasons(self) -> tuple[str, ...]:
-        if self.gone:
+        if self.device_gone:
             return (f"charon will be restarted for {GONE}: none of its SAs carries anything",)
         options = f"it reads {', '.join(self.options)} only when it starts"
         return "charon will be restarted: it holds no SA", options
@@ -161,7 +173,7 @@ class _Comparison:
                     "Rename the tunnel, or rename that secret in its swanctl.conf.",
                 )
         for path, file in self.wanted.files.items():
-            if self._is_anothers(path, file):
+            if self.host.is_anothers(path, file):
                 yield Conflict(
                     f"{gateway}: {path} is there and ipsecctl did not write it",
                     "Move the file out of the way.",
@@ -177,116 +189,6 @@ class _Comparison:
     def _change(self, part: Part, name: str, kind: Kind, *reasons: str, **more: Any) -> Change:
         return Change(self.wanted.gateway, part, name, kind, reasons=reasons, **more)
 
-    # -------------------------------------------------------------------------------------------------- files
-
-    def _files(self) -> Iterator[Change]:
-        for path, file in self.wanted.files.items():
-            if (change := self._file(path, file)) and not self._is_anothers(path, file):
-                yield self._with_restart(change)
-        for path in self.record.files:
-            if path not in self.wanted.files and path in self.facts.files:
-                yield self._change(Part.FILE, path, Kind.REMOVE, _NO_LONGER)
-
-    def _with_restart(self, change: Change) -> Change:
-        if change.name == STRONGSWAN_FILE and self.restarts:
-            return replace(change, reasons=(*change.reasons, "charon is restarted for it"))
-        if change.name != STRONGSWAN_FILE or not self.restart_for:
-            return change
-        reason = f"charon must be restarted for it: {', '.join(self.restart_for)}"
-        return replace(change, reasons=(*change.reasons, reason), disruption=Disruption.IKE_RESTART)
-
-    def _is_anothers(self, path: str, file: NewFile) -> bool:
-        """Whether a file that is there is not ours; one with the right content may become ours."""
-        seen = self.facts.files.get(path)
-        return seen is not None and path not in self.record.files and seen.sha256 != _sha256(file)
-
-    def _file(self, path: str, file: NewFile) -> Change | None:
-        seen, recorded = self.facts.files.get(path), self.record.files.get(path)
-        size = {"size": f"{len(file.content)} bytes", "mode": f"{file.mode:04o}"}
-        if seen is None:
-            reason = _DECLARED if recorded is None else "it was applied and is no longer there"
-            return self._change(Part.FILE, path, Kind.CREATE, reason, after=fields(size))
-        right = seen.sha256 == _sha256(file) and seen.mode == file.mode
-        # Written, but perhaps not taken up: charon and systemd read theirs only when they are told to.
-        if right and not (recorded == "" and path in (STRONGSWAN_FILE, GUARD_UNIT_FILE)):
-            return None
-        as_recorded = recorded == self.record.digest("file", file_entry(seen.sha256, seen.mode))
-        before, after = _file_fields(seen.sha256, seen.mode), _file_fields(_sha256(file), file.mode)
-        shown = {
-            name for name in before if before[name] != after[name] and (name == "mode" or file.mode & 0o44)
-        }
-        return self._change(
-            Part.FILE,
-            path,
-            Kind.CHANGE,
-            self._file_differs(recorded, as_recorded),
-            before=fields({name: before[name] for name in shown}),
-            after=fields({name: after[name] for name in shown}),
-        )
-
-    @staticmethod
-    def _file_differs(recorded: str | None, as_recorded: bool) -> str:
-        if recorded is None:
-            return "it is there already, with another mode"
-        return _CUT_OFF if recorded == "" else _ALTERED if as_recorded else _BY_HAND
-
-    def _file_changes(self, path: str) -> bool:
-        return self._file_reason(path) is not None
-
-    def _file_reason(self, path: str) -> str | None:
-        """Return why a file is to be written, ``None`` when it is not."""
-        change = self._file(path, self.wanted.files[path]) if path in self.wanted.files else None
-        return change.reasons[0] if change else None
-
-    # ------------------------------------------------------------------------------ firewall, sysctls, routes
-
-    def _firewall(self) -> Iterator[Change]:
-        name = " ".join(NFT_TABLE)
-        loaded = self.facts.firewall
-        if FIREWALL_FILE not in self.wanted.files:
-            if loaded and FIREWALL_FILE in self.record.files:
-                yield self._change(Part.FIREWALL, name, Kind.REMOVE, _NO_LONGER)
-        elif not loaded:
-            lost = self.record.files.get(FIREWALL_FILE)
-            reason = "the table was applied and is no longer loaded" if lost else _DECLARED
-            yield self._change(Part.FIREWALL, name, Kind.CREATE, reason)
-        elif self._file_changes(FIREWALL_FILE):
-            yield self._change(Part.FIREWALL, name, Kind.CHANGE, _ALTERED)
-        elif loaded != self.record.seen.firewall:
-            reason = _BY_HAND if self.record.seen.firewall else _CUT_OFF if self.record.files else _THERE
-            yield self._change(Part.FIREWALL, name, Kind.CHANGE, reason)
-
-    def _sysctls(self) -> Iterator[Change]:
-        file = self.wanted.files.get(SYSCTL_FILE)
-        for name, value in sysctls(file.content if file else b"").items():
-            running = self.facts.sysctls.get(name, ())
-            if any(other != value for other in running):
-                yield self._change(
-                    Part.SYSCTL,
-                    name,
-                    Kind.CHANGE,
-                    "the running value is another one",
-                    before=fields({"value": " or ".join(running)}),
-                    after=fields({"value": value}),
-                )
-
-    def _unit(self) -> Iterator[Change]:
-        """Compare what systemd, where it runs, is to know of the boot."""
-        if self.facts.unit is None:
-            return
-        enabled, active = self.facts.unit
-        if GUARD_UNIT_FILE not in self.wanted.files:
-            if GUARD_UNIT_FILE in self.record.files and enabled == "enabled":
-                yield self._change(Part.UNIT, GUARD_UNIT, Kind.REMOVE, _NO_LONGER)
-        elif enabled != "enabled":
-            declared = self.record.files.get(GUARD_UNIT_FILE) is None
-            yield self._change(Part.UNIT, GUARD_UNIT, Kind.CREATE, _DECLARED if declared else _NOT_ENABLED)
-        elif active != "active":
-            reason = _FAILED if active == "failed" else _NOT_ACTIVE
-            yield self._change(Part.UNIT, GUARD_UNIT, Kind.CHANGE, reason)
-        elif changed := self._file_reason(GUARD_UNIT_FILE):
-            yield self._change(Part.UNIT, GUARD_UNIT, Kind.CHANGE, changed)
-
     # -------------------------------------------------------------------------------------------- credentials
 
     def _certificates(self) -> Iterator[Change]:
@@ -296,14 +198,14 @@ class _Comparison:
                 continue
             recorded = self.record.certificates.get(target)
             if recorded is None:
-                yield self._change(Part.CERTIFICATE, target, Kind.CREATE, _DECLARED)
+                yield self._change(Part.CERTIFICATE, target, Kind.CREATE, DECLARED)
             elif recorded == self.record.digest("certificate", message):
-                yield self._change(Part.CERTIFICATE, target, Kind.CREATE, _LOST)
+                yield self._change(Part.CERTIFICATE, target, Kind.CREATE, self.gone)
             else:
-                yield self._change(Part.CERTIFICATE, target, Kind.CHANGE, _ALTERED if recorded else _CUT_OFF)
+                yield self._change(Part.CERTIFICATE, target, Kind.CHANGE, ALTERED if recorded else CUT_OFF)
         for target in self.record.certificates:
             if target not in self.wanted.certificates:
-                reason = f"{_NO_LONGER}; {_KEPT}, which does no harm"
+                reason = f"{NO_LONGER}; {_KEPT}, which does no harm"
                 yield self._change(Part.CERTIFICATE, target, Kind.REMOVE, reason)
 
     def _keys(self) -> Iterator[Change]:
@@ -313,11 +215,11 @@ class _Comparison:
         for target in self.record.keys:
             if target not in self.wanted.keys:
                 # charon knows a key by its content: unloading it could take it from another's connection.
-                reason = f"{_NO_LONGER}; {_KEPT}, as another's connection may use the same"
+                reason = f"{NO_LONGER}; {_KEPT}, as another's connection may use the same"
                 yield self._change(Part.KEY, target, Kind.REMOVE, reason)
 
     def _shared(self) -> Iterator[Change]:
-        tampered = self._file_reason(SWANCTL_SECRETS_FILE) == _BY_HAND
+        tampered = self.host.file_reason(SWANCTL_SECRETS_FILE) == BY_HAND
         for name, message in self.wanted.shared.items():
             loaded, recorded = name in self.observed.shared, self.record.shared.get(name)
             changes = tuple(self._credential(Part.SHARED, name, message, recorded, loaded))
@@ -326,15 +228,15 @@ class _Comparison:
                 yield self._change(Part.SHARED, name, Kind.CHANGE, _FILE_BY_HAND)
         for name in self.record.shared:
             if name not in self.wanted.shared and name in self.observed.shared:
-                yield self._change(Part.SHARED, name, Kind.REMOVE, _NO_LONGER)
+                yield self._change(Part.SHARED, name, Kind.REMOVE, NO_LONGER)
 
     def _credential(
         self, part: Part, name: str, message: Mapping[str, Any], recorded: str | None, loaded: bool
     ) -> Iterator[Change]:
         if not loaded:
-            yield self._change(part, name, Kind.CREATE, _LOST if recorded else _DECLARED)
+            yield self._change(part, name, Kind.CREATE, self.gone if recorded else DECLARED)
         elif recorded is not None and recorded != self.record.digest(str(part), message):
-            reasons = (_CUT_OFF,) if recorded == "" else (_ALTERED, "used from the next authentication on")
+            reasons = (CUT_OFF,) if recorded == "" else (ALTERED, "used from the next authentication on")
             yield self._change(part, name, Kind.CHANGE, *reasons)
 
     # -------------------------------------------------------------------------------------------- connections
@@ -342,17 +244,7 @@ class _Comparison:
     def _connections(self) -> Iterator[Change]:
         for name, message in self.wanted.connections.items():
             if name not in self.observed.connections:
-                reason = _LOST if self.record.connections.get(name) else _DECLARED
-                yield self._change(
-                    Part.CONNECTION,
-                    name,
-                    Kind.CREATE,
-                    reason,
-                    after=fields(flatten(message)),
-                    disruption=self._grade(name, message)
-                    if name in self.record.messages
-                    else Disruption.NONE,
-                )
+                yield self._unloaded_connection(name, message)
             elif name in self.record.connections:
                 yield from self._loaded_connection(name, message)
         for name in self.record.connections:
@@ -361,11 +253,22 @@ class _Comparison:
                     Part.CONNECTION,
                     name,
                     Kind.REMOVE,
-                    _NO_LONGER,
+                    NO_LONGER,
                     *self._exposed(name),
                     before=fields(flatten(self.record.messages.get(name, {}))),
                     disruption=Disruption.IKE_RESTART,
                 )
+
+    def _unloaded_connection(self, name: str, message: Mapping[str, Any]) -> Change:
+        """Return the creation of a connection that charon does not have; it may have had it before."""
+        recorded, old = self.record.connections.get(name), self.record.messages.get(name)
+        altered = recorded != self.record.digest("connection", message)
+        reasons = (self.gone, *((ALTERED,) if altered else ()))
+        if not recorded:
+            reasons = (DECLARED if recorded is None else CUT_OFF,)
+        grade = Disruption.NONE if old is None else self._grade(name, message)
+        after = fields(flatten(message))
+        return self._change(Part.CONNECTION, name, Kind.CREATE, *reasons, after=after, disruption=grade)
 
     def _exposed(self, name: str) -> tuple[str, ...]:
         """Return as a reason what a connection held back when it was applied, and none will any more."""
@@ -376,7 +279,8 @@ class _Comparison:
         if name in self.record.renew:
             return Disruption.IKE_RESTART
         grade = disruption(self.record.messages.get(name, {}), message)
-        return max(grade, Disruption.CHILD_RESTART) if self._lost(name) else grade
+        anew = self._lost(name) or name in self.outdated
+        return max(grade, Disruption.CHILD_RESTART) if anew else grade
 
     def _lost(self, name: str) -> tuple[str, ...]:
         """Return as reasons what is gone that charon believes to be there for a connection."""
@@ -385,28 +289,40 @@ class _Comparison:
     def _loaded_connection(self, name: str, message: Mapping[str, Any]) -> Iterator[Change]:
         recorded = self.record.connections[name]
         grade = self._grade(name, message)
-        now = fields(flatten(message))
+        before, after = differing(self.record.messages.get(name, {}), message)
+        reasons: tuple[str, ...]
         if recorded == "":
-            yield self._change(Part.CONNECTION, name, Kind.CHANGE, _CUT_OFF, after=now, disruption=grade)
+            reasons, before = (CUT_OFF,), {}
+            after = flatten(message)
         elif recorded != self.record.digest("connection", message):
-            old = self.record.messages.get(name, {})
-            before, after = differing(old, message)
+            by_hand = (BY_HAND,) if self._drifted(name) else ()
+            reasons = (*by_hand, ALTERED, *self._exposed(name))
+        else:
+            reasons = self._drift_of(name)
+            if BY_HAND in reasons:
+                before, after = departing(self.observed.connections[name], message)
+        if reasons:
             yield self._change(
                 Part.CONNECTION,
                 name,
                 Kind.CHANGE,
-                _ALTERED,
-                *self._exposed(name),
+                *reasons,
                 before=fields(before),
                 after=fields(after),
                 disruption=grade,
             )
-        elif self._drifted(name):
-            yield self._change(Part.CONNECTION, name, Kind.CHANGE, _BY_HAND, after=now, disruption=grade)
-        elif name in self.record.renew:
-            yield self._change(Part.CONNECTION, name, Kind.CHANGE, _NOT_RENEWED, disruption=grade)
-        elif lost := self._lost(name):
-            yield self._change(Part.CONNECTION, name, Kind.CHANGE, *lost, disruption=grade)
+
+    def _drift_of(self, name: str) -> tuple[str, ...]:
+        """Return why a connection that is wanted as it was applied must be looked after all the same."""
+        return (
+            *((BY_HAND,) if self._drifted(name) else ()),
+            *((_NOT_RENEWED,) if name in self.record.renew else ()),
+            *self._lost(name),
+            *(
+                Drift(f"a running SA keeps another configuration: {why}")
+                for why in self.outdated.get(name, ())
+            ),
+        )
 
     def _drifted(self, name: str) -> bool:
         """Whether charon reports a connection otherwise than right after we loaded it."""
@@ -414,11 +330,3 @@ class _Comparison:
         if seen.version != self.observed.version or name not in seen.connections:
             return False  # another version may report the same in other words
         return seen.connections[name] != self.record.digest("seen", self.observed.connections[name])
-
-
-def _sha256(file: NewFile) -> str:
-    return hashlib.sha256(file.content).hexdigest()
-
-
-def _file_fields(sha256: str, mode: int) -> dict[str, str]:
-    return {"content": f"sha256 {sha256[:16]}", "mode": f"{mode:04o}"}

@@ -17,6 +17,7 @@ from ipsecctl.gateway import CHARONS_TABLE, DEVICE, Device, Observed
 from ipsecctl.gateway.device import DOWN
 from ipsecctl.plan.change import Change, Kind, Part, fields
 from ipsecctl.plan.connections import remote_networks
+from ipsecctl.plan.reasons import Drift
 from ipsecctl.plan.wanted import Wanted
 from ipsecctl.topology import DataPath
 
@@ -25,8 +26,8 @@ __all__ = ["GONE", "device_changes", "device_gone", "rule_of", "unrouted"]
 GONE = f"its device {DEVICE}, which is gone"
 """For what charon must be restarted then."""
 
-_DOWN = "charon's device is down, and nothing passes; set up, it gets its routes back from charon"
-_NO_RULE = "charon made it when it started, and without it packets do not find its routes"
+_DOWN = Drift("charon's device is down, and nothing passes; set up, it gets its routes back from charon")
+_NO_RULE = Drift("charon made it when it started, and without it packets do not find its routes")
 
 
 def device_changes(wanted: Wanted, observed: Observed) -> Iterator[Change]:

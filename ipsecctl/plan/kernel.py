@@ -6,13 +6,16 @@ from collections.abc import Iterable
 
 from ipsecctl.gateway import NotInKernel
 from ipsecctl.gateway.device import DOWN, GONE
+from ipsecctl.plan.reasons import Drift
 
 __all__ = ["kernel_reasons"]
 
-_NO_SAS = "the kernel does not have its SAs, which charon believes in: they are made anew"
-_NO_POLICIES = "the kernel does not have the IPsec policies of its SAs: they are made anew"
-_NO_DEVICE = "charon's device ipsec0 is gone, and its SAs carry nothing: they are made anew"
-_NO_ROUTES = "charon's routes through ipsec0 are not there: its SAs are made anew, and the routes with them"
+_NO_SAS = Drift("the kernel does not have its SAs, which charon believes in: they are made anew")
+_NO_POLICIES = Drift("the kernel does not have the IPsec policies of its SAs: they are made anew")
+_NO_DEVICE = Drift("charon's device ipsec0 is gone, and its SAs carry nothing: they are made anew")
+_NO_ROUTES = Drift(
+    "charon's routes through ipsec0 are not there: its SAs are made anew, and the routes with them"
+)
 
 
 def kernel_reasons(missing: Iterable[NotInKernel], connection: str) -> tuple[str, ...]:

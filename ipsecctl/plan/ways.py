@@ -20,6 +20,15 @@ from ipsecctl.desired import (
 )
 from ipsecctl.gateway import Facts, Link, Record, RouteSeen, RuleSeen, WayHome
 from ipsecctl.plan.change import Change, Conflict, Fields, Kind, Note, Part, fields
+from ipsecctl.plan.reasons import (
+    ALTERED,
+    BY_HAND,
+    CUT_OFF,
+    DECLARED,
+    NO_LONGER,
+    NOT_THERE,
+    UNDECLARED,
+)
 from ipsecctl.plan.wanted import Wanted
 from ipsecctl.topology import DataPath
 
@@ -33,12 +42,6 @@ __all__ = [
     "way_home_notes",
 ]
 
-_DECLARED = "declared in the topology"
-_NO_LONGER = "no longer in the topology"
-_ALTERED = "the topology or what it refers to has changed"
-_CUT_OFF = "an earlier apply was cut off here"
-_BY_HAND = "altered on the gateway by hand since the last apply"
-_LOST = "it was applied and is no longer there"
 _REMADE = "an interface keeps its if_id for life: it is made anew, and its routes with it"
 _GOES_TOO = "its interface is made anew"
 _LIBIPSEC_DEVICE = "ipsec0"
@@ -83,7 +86,7 @@ def interface_changes(wanted: Wanted, facts: Facts, record: Record) -> Iterator[
                 link.name,
                 Kind.REMOVE,
                 _link_fields(link),
-                reasons=(_NO_LONGER,),
+                reasons=(NO_LONGER if link.name in record.interfaces else UNDECLARED,),
             )
 
 
@@ -92,14 +95,14 @@ def _interface(
 ) -> Iterator[Change]:
     after = _wanted_fields(interface)
     if link is None:
-        reason = _DECLARED if recorded is None else _LOST if recorded else _CUT_OFF
+        reason = DECLARED if recorded is None else NOT_THERE if recorded else CUT_OFF
         yield Change(gateway, Part.INTERFACE, interface.name, Kind.CREATE, after=after, reasons=(reason,))
         return
     before = _link_fields(link)
     if before == after:
         return
     by_hand = recorded in (None, interface_text(interface))
-    reason = _BY_HAND if by_hand else _ALTERED if recorded else _CUT_OFF
+    reason = BY_HAND if by_hand else ALTERED if recorded else CUT_OFF
     differ = {name for name, _ in {*before} ^ {*after}}
     yield Change(
         gateway,
@@ -147,17 +150,18 @@ def route_changes(
     for name, route in declared.items():
         before, after = ours.get(name), _details(route, route.table)
         if before is None:
-            reason = _LOST if lost else _DECLARED
+            reason = NOT_THERE if lost else DECLARED
             yield Change(wanted.gateway, Part.ROUTE, name, Kind.CREATE, after=after, reasons=(reason,))
         elif before != after:
-            reason = _BY_HAND if lost else _ALTERED
+            reason = BY_HAND if lost else ALTERED
             changed = (tuple(sorted({*before} - {*after})), tuple(sorted({*after} - {*before})))
             yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, *changed, (reason,))
         elif route.interface in remade:
             yield Change(wanted.gateway, Part.ROUTE, name, Kind.CHANGE, reasons=(_GOES_TOO,))
     if facts.record is not None:
+        reason = UNDECLARED if lost and ROUTES_FILE in wanted.files else NO_LONGER
         for name in ours.keys() - declared.keys():
-            yield Change(wanted.gateway, Part.ROUTE, name, Kind.REMOVE, ours[name], reasons=(_NO_LONGER,))
+            yield Change(wanted.gateway, Part.ROUTE, name, Kind.REMOVE, ours[name], reasons=(reason,))
 
 
 def _remade(wanted: Wanted, facts: Facts) -> set[str]:
@@ -189,14 +193,15 @@ def rule_changes(
         there = ours.pop(name, [])
         after = fields({"rule": ", ".join(_rule_text(rule) for rule in sorted(rules, key=_priority))})
         if not there:
-            reason = _LOST if lost else _DECLARED
+            reason = NOT_THERE if lost else DECLARED
             yield Change(wanted.gateway, Part.RULE, name, Kind.CREATE, after=after, reasons=(reason,))
         elif len(there) != len(rules) or {seen.rule for seen in there} != {*rules}:
-            reason = _BY_HAND if lost else _ALTERED
+            reason = BY_HAND if lost else ALTERED
             yield Change(wanted.gateway, Part.RULE, name, Kind.CHANGE, _rules(there), after, (reason,))
     if facts.record is not None:
+        reason = UNDECLARED if lost and ROUTES_FILE in wanted.files else NO_LONGER
         for name, there in ours.items():
-            yield Change(wanted.gateway, Part.RULE, name, Kind.REMOVE, _rules(there), reasons=(_NO_LONGER,))
+            yield Change(wanted.gateway, Part.RULE, name, Kind.REMOVE, _rules(there), reasons=(reason,))
 
 
 def _priority(rule: Rule) -> int:

@@ -23,6 +23,7 @@ from ipsecctl.gateway import (
     RouteSeen,
     RuleSeen,
     Seen,
+    StartUp,
     WaysSeen,
 )
 from ipsecctl.plan import (
@@ -528,3 +529,83 @@ def test_a_take_over_is_a_change_of_the_records_owner():
     assert (change.part, change.reasons) == (Part.RECORD, ("taken over from topology 'top'",))
     assert (change.before, change.after) == ((("topology", "top"),), (("topology", "another"),))
     assert plan(take_over=True).changes == ()
+
+
+# ------------------------------------------------------------------------------------------- on the screen
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_on_a_terminal_no_line_is_too_long_and_no_value_is_cut(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    proposals = [f"aes256gcm16-prfsha384-x25519-ke1_mlkem{size}" for size in (512, 768, 1024)]
+    changed = replace(WANTED, connections={"t": connection() | {"proposals": proposals, "encap": "yes"}})
+    screen = Screen()
+    print_plan([plan(changed, with_facts(applied(), firewall=""))], {}, screen)
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    text = " ".join(" ".join(lines).split())
+    assert f"-> {', '.join(proposals)}" in text
+    assert "encap: (not set) -> yes" in text
+    assert "+ firewall inet ipsecctl [drift]: the table was applied and is no longer loaded" in text
+    assert "1 of these is drift: gw (1)." in text
+    assert "Disturbs t (IKE restart)." in text
+
+
+def test_elsewhere_a_change_is_one_line():
+    out = io.StringIO()
+    print_plan([plan(observed=with_facts(applied(), firewall=""))], {}, out)
+    assert (
+        "  + firewall inet ipsecctl [drift]: the table was applied and is no longer loaded\n"
+        in out.getvalue()
+    )
+    assert "No running tunnel is disturbed.\n" in out.getvalue()
+
+
+# --------------------------------------------------------------------------------------------------- causes
+
+
+def test_what_is_intended_is_no_drift():
+    changed = replace(WANTED, connections={"t": connection(rekey_time="60s")})
+    made = plan(changed)
+    assert [str(change.cause) for change in made.changes] == ["intended"]
+    assert made.drift == ()
+
+
+def test_what_was_altered_by_hand_and_in_the_topology_is_drift_and_says_both():
+    changed = replace(WANTED, connections={"t": connection(rekey_time="60s")})
+    seen = replace(applied(), connections={"t": {**REPORTED, "version": "IKEv1"}})
+    change = only(plan(changed, seen))
+    assert change.cause == "drift"
+    assert change.reasons == (
+        "altered on the gateway by hand since the last apply",
+        "the topology or what it refers to has changed",
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "says"), [("1-1", "unloaded by hand since"), ("2-2", "charon was started anew since")]
+)
+def test_a_charon_started_anew_is_told_from_an_unloaded_connection(start: str, says: str):
+    seen = with_record(applied(), start_up=StartUp("1-1"))
+    change = only(plan(observed=replace(with_facts(seen, charon=start), connections={})))
+    assert change.cause == "drift"
+    assert says in change.reasons[0]
+
+
+def test_an_sa_that_keeps_another_configuration():
+    change = only(plan(outdated={"t": ("its CHILD_SA: it lives for 60 s, declared is 3960 s",)}))
+    assert (change.kind, change.cause, change.disruption) == ("change", "drift", Disruption.CHILD_RESTART)
+    assert change.reasons[0].startswith("a running SA keeps another configuration: its CHILD_SA: it lives")
+
+
+def test_of_an_intended_change_nothing_is_said_of_the_sas_that_it_makes_anew():
+    changed = replace(WANTED, connections={"t": connection(rekey_time="60s")})
+    change = only(plan(changed, outdated={"t": ("its CHILD_SA: it lives for 60 s",)}))
+    assert change.reasons == ("the topology or what it refers to has changed",)
+    assert change.disruption is Disruption.CHILD_RESTART, "they end up on the new configuration"

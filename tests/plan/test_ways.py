@@ -367,6 +367,7 @@ def own(made):
 
 LOST = "it was applied and is no longer there"
 BY_HAND = "altered on the gateway by hand since the last apply"
+UNDECLARED = "it bears our mark, and was not applied: made by hand"
 GONE = "no longer in the topology"
 
 
@@ -412,7 +413,7 @@ def test_what_our_table_and_rules_hold():
         ),
         (
             in_policy_mode(held=[HELD, PASSED, replace(PASSED, prefix=IPNetwork("10.9.0.0/24"))]),
-            (Part.ROUTE, Kind.REMOVE, "10.9.0.0/24 table 213", GONE),
+            (Part.ROUTE, Kind.REMOVE, "10.9.0.0/24 table 213", UNDECLARED),
         ),
     ],
 )
