@@ -99,7 +99,7 @@ class Container:
                 raise self._why(lost.stderr) from exc
             except SocketRefused as refused:
                 raise self._refused(str(refused)) from exc
-            raise self._why(b"", exc.summary) from exc
+            raise GatewayUnreachable(self.name, f"no connection to charon: {exc.summary}", exc.hint) from exc
 
     @asynccontextmanager
     async def _channel(self, what: str, within_s: float, limit_s: float) -> AsyncIterator[Link]:
@@ -147,14 +147,12 @@ class Container:
             )
         return GatewayUnreachable(self.name, f"no connection to charon: {why}")
 
-    def _why(
-        self, stderr: bytes, otherwise: str = "the connection ended without a word"
-    ) -> GatewayUnreachable:
-        """Return what the end of the connection means; ``otherwise`` is said where nobody says anything."""
+    def _why(self, stderr: bytes) -> GatewayUnreachable:
+        """Return what the end of the connection means."""
         if gone := self._gone(stderr):
             return gone
         said = stderr.decode("utf-8", "replace").strip()
-        last = said.splitlines()[-1] if said else otherwise
+        last = said.splitlines()[-1] if said else "the connection ended without a word"
         return GatewayUnreachable(self.name, f"no connection to container {self.container}: {last}")
 
     def _gone(self, stderr: bytes) -> GatewayUnreachable | None:

@@ -19,15 +19,24 @@ tunnels: {t: {between: [a, b]}}
 """
 # A docker whose containers have a shell that tells nothing, and this instead of a charon.
 DOCKER = """#!{python}
-import os, sys, time
-if "socat" not in sys.argv:
-    sys.stdin.buffer.read()
-    sys.exit(0)
-os.read(0, 65536)
-os.write(1, {answer!r})
-{then}
+import socket, threading
+from ipsecctl.gateway._relay import Relay
+
+def charon(end):
+    end.recv(65536)
+    end.sendall({answer!r})
+    {then}
+    end.close()
+class Gateway(Relay):
+    def run(self, number, argv):
+        super().run(number, [b"/bin/sh", b"-c", b"/bin/cat >/dev/null"])
+    def connect(self, path):
+        ours, theirs = socket.socketpair()
+        threading.Thread(target=charon, args=(theirs,), daemon=True).start()
+        return ours
+Gateway().serve()
 """
-STAYS = "os.read(0, 65536)"
+STAYS = "end.recv(65536)"
 WEATHER = {
     "oversized": (b"\x7f\xff\xff\xff\x01", STAYS, "charon announced a packet of 2147483647 bytes"),
     "no VICI": (b"HTTP/1.1 400 Bad Request\r\n\r\n", STAYS, "is this a VICI socket?"),
@@ -35,10 +44,10 @@ WEATHER = {
     "of an unknown type": (b"\0\0\0\x01\x63", STAYS, "charon sent a packet of unknown type 99"),
     "cut short": (
         b"\0\0\0\x09\x01",
-        "",
+        "pass",
         "the connection to charon ended in the middle of a packet, after 5 bytes of 13",
     ),
-    "none": (b"", "", "no connection to charon: charon closed the connection"),
+    "none": (b"", "pass", "no connection to charon: charon closed the connection"),
 }
 
 

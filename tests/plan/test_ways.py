@@ -508,7 +508,7 @@ def test_one_too_many_and_one_that_is_another():
     assert plan(at_home(*OWN_SEEN.values(), theirs), HOME).changes == ()
     old = replace(stray, prefix=IPNetwork("10.9.0.0/24"))
     assert own(plan(at_home(*OWN_SEEN.values(), old), HOME)) == [
-        (Part.RULE, Kind.REMOVE, "ipv4 to 10.9.0.0/24", GONE)
+        (Part.RULE, Kind.REMOVE, "ipv4 to 10.9.0.0/24", UNDECLARED)
     ]
 
 
