@@ -38,6 +38,7 @@ _CUT_OFF = "an earlier apply was cut off here"
 _LOST = "it was applied and charon no longer has it: restarted, or unloaded by hand"
 _BY_HAND = "altered on the gateway by hand since the last apply"
 _NOT_RENEWED = "its SAs were not made anew after an earlier change"
+_LEFT_SAS = "no longer in the topology, nor in charon, which still has SAs of it: these are ended"
 _KEPT = "charon keeps it in memory until it restarts"
 _THERE = "a table of that name is there already"
 _NOT_ENABLED = "it is not enabled: the firewall would not be loaded after a reboot"
@@ -354,13 +355,16 @@ class _Comparison:
                 )
             elif name in self.record.connections:
                 yield from self._loaded_connection(name, message)
+        # One that is unloaded may have left SAs: so it is where an apply was cut off between the two.
+        there = self.observed.connections.keys() | self.observed.sa_names
         for name in self.record.connections:
-            if name not in self.wanted.connections and name in self.observed.connections:
+            if name not in self.wanted.connections and name in there:
+                left = name not in self.observed.connections
                 yield self._change(
                     Part.CONNECTION,
                     name,
                     Kind.REMOVE,
-                    _NO_LONGER,
+                    _LEFT_SAS if left else _NO_LONGER,
                     *self._exposed(name),
                     before=fields(flatten(self.record.messages.get(name, {}))),
                     disruption=Disruption.IKE_RESTART,
