@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 
@@ -12,6 +13,8 @@ def main() -> None:
     """Run the command line; a Ctrl-C while no command is there to say something ends quietly with 130."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where a shell has it ignored
         signal.signal(signal.SIGINT, _end)
+        # When Python takes itself down it lets SIGINT kill it without a word. By then all is done and said.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     from ipsecctl.cli import main as run
 
     run()

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from types import FrameType
 from typing import TypeVar
@@ -46,6 +47,8 @@ def interruptible(work: Callable[[], T]) -> T:
 
 def _interrupt(_: int, frame: FrameType | None) -> None:
     if _comes_through(frame):
+        # It may come between a coroutine and the loop that it is for.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         raise KeyboardInterrupt
     signal.signal(signal.SIGALRM, _again)
     signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)

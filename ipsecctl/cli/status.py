@@ -114,7 +114,7 @@ def _not_known(file: Path, *, json: bool) -> Iterator[None]:
 
 
 def _print_survey(seen: Survey) -> None:
-    from ipsecctl.health import headline
+    from ipsecctl.health import headline, left_over
 
     width = terminal_width()
     columns = _columns(seen.tunnels)
@@ -128,6 +128,9 @@ def _print_survey(seen: Survey) -> None:
     for tunnel in seen.tunnels:
         for cause in tunnel.causes:
             out.print(f"{tunnel.name}: {cause}", soft_wrap=True)
+    for name, connections in left_over(seen.tunnels, seen.views).items():
+        what = f"SAs of {', '.join(connections)}, which the topology does not declare any more"
+        out.print(f"{name}: {what}: apply ends them", soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

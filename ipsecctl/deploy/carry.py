@@ -197,7 +197,11 @@ class _Carrier:
 
     async def _unload(self, client: Client) -> None:
         for change in self.plan.of(Part.CONNECTION, Kind.REMOVE):
-            await self._command(client, Part.CONNECTION, change.name, "unload-conn", {"name": change.name})
+            left = change.name in self.observed.sa_names - self.observed.connections.keys()
+            if not left:
+                await self._command(
+                    client, Part.CONNECTION, change.name, "unload-conn", {"name": change.name}
+                )
             with suppress(ViciRefused):  # it has no SA
                 await client.command("terminate", {"ike": change.name, "timeout": "-1"})
         for change in self.plan.of(Part.SHARED, Kind.REMOVE):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ipsecctl.deploy.watch import Watch
+from ipsecctl.deploy.words import meaning
 from ipsecctl.desired import GatewayState
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.health import Declared, EndState, EndView, TunnelHealth, Verdict, judge
@@ -172,10 +173,11 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
         causes = tuple(filter(None, (entry.left, old, *entry.doubts)))
         return replace(health, verdict=Verdict.DEGRADED, causes=causes, since=None) if causes else health
     said = [(end.gateway, watch.complaint(end.gateway, health.name)) for end in health.ends]
+    found = meaning(said, by_psk=entry.tunnel.by_psk)
     words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]
     words += [f"{entry.caller}: {entry.refused}"] if entry.refused else []
     words += [entry.left] if entry.left else []
-    return replace(health, causes=(*health.causes, *words))
+    return replace(health, causes=(*found, *health.causes, *words))
 
 
 async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float) -> None:

@@ -39,6 +39,7 @@ from ipsecctl.gateway.observe import (
     Observed,
     ike_sas,
     list_connections,
+    names_of_sas,
     observe,
 )
 from ipsecctl.gateway.reach import reach
@@ -104,6 +105,7 @@ __all__ = [
     "locked",
     "look",
     "look_at_guard",
+    "names_of_sas",
     "needs_of",
     "notes",
     "observe",

@@ -57,6 +57,7 @@ class ShellView:
     changed their addresses after they were bound for a tunnel. ``means`` is what the last apply there knew of
     each gateway. ``None`` where it is not known.
 
+    ``ours`` are the connections that were applied there, and those that are not yet known to be gone.
     ``applied`` says whether anything was ever applied there. ``unheld`` are the prefixes that have lost their
     route in the main table that holds what no tunnel carries.
 
@@ -72,6 +73,7 @@ class ShellView:
     pending: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     restart: str = ""
     in_kernel: KernelView = field(default_factory=KernelView)
+    ours: frozenset[str] = frozenset()
     applied: bool | None = None
     unheld: tuple[str, ...] | None = None
 
@@ -245,6 +247,7 @@ def parse_shell(lines: Iterable[str], handle: Handle | None = None) -> ShellView
         pending=record.start_up.pending(found.get("charon", [""])[0]) if record else {},
         restart=how_to_restart(handle, found.get("service", [""])[0]) if handle else "",
         in_kernel=parse_kernel(found),
+        ours=frozenset(record.connections) if record else frozenset(),
         applied=record is not None if values else None,
         unheld=tuple(sorted(found.get("unheld", ()))) if "holding" in found else None,
     )

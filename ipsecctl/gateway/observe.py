@@ -30,6 +30,7 @@ __all__ = [
     "Observed",
     "ike_sas",
     "list_connections",
+    "names_of_sas",
     "observe",
     "parse_facts",
 ]
@@ -95,7 +96,8 @@ class Observed:
     ``charon_down`` is set where charon does not run: then all that it would tell is empty, and ``data_path``
     is the one of the last apply. ``ike_sas`` is how many IKE_SAs charon has, ``None`` where it does not say.
     ``not_in_kernel`` are CHILD_SAs that charon believes in alone. ``sas`` are its IKE_SAs as ``list-sas``
-    sends them, without those that it was busy with.
+    sends them, without those that it was busy with; ``sa_names`` are the connections that have one, those left
+    out that are being deleted.
     """
 
     gateway: str
@@ -111,6 +113,7 @@ class Observed:
     ike_sas: int | None = None
     not_in_kernel: tuple[NotInKernel, ...] = ()
     sas: tuple[Message, ...] = ()
+    sa_names: frozenset[str] = frozenset()
 
 
 async def observe(
@@ -141,7 +144,8 @@ async def observe(
         sas: tuple[Message, ...] = told["sas"]
         path: DataPath = told["data_path"]
         missing = await confirmed(handle, sas, found.in_kernel, path, timeout_s=0.4 * timeout_s)
-        return Observed(gateway=handle.name, facts=found, not_in_kernel=missing or (), **told)
+        names = names_of_sas(sas)
+        return Observed(gateway=handle.name, facts=found, not_in_kernel=missing or (), sa_names=names, **told)
     known = found.record.means.get(handle.name) if found.record else None
     if known is None:
         raise told
@@ -189,6 +193,16 @@ def ike_sas(stats: Mapping[str, Any]) -> int | None:
     counts = stats.get("ikesas")
     total = counts.get("total", "") if isinstance(counts, Mapping) else ""
     return int(total) if isinstance(total, str) and total.isdecimal() else None
+
+
+def names_of_sas(sas: Iterable[Message]) -> frozenset[str]:
+    """Return the connections of charon's IKE_SAs (as ``list-sas`` sends them) that are not being deleted."""
+    return frozenset(
+        name
+        for message in sas
+        for name, sa in message.items()
+        if isinstance(sa, Mapping) and sa.get("state") not in ("DELETING", "DESTROYING")
+    )
 
 
 async def list_connections(client: Client) -> dict[str, Message]:

@@ -1,7 +1,7 @@
 """Declared tunnels and live SAs to verdicts for a person on call."""
 
 from ipsecctl.health.device import OwnDevice, device_gone_cause
-from ipsecctl.health.document import exit_status, headline, nothing_known_json, status_json
+from ipsecctl.health.document import exit_status, headline, left_over, nothing_known_json, status_json
 from ipsecctl.health.judge import judge
 from ipsecctl.health.kernel import kernel_lacks
 from ipsecctl.health.outdated import outdated
@@ -27,6 +27,7 @@ __all__ = [
     "headline",
     "judge",
     "kernel_lacks",
+    "left_over",
     "nothing_known_json",
     "outdated",
     "parse_list_sas",

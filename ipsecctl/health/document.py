@@ -8,13 +8,13 @@ from typing import Any
 
 from ipsecctl.desired import OwnNetwork
 from ipsecctl.errors import Diagnostic, GatewayUnreachable, worst_first
-from ipsecctl.gateway import LiveView, WayHome
+from ipsecctl.gateway import LiveView, WayHome, names_of_sas
 from ipsecctl.health.kernel import kernel_lacks
 from ipsecctl.health.sa import ChildSa, IkeSa
 from ipsecctl.health.tunnel import EndState, EndView, TunnelHealth, Verdict
 from ipsecctl.health.way import WayView
 
-__all__ = ["exit_status", "headline", "nothing_known_json", "status_json"]
+__all__ = ["exit_status", "headline", "left_over", "nothing_known_json", "status_json"]
 
 
 def exit_status(tunnels: Iterable[TunnelHealth]) -> int:
@@ -50,14 +50,31 @@ def status_json(
 ) -> dict[str, Any]:
     """Return the whole document; tunnels keep their order, gateways are sorted by name."""
     tunnels = tuple(tunnels)
+    left = left_over(tunnels, views)
     return {
         "schema": "ipsecctl/status/1",
         "time": now.isoformat(timespec="seconds"),
         "headline": headline(tunnels),
         "tunnels": [_tunnel(tunnel) for tunnel in tunnels],
-        "gateways": [_gateway(name, view) for name, view in sorted(views.items())],
+        "gateways": [
+            _gateway(name, view) | {"left_over": list(left.get(name, ()))}
+            for name, view in sorted(views.items())
+        ],
         "diagnostics": [],
     }
+
+
+def left_over(
+    tunnels: Iterable[TunnelHealth], views: Mapping[str, LiveView | GatewayUnreachable]
+) -> dict[str, tuple[str, ...]]:
+    """Return by gateway the connections that we applied there once, are not declared, and still have SAs."""
+    declared = {tunnel.name for tunnel in tunnels}
+    found = {
+        name: tuple(sorted(names_of_sas(view.sas) & view.shell.ours - declared))
+        for name, view in sorted(views.items())
+        if isinstance(view, LiveView)
+    }
+    return {name: names for name, names in found.items() if names}
 
 
 def nothing_known_json(why: str, diagnostics: Iterable[Diagnostic], now: datetime) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ipsecctl.crypto import Proposal, parse_esp_proposal, parse_ike_proposal
 from ipsecctl.desired import (
     HOLDING_TABLE,
     Action,
+    AuthMethod,
     Child,
     Connection,
     GatewayState,
@@ -59,6 +60,7 @@ class Declared:
     ``traffic`` says what each child must carry, by gateway and child, ``ike`` which IKE proposals each
     gateway has, ``ways`` how packets enter it there, ``mtus`` (bytes) what may enter it where that hangs on
     charon's options, ``devices`` what it needs of charon's own device; what is not in them is not judged.
+    ``by_psk`` says whether its ends know each other by a pre-shared key.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Declared:
     ways: Mapping[str, Way] = field(default_factory=dict)
     mtus: Mapping[str, int] = field(default_factory=dict)
     devices: Mapping[str, OwnDevice] = field(default_factory=dict)
+    by_psk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,12 @@ def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declare
     ways: dict[str, dict[str, Way]] = {name: {} for name in children}
     mtus: dict[str, dict[str, int]] = {name: {} for name in children}
     devices: dict[str, dict[str, OwnDevice]] = {name: {} for name in children}
+    by_psk = {
+        connection.name
+        for state in states
+        for connection in state.connections
+        if connection.remote.method is AuthMethod.PSK
+    }
     for state in states:
         for name, way in _ways(state):
             ways[name][state.name] = way
@@ -161,6 +170,7 @@ def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declare
             ways[t.name],
             mtus[t.name],
             devices[t.name],
+            t.name in by_psk,
         )
         for t in topology.tunnels
         if t.name in children

@@ -147,7 +147,25 @@ def choose_addresses(
         elif address is not None:
             owners[address] = name
     free = (a for a in _LAB_WAN[10:-1] if a not in owners)
-    return {name: address or next(free) for name, address in sorted(known.items())}
+    chosen = {name: address or next(free) for name, address in sorted(known.items())}
+    findings.extend(_both_sides_alike(spec, boxes, chosen))
+    return chosen
+
+
+def _both_sides_alike(
+    spec: LabSpec, boxes: Iterable[Box], addresses: Mapping[str, IPAddress]
+) -> Iterator[Finding]:
+    """Find boxes that would have one network on both of their sides: they could not tell where to send."""
+    for box in boxes:
+        outside = around(addresses[box.name])
+        if outside.version == box.inside.version and _overlap(box.inside, [outside]):
+            inside = f"the network inside {box.name} ({box.inside})"
+            summary = f"{inside} overlaps that of its WAN address {addresses[box.name]} ({outside})"
+            if box.name in spec.nat:
+                yield Finding(summary, "give it another 'inside', or 'address'", ("nat", box.name))
+            else:
+                hint = "its 'address' and its 'public_address' must be in different networks"
+                yield Finding(summary, hint, box.gateways[0].where, in_topology=True)
 
 
 def _agreed(

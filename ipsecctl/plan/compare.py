@@ -44,6 +44,7 @@ _UNLOADED = Drift("it was applied and unloaded by hand since: charon runs on and
 _RESTARTED = Drift("charon was started anew since the last apply, and does not have it")
 _NOT_RENEWED = Drift("its SAs keep an earlier configuration: they were not made anew after a change")
 _KEEPS = "a running SA keeps another configuration"
+_LEFT_SAS = "no longer in the topology, nor in charon, which still has SAs of it: these are ended"
 _KEPT = "charon keeps it in memory until it restarts"
 _NO_ROUTES = Drift(
     "charon's routes through ipsec0 are not there: the connection is loaded anew, and they with it"
@@ -247,13 +248,16 @@ class _Comparison:
                 yield self._unloaded_connection(name, message)
             elif name in self.record.connections:
                 yield from self._loaded_connection(name, message)
+        # One that is unloaded may have left SAs: so it is where an apply was cut off between the two.
+        there = self.observed.connections.keys() | self.observed.sa_names
         for name in self.record.connections:
-            if name not in self.wanted.connections and name in self.observed.connections:
+            if name not in self.wanted.connections and name in there:
+                left = name not in self.observed.connections
                 yield self._change(
                     Part.CONNECTION,
                     name,
                     Kind.REMOVE,
-                    NO_LONGER,
+                    _LEFT_SAS if left else NO_LONGER,
                     *self._exposed(name),
                     before=fields(flatten(self.record.messages.get(name, {}))),
                     disruption=Disruption.IKE_RESTART,

@@ -126,6 +126,38 @@ except KeyboardInterrupt:
     assert (done.returncode, done.stderr) == (130, "")
 
 
+def test_a_coroutine_that_no_loop_has_yet_is_passed_over():
+    program = """\
+import signal
+from ipsecctl.ctrl_c import interruptible
+async def idle(): pass
+def work(): return (idle(), signal.raise_signal(signal.SIGINT))
+try:
+    interruptible(work)
+except KeyboardInterrupt:
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_when_all_is_done_ctrl_c_changes_nothing(tmp_path: Path):
+    """A module whose last trace goes when Python takes itself down, and that interrupts then."""
+    lines = (
+        "import sys, ipsecctl.__main__ as program",
+        "class Last:",
+        "    def __del__(self, raise_signal=__import__('signal').raise_signal): raise_signal(2)",
+        "sys.last_of_all = Last()",
+        "sys.argv = ['ipsecctl', '--version']",
+        "program.main()",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("ipsecctl ")
+
+
 def test_a_shells_background_stays_deaf(tmp_path: Path):
     (tmp_path / "yaml.py").write_text(f"import os, signal, time\n{SIGNAL}\nraise SystemExit(7)")
     (tmp_path / "t.yaml").write_text("ipsecctl: 1")

@@ -12,6 +12,7 @@ import pytest
 from netaddr import IPNetwork
 
 from ipsecctl.errors import GatewayUnreachable
+from ipsecctl.gateway.device import Device
 from ipsecctl.gateway.handle import Completed
 from ipsecctl.gateway.kernel_sas import (
     SCRIPT,
@@ -33,6 +34,7 @@ case "$*" in
 "xfrm policy") cat {folder}/policy; exit {policy} ;;
 "-N -o -4 route show table all dev ipsec0") cat {folder}/state ;;
 "-N -o -6 route show table all dev ipsec0") cat {folder}/policy; exit {policy} ;;
+"-j -N -4 rule show") echo '[{{"priority":32766,"src":"all","table":"254"}}]' ;;
 *) exit 9 ;;
 esac
 """
@@ -105,6 +107,13 @@ def test_where_charon_carries_esp_the_routes_to_its_device_are_told(told):
     networks = {IPNetwork("10.10.0.0/24"), IPNetwork("10.10.8.0/24"), IPNetwork("fe80::/64")}
     assert view == KernelView(routes=frozenset(networks))
     assert told("ipsec0-routes.txt", policy=2, device=True)[1] == KernelView()
+
+
+def test_so_is_the_device(told, tmp_path):
+    (tmp_path / "flags").write_text("0x1091\n")
+    _, view = told("ipsec0-routes.txt", device=True)
+    assert view.device == Device(unruled=frozenset({4}), tables=((4, 220),)), "of IPv6 nothing was told"
+    assert told("xfrm-route-mode.txt")[1].device == Device(there=False, up=False)
 
 
 def test_a_list_that_was_not_told_to_its_end_is_not_known(told):

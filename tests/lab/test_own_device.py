@@ -170,6 +170,19 @@ def test_a_device_that_is_gone_comes_back_with_charon_alone(lab) -> None:
     assert "ipsec0" in lab.sh("dc", "ip -o link show type tun")
 
 
+def test_holding_routes_that_are_missing_are_told(lab) -> None:
+    lab.sh(
+        "dc", "ip route del unreachable 10.20.1.0/24 proto 213; ip -6 route del unreachable fd00:20:1::/64"
+    )
+    try:
+        (cause,) = tunnels(lab)[TUNNEL]["causes"]
+        assert "the routes that hold what no tunnel carries are not there" in cause
+        assert "(10.20.1.0/24, fd00:20:1::/64)" in cause
+    finally:
+        mended(lab)
+    assert tunnels(lab)[TUNNEL]["causes"] == []
+
+
 OTHERS = b"""\
 connections {
     others {

@@ -186,6 +186,10 @@ def test_what_cannot_be_is_refused() -> None:
     assert refused(HIDDEN, {"nat": {"box": {"gateways": "b", "address": "198.51.100.10"}}}) == [
         "a and box would both have the WAN address 198.51.100.10"
     ]
+    clash = {"gateways": "b", "address": "192.0.2.7", "inside": "192.0.2.0/24"}
+    assert refused(HIDDEN, {"nat": {"box": clash}}) == [
+        "the network inside box (192.0.2.0/24) overlaps that of its WAN address 192.0.2.7 (192.0.2.0/24)"
+    ]
     assert refused(HIDDEN, {"nat": {"box": {"gateways": "b", "inside": "10.2.0.0/24"}}}) == [
         "10.2.0.0/24 of box overlaps another network"
     ]

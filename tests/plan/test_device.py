@@ -1,0 +1,95 @@
+"""charon's own data path in a plan: its device, its rule, its routes."""
+
+from __future__ import annotations
+
+import pytest
+from netaddr import IPNetwork
+
+from ipsecctl.gateway import Device, Facts, KernelView, NotInKernel, Observed, Record
+from ipsecctl.plan import Disruption, Part, Wanted, plan_gateway, rule_of, unrouted
+from ipsecctl.topology import DataPath
+
+CHILD = {"local_ts": ["10.1.0.0/24"], "remote_ts": ["10.2.0.0/24", "fd00:2::/64"], "start_action": "trap"}
+MESSAGE = {"version": "2", "children": {"t": CHILD}}
+FAR = frozenset(map(IPNetwork, CHILD["remote_ts"]))
+HOW = ("systemctl", "restart", "strongswan")
+
+
+def observed(device, routes=FAR, message=MESSAGE, *, lost=(), others=(), restart=HOW, sas=1):
+    record = Record.fresh()
+    digests = {"t": record.digest("connection", message)}
+    record = Record(record.key, "top", connections=digests, messages={"t": message})
+    facts = Facts(record=record, restart_command=restart, in_kernel=KernelView(routes=routes, device=device))
+    loaded = {"t": {}, **{name: {} for name in others}}
+    return Observed(
+        "gw", "6.1.0", DataPath.LIBIPSEC, loaded, facts=facts, ike_sas=sas, not_in_kernel=tuple(lost)
+    )
+
+
+def plan(seen, message=MESSAGE):
+    wanted = Wanted("gw", "top", connections={"t": message}, data_path=DataPath.LIBIPSEC)
+    return plan_gateway(wanted, seen)
+
+
+def test_with_all_in_order_there_is_nothing_to_do():
+    assert plan(observed(Device())).changes == ()
+    assert plan(observed(None)).changes == ()
+
+
+def test_rules_of_the_families_that_tunnels_have():
+    made = plan(observed(Device(unruled=frozenset({4, 6}), tables=((6, 210),))))
+    assert [change.name for change in made.changes] == [
+        "rule ipv4 220 lookup 220",
+        "rule ipv6 220 lookup 210",
+    ]
+    assert [rule_of(change) for change in made.changes] == [("4", "220", "220"), ("6", "220", "210")]
+    assert made.disturbed == {}
+    four = {**MESSAGE, "children": {"t": {**CHILD, "remote_ts": ["10.2.0.0/24"]}}}
+    assert len(plan(observed(Device(unruled=frozenset({6})), message=four), four).changes) == 0
+
+
+def test_a_device_that_is_down_is_set_up_and_nothing_else():
+    lost = NotInKernel("t", "t", "c0ffee01", routes=("10.2.0.0/24",), device="down")
+    made = plan(observed(Device(up=False), frozenset(), lost=[lost]))
+    (change,) = made.changes
+    assert (change.part, change.name, rule_of(change)) == (Part.DEVICE, "ipsec0", None)
+    assert made.disturbed == {}
+
+
+@pytest.mark.parametrize("routes", [frozenset(), FAR - {IPNetwork("fd00:2::/64")}])
+def test_a_trap_without_its_routes_is_set_anew(routes):
+    made = plan(observed(Device(), routes))
+    assert made.disturbed == {"t": Disruption.CHILD_RESTART}
+    assert "routes through ipsec0 are not there" in made.changes[0].reasons[0]
+    waits = {**MESSAGE, "children": {"t": {**CHILD, "start_action": "none"}}}
+    assert plan(observed(Device(), routes, waits), waits).changes == (), "it has routes with its SAs only"
+
+
+def test_a_wider_route_leads_there_too():
+    assert plan(observed(Device(), frozenset(map(IPNetwork, ("10.0.0.0/8", "fd00::/16"))))).changes == ()
+
+
+GONE = Device(there=False, up=False)
+
+
+def test_for_a_device_that_is_gone_charon_is_restarted_though_it_has_sas():
+    made = plan(observed(GONE))
+    charon = [change for change in made.changes if change.part is Part.CHARON]
+    assert [change.name for change in charon] == ["restart"]
+    assert made.restart_for == ()
+    assert not made.of(Part.DEVICE)
+
+
+@pytest.mark.parametrize("how", [{"others": ["theirs"]}, {"restart": ()}])
+def test_but_not_where_somebody_else_is_in_it_or_nobody_knows_how(how):
+    made = plan(observed(GONE, **how))
+    assert made.of(Part.CHARON) == ()
+    assert made.restart_for == ("its device ipsec0, which is gone",)
+
+
+def test_on_the_kernels_data_path_there_is_none():
+    seen = observed(GONE)
+    wanted = Wanted("gw", "top", connections={"t": MESSAGE}, data_path=DataPath.KERNEL)
+    assert unrouted(wanted, seen) == frozenset()
+    made = plan_gateway(wanted, seen)
+    assert made.of(Part.CHARON) + made.of(Part.DEVICE) == ()
