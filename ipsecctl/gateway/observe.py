@@ -96,8 +96,8 @@ class Observed:
     ``charon_down`` is set where charon does not run: then all that it would tell is empty, and ``data_path``
     is the one of the last apply. ``ike_sas`` is how many IKE_SAs charon has, ``None`` where it does not say.
     ``not_in_kernel`` are CHILD_SAs that charon believes in alone. ``sas`` are its IKE_SAs as ``list-sas``
-    sends them, without those that it was busy with; ``sa_names`` are the connections that have one, those left
-    out that are being deleted.
+    sends them, without those that it was busy with. ``sa_names`` are the connections that have one, those
+    left out that are being deleted.
     """
 
     gateway: str
