@@ -3,26 +3,33 @@
 from ipsecctl.plan.between import between
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, plan_json
 from ipsecctl.plan.compare import file_entry, plan_gateway
+from ipsecctl.plan.stages import End, Move, Step, move_of, widened
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
-from ipsecctl.plan.wanted import Wanted, wanted
+from ipsecctl.plan.wanted import SHARED_PREFIX, Wanted, wanted
 from ipsecctl.plan.ways import interface_text
 
 __all__ = [
+    "SHARED_PREFIX",
     "Change",
     "Conflict",
     "Disruption",
+    "End",
     "GatewayPlan",
     "Kind",
+    "Move",
     "Note",
     "Part",
+    "Step",
     "Wanted",
     "between",
     "file_entry",
     "interface_text",
     "may_restart",
+    "move_of",
     "plan_gateway",
     "plan_json",
     "restart_for",
     "start_up",
     "wanted",
+    "widened",
 ]

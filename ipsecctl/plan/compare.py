@@ -16,15 +16,15 @@ from ipsecctl.gateway import NFT_TABLE, RECORD_PATH, NewFile, Observed, Record
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, fields
 from ipsecctl.plan.connections import (
     differing,
-    disruption,
     flatten,
     network_pairs,
     not_held_any_more,
 )
 from ipsecctl.plan.kernel import kernel_reasons
 from ipsecctl.plan.obstacles import ipv6_notes, legacy_conflicts, legacy_notes
+from ipsecctl.plan.stages import disruption
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
-from ipsecctl.plan.wanted import Wanted, certificate_digest, sysctls
+from ipsecctl.plan.wanted import SHARED_PREFIX, Wanted, certificate_digest, sysctls
 from ipsecctl.plan.ways import interface_changes, route_changes, rule_changes, way_conflicts
 from ipsecctl.render import FIREWALL_FILE, STRONGSWAN_FILE, SWANCTL_SECRETS_FILE, SYSCTL_FILE
 
@@ -37,6 +37,7 @@ _CUT_OFF = "an earlier apply was cut off here"
 _LOST = "it was applied and charon no longer has it: restarted, or unloaded by hand"
 _BY_HAND = "altered on the gateway by hand since the last apply"
 _NOT_RENEWED = "its SAs were not made anew after an earlier change"
+_NEW_KEY = "its pre-shared key is another one: its IKE_SAs are authenticated anew"
 _KEPT = "charon keeps it in memory until it restarts"
 _THERE = "a table of that name is there already"
 _NOT_ENABLED = "it is not enabled: the firewall would not be loaded after a reboot"
@@ -360,12 +361,27 @@ class _Comparison:
         """Return as a reason what a connection held back when it was applied, and none will any more."""
         return not_held_any_more(self.record.messages.get(name, {}), self.kept)
 
-    def _grade(self, name: str, message: Mapping[str, Any]) -> Disruption:
-        """Return what must be done to the SAs of a connection, also for a change that was begun before."""
-        if name in self.record.renew:
-            return Disruption.IKE_RESTART
-        grade = disruption(self.record.messages.get(name, {}), message)
+    def _grade(self, name: str, message: Mapping[str, Any], *, unsure: bool = False) -> Disruption:
+        """Return what must be done to the SAs of a connection, also for a change that was begun before.
+
+        ``unsure``: nobody knows which configuration they hold, so they may have to be moved.
+        """
+        callable_ = name not in self.wanted.foreign or message.get("remote_addrs") != ["%any"]
+        new_key = self._has_new_key(name) or unsure or name in self.record.renew
+        old = self.record.messages.get(name, {})
+        grade = disruption(old, message, new_key=new_key, callable_=callable_)
         return max(grade, Disruption.CHILD_RESTART) if kernel_reasons(self.lost, name) else grade
+
+    def _has_new_key(self, name: str) -> bool:
+        """Whether a connection's pre-shared key is to take the place of another one that charon has."""
+        key = f"{SHARED_PREFIX}{name}"
+        recorded = self.record.shared.get(key)
+        return (
+            key in self.wanted.shared
+            and key in self.observed.shared
+            and recorded is not None
+            and recorded != self.record.digest(str(Part.SHARED), self.wanted.shared[key])
+        )
 
     def _loaded_connection(self, name: str, message: Mapping[str, Any]) -> Iterator[Change]:
         recorded = self.record.connections[name]
@@ -387,7 +403,10 @@ class _Comparison:
                 disruption=grade,
             )
         elif self._drifted(name):
+            grade = self._grade(name, message, unsure=True)
             yield self._change(Part.CONNECTION, name, Kind.CHANGE, _BY_HAND, after=now, disruption=grade)
+        elif self._has_new_key(name):
+            yield self._change(Part.CONNECTION, name, Kind.CHANGE, _NEW_KEY, disruption=grade)
         elif name in self.record.renew:
             yield self._change(Part.CONNECTION, name, Kind.CHANGE, _NOT_RENEWED, disruption=grade)
         elif lost := kernel_reasons(self.lost, name):

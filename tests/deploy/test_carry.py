@@ -94,7 +94,7 @@ def change(part, name, kind=Kind.CHANGE, **more):
 
 def carry(handle, seen, *changes, wanted=None):
     plan = GatewayPlan("a", changes)
-    return asyncio.run(carrying.carry_out(handle, plan, wanted or Wanted("a", "top"), seen))
+    return asyncio.run(carrying.Carrier(handle, plan, wanted or Wanted("a", "top"), seen).begin())
 
 
 def test_a_cut_before_nft_has_read_its_file_is_remembered(records, monkeypatch):

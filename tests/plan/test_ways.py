@@ -29,7 +29,7 @@ from ipsecctl.plan import (
     interface_text,
     plan_gateway,
 )
-from ipsecctl.plan.connections import disruption
+from ipsecctl.plan.stages import disruption
 from ipsecctl.topology import DataPath
 
 FAR = IPNetwork("10.2.0.0/24")
