@@ -183,6 +183,9 @@ def move_of(calls: End, called: End | None) -> Move | None:
     steps = [Step.REAUTH] if again and ways[0] is not Way.IKE else []
     if anew or gone:
         steps.append(Step.INITIATE)
+        anew |= (
+            declared.keys() - calls.old.get("children", {}).keys()
+        )  # before what they may take the place of
     return Move(tuple(steps), tuple(sorted(anew)), gone)
 
 

@@ -203,7 +203,7 @@ def test_the_need_to_renew_and_what_charon_still_has_are_recorded(records):
         carry(Handle("load-conn"), seen, disturbing, wanted=wanted)
     assert records[-1].messages == {"t": OLD}
     again = plan_gateway(wanted, replace(seen, facts=replace(seen.facts, record=records[-1])))
-    assert again.disturbed == {"t": Disruption.IKE_RESTART}
+    assert again.disturbed == {"t": Disruption.REKEY}
 
 
 def gateway(name):
