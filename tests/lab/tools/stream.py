@@ -1,19 +1,19 @@
-"""Send numbered UDP packets to a host at a steady rate, and count those that come from it. Runs in a lab's host.
+"""Send numbered UDP packets to a host at a steady rate, and count what comes from it. Runs in a lab's host.
 
     stream.py DIRECTORY PORT HOST RATE
 
-Waits for the file ``go`` in the directory, sends ``RATE`` packets a second until there is a file ``stop``, listens
-for as long again as a packet may be late, and writes ``PORT.json``: how many were sent, and the numbers that
-arrived, as ranges. It prints ``ready`` when nothing that is sent to it can be lost any more.
+Waits for the file ``go`` in the directory, sends ``RATE`` packets a second until there is a file ``stop``,
+listens for as long again as a packet may be late, and writes ``PORT.json``: how many were sent, and the
+numbers that arrived, as ranges. There is a file ``PORT.ready`` when it listens.
 """
 
 import json
-import os
 import select
 import socket
 import struct
 import sys
 import time
+from pathlib import Path
 
 BUFFER_BYTES = 16 << 20
 LATE_S = 2.0
@@ -47,11 +47,12 @@ def main(directory, port, host, rate):
             sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
     sock.setblocking(False)
     sock.bind(("", int(port)))
-    print("ready", flush=True)
-    while not os.path.exists(directory + "/go"):
+    place = Path(directory)
+    (place / f"{port}.ready").touch()
+    while not (place / "go").exists():
         time.sleep(0.01)
     seen, sent, refused, began = set(), 0, 0, time.monotonic()
-    while sent % 50 or not os.path.exists(directory + "/stop"):
+    while sent % 50 or not (place / "stop").exists():
         due = began + sent / float(rate)
         while (wait := due - time.monotonic()) > 0:
             if select.select([sock], [], [], wait)[0]:
@@ -66,9 +67,9 @@ def main(directory, port, host, rate):
         if select.select([sock], [], [], wait)[0]:
             receive(sock, seen)
     told = {"sent": sent, "refused": refused, "arrived": ranges(seen), "s": quiet - LATE_S - began}
-    with open(directory + "/" + port + ".json.new", "w") as file:
-        json.dump(told, file)
-    os.rename(directory + "/" + port + ".json.new", directory + "/" + port + ".json")
+    new = place / f"{port}.json.new"
+    new.write_text(json.dumps(told))
+    new.rename(place / f"{port}.json")
 
 
 main(*sys.argv[1:])
