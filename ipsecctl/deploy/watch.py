@@ -98,8 +98,10 @@ class Watch:
         return self.views
 
     async def sas(self, gateway: str, tunnels: Iterable[str] = ()) -> list[Message] | None:
-        """Return the IKE_SAs of some ``tunnels``, or all, as ``list-sas`` sends them, with those that charon is
-        busy with; ``None`` where the gateway does not answer."""
+        """Return the IKE_SAs of some ``tunnels``, or all, as ``list-sas`` sends them.
+
+        Those are among them that charon is busy with. ``None`` where the gateway does not answer.
+        """
         client = self._clients.get(gateway)
         if client is None:
             return None

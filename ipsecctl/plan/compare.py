@@ -22,7 +22,7 @@ from ipsecctl.plan.connections import (
 )
 from ipsecctl.plan.kernel import kernel_reasons
 from ipsecctl.plan.obstacles import ipv6_notes, legacy_conflicts, legacy_notes
-from ipsecctl.plan.stages import disruption
+from ipsecctl.plan.stages import Way, disruption, way
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
 from ipsecctl.plan.wanted import SHARED_PREFIX, Wanted, certificate_digest, sysctls
 from ipsecctl.plan.ways import interface_changes, route_changes, rule_changes, way_conflicts
@@ -367,10 +367,23 @@ class _Comparison:
         ``unsure``: nobody knows which configuration they hold, so they may have to be moved.
         """
         callable_ = name not in self.wanted.foreign or message.get("remote_addrs") != ["%any"]
-        new_key = self._has_new_key(name) or unsure or name in self.record.renew
+        new_key = self._has_new_key(name)
         old = self.record.messages.get(name, {})
+        if new_key and way(old, message) < Way.IKE and self._breaks_before_it_makes(message):
+            callable_ = False
+        new_key = new_key or unsure or name in self.record.renew
         grade = disruption(old, message, new_key=new_key, callable_=callable_)
         return max(grade, Disruption.CHILD_RESTART) if kernel_reasons(self.lost, name) else grade
+
+    def _breaks_before_it_makes(self, message: Mapping[str, Any]) -> bool:
+        """Whether this is an end that calls, with a charon that ends an IKE_SA to authenticate it anew.
+
+        ``charon.make_before_break`` is on since 6.0.
+        """
+        calls = any(
+            child.get("start_action", "none") != "none" for child in message.get("children", {}).values()
+        )
+        return calls and self.observed.version.startswith(("4.", "5."))
 
     def _has_new_key(self, name: str) -> bool:
         """Whether a connection's pre-shared key is to take the place of another one that charon has."""

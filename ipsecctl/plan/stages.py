@@ -2,8 +2,8 @@
 
 charon's running SAs keep the configuration that they came up with, whatever is loaded later, and hand it on
 to those that replace them in a rekey (``child_cfg_t.equals`` and ``peer_cfg_t.equals`` of strongSwan say what
-counts as another one: every field). So each field that differs is a reason to make the SAs anew. Where new ones
-can stand beside the old ones:
+counts as another one: every field). So each field that differs is a reason to make the SAs anew. Where new
+ones can stand beside the old ones:
 
 1. widen: the end that is called accepts the old and the new configuration;
 2. move: the end that calls loads the new one and makes new SAs with it, and only then ends the old ones;

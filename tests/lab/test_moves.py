@@ -1,9 +1,9 @@
-"""Changes under load: what each costs, packet by packet, and whether the SAs have the new configuration after it.
+"""Changes under load: what each costs, packet by packet, and whether the SAs have the new configuration then.
 
 500 packets a second go both ways through the changed tunnel and through a neighbour while ``apply`` works. A
 packet is lost if it was sent and did not arrive; not counted are those that a socket of charon's dropped
-because charon got no processor time (``/proc/net/raw`` has the exact number): that is the machine's doing, and so on
-a busy one it happens without any change, too. Two controls: without a change nothing is lost; where
+because charon got no processor time (``/proc/net/raw`` has the exact number): that is the machine's doing,
+and on a busy one it happens without any change, too. Two controls: without a change nothing is lost; where
 the SAs are ended and made again, as was done before, packets are.
 
 Of what the called end sends, those may be lost that it seals with the new SA before the calling end has
@@ -286,14 +286,14 @@ def test_what_a_change_costs(lab, row: Row, record_property, tmp_path: Path) -> 
         assert observed == row.grade
         assert stream.lost["neighbour"] == 0
         assert stream.lost["changed"] <= row.most
-        for text, (old_ikes, old_children), (ikes, children) in zip(listed, before, after, strict=True):
+        for text, (_, old_children), (ikes, children) in zip(listed, before, after, strict=True):
             assert (len(ikes), len(children)) == (1, 1), "one IKE_SA and one CHILD_SA are left"
             assert row.grade == "none" or not {*old_children} & {*children}
             assert re.search(row.shows, text), text
             for key, limit in row.limits.items():
                 assert 0 < seconds(text, key) <= limit, text
         if row.new_psk:
-            assert_new_key_alone(lab, old_ikes, ikes)
+            assert_new_key_alone(lab, before[0][0], after[0][0])
         assert "Nothing to do" in lab.ipsecctl("apply", str(file), "--yes").stdout
         lab.ipsecctl("status", str(file))
     finally:
