@@ -54,6 +54,9 @@ STREAMS = {
 }
 SERVERS, SERVERS_ADDRESS = "dc-servers", "10.10.0.10"
 GATEWAYS = {"changed": "clinic-a", "neighbour": "clinic-b"}
+MADE_AGAIN = "swanctl --terminate --ike a; swanctl --initiate --child a"
+"""The latter says 1 where a packet has been faster, as the trap calls for it."""
+
 DROPPED = "awk 'NR > 1 {n += $NF} END {print n + 0}' /proc/net/raw /proc/net/raw6"
 
 
@@ -246,7 +249,7 @@ def test_without_a_change_nothing_is_lost(lab, record_property) -> None:
 def test_where_sas_are_ended_first_packets_are_lost(lab, record_property) -> None:
     with Stream(lab) as stream:
         time.sleep(1)
-        lab.sh("clinic-a", "swanctl --terminate --ike a && swanctl --initiate --child a")
+        lab.sh("clinic-a", MADE_AGAIN, statuses=(0, 1))
         time.sleep(1)
     shown(record_property, "(control: SAs ended and made again)", stream, "IKE restart", "IKE restart")
     assert stream.lost["changed"] > 0
@@ -257,47 +260,42 @@ def test_where_sas_are_ended_first_packets_are_lost(lab, record_property) -> Non
 def test_what_a_change_costs(lab, row: Row, record_property, tmp_path: Path) -> None:
     secret = Path(lab.file).parent / "secrets" / "a.psk"
     file = Path(lab.file).with_name("changed.yaml")
-    try:
-        file.write_text(row.before(TOPOLOGY))
-        lab.json("apply", str(file), "--yes")
-        if row.by_hand:
-            lab.sh("dc", row.by_hand)
-        if row.new_psk:
-            secret.unlink()
-            lab.without_lab("secret", "generate", str(file))
-        file.write_text(row.change(TOPOLOGY))
-        planned = lab.json("plan", str(file))
-        predicted = {
-            grade for g in planned["gateways"] for name, grade in g["disturbed"].items() if name == "a"
-        }
-        assert planned["changes"]
-        ends = ("clinic-a", "dc")
-        before = [ids(sas(lab, gateway)) for gateway in ends]
-        with Stream(lab) as stream:
-            time.sleep(1)
-            done = lab.json("apply", str(file), "--yes")
-            time.sleep(1)
-        assert {tunnel["verdict"] for tunnel in done["tunnels"]} == {"up"}
-        listed = [sas(lab, gateway) for gateway in ends]
-        after = [ids(text) for text in listed]
-        observed = observed_grade(before[0], after[0], stream.lost["changed"])
-        shown(record_property, row.name, stream, row.grade, observed)
-        assert (predicted or {"none"}) == {row.grade}
-        assert observed == row.grade
-        assert stream.lost["neighbour"] == 0
-        assert stream.lost["changed"] <= row.most
-        for text, (_, old_children), (ikes, children) in zip(listed, before, after, strict=True):
-            assert (len(ikes), len(children)) == (1, 1), "one IKE_SA and one CHILD_SA are left"
-            assert row.grade == "none" or not {*old_children} & {*children}
-            assert re.search(row.shows, text), text
-            for key, limit in row.limits.items():
-                assert 0 < seconds(text, key) <= limit, text
-        if row.new_psk:
-            assert_new_key_alone(lab, before[0][0], after[0][0])
-        assert "Nothing to do" in lab.ipsecctl("apply", str(file), "--yes").stdout
-        lab.ipsecctl("status", str(file))
-    finally:
-        lab.json("apply", lab.file, "--yes")
+    file.write_text(row.before(TOPOLOGY))
+    lab.json("apply", str(file), "--yes")
+    if row.by_hand:
+        lab.sh("dc", row.by_hand)
+    if row.new_psk:
+        secret.unlink()
+        lab.without_lab("secret", "generate", str(file))
+    file.write_text(row.change(TOPOLOGY))
+    planned = lab.json("plan", str(file))
+    predicted = {grade for g in planned["gateways"] for name, grade in g["disturbed"].items() if name == "a"}
+    assert planned["changes"]
+    ends = ("clinic-a", "dc")
+    before = [ids(sas(lab, gateway)) for gateway in ends]
+    with Stream(lab) as stream:
+        time.sleep(1)
+        done = lab.json("apply", str(file), "--yes")
+        time.sleep(1)
+    assert {tunnel["verdict"] for tunnel in done["tunnels"]} == {"up"}
+    listed = [sas(lab, gateway) for gateway in ends]
+    after = [ids(text) for text in listed]
+    observed = observed_grade(before[0], after[0], stream.lost["changed"])
+    shown(record_property, row.name, stream, row.grade, observed)
+    assert (predicted or {"none"}) == {row.grade}
+    assert observed == row.grade
+    assert stream.lost["neighbour"] == 0
+    assert stream.lost["changed"] <= row.most
+    for text, (_, old_children), (ikes, children) in zip(listed, before, after, strict=True):
+        assert (len(ikes), len(children)) == (1, 1), "one IKE_SA and one CHILD_SA are left"
+        assert row.grade == "none" or not {*old_children} & {*children}
+        assert re.search(row.shows, text), text
+        for key, limit in row.limits.items():
+            assert 0 < seconds(text, key) <= limit, text
+    if row.new_psk:
+        assert_new_key_alone(lab, before[0][0], after[0][0])
+    assert "Nothing to do" in lab.ipsecctl("apply", str(file), "--yes").stdout
+    lab.ipsecctl("status", str(file))
 
 
 def seconds(text: str, key: str) -> int:
@@ -317,4 +315,4 @@ def assert_new_key_alone(lab, old_ikes: list[str], ikes: list[str]) -> None:
     assert old_ikes != ikes
     for gateway in ("clinic-a", "dc"):
         lab.sh(gateway, "swanctl --load-creds --clear")
-    lab.sh("clinic-a", "swanctl --terminate --ike a && swanctl --initiate --child a")
+    lab.sh("clinic-a", MADE_AGAIN, statuses=(0, 1))
