@@ -38,6 +38,9 @@ _LOST = "it was applied and charon no longer has it: restarted, or unloaded by h
 _BY_HAND = "altered on the gateway by hand since the last apply"
 _NOT_RENEWED = "its SAs were not made anew after an earlier change"
 _NEW_KEY = "its pre-shared key is another one: its IKE_SAs are authenticated anew"
+_SWITCH = (
+    "of what this end sends, some milliseconds' worth may be lost: it uses a new SA before the far end has it"
+)
 _KEPT = "charon keeps it in memory until it restarts"
 _THERE = "a table of that name is there already"
 _NOT_ENABLED = "it is not enabled: the firewall would not be loaded after a reboot"
@@ -330,6 +333,16 @@ class _Comparison:
     # -------------------------------------------------------------------------------------------- connections
 
     def _connections(self) -> Iterator[Change]:
+        for change in self._connection_changes():
+            message = self.wanted.connections.get(change.name, {})
+            moves = change.disruption is Disruption.REKEY
+            yield (
+                change
+                if not moves or _calls(message)
+                else replace(change, reasons=(*change.reasons, _SWITCH))
+            )
+
+    def _connection_changes(self) -> Iterator[Change]:
         for name, message in self.wanted.connections.items():
             if name not in self.observed.connections:
                 reason = _LOST if self.record.connections.get(name) else _DECLARED
@@ -380,10 +393,7 @@ class _Comparison:
 
         ``charon.make_before_break`` is on since 6.0.
         """
-        calls = any(
-            child.get("start_action", "none") != "none" for child in message.get("children", {}).values()
-        )
-        return calls and self.observed.version.startswith(("4.", "5."))
+        return _calls(message) and self.observed.version.startswith(("4.", "5."))
 
     def _has_new_key(self, name: str) -> bool:
         """Whether a connection's pre-shared key is to take the place of another one that charon has."""
@@ -431,6 +441,10 @@ class _Comparison:
         if seen.version != self.observed.version or name not in seen.connections:
             return False  # another version may report the same in other words
         return seen.connections[name] != self.record.digest("seen", self.observed.connections[name])
+
+
+def _calls(message: Mapping[str, Any]) -> bool:
+    return any(child.get("start_action", "none") != "none" for child in message.get("children", {}).values())
 
 
 def _sha256(file: NewFile) -> str:
