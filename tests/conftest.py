@@ -47,6 +47,9 @@ SHOWN = "shown"
 LEAK_CASE = "leak case"
 """... of the one that is a line, in JSON by column, of the table of leak cases."""
 
+LOSS_ROW = "loss row"
+"""... of the table of what changes cost."""
+
 _NO_DOCKER = """this test runs a lab, and Docker Engine, Compose v2 or the lab image is missing, or cannot be
 used. Get them: labs/setup (it says first what it installs). Tests that need none of them: make test-unit"""
 
@@ -148,25 +151,24 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", 0)
 
 
-def _leak_table(reports: list[Any]) -> list[str]:
-    """Return the lines of the table of leak cases: what was done, what became of the packets, the verdict."""
-    rows = [json.loads(v) for report in reports for name, v in report.user_properties if name == LEAK_CASE]
+def _table(reports: list[Any], name: str, title: str) -> list[str]:
+    """Return the lines of a table of the rows that tests have left as a property: none, where none has."""
+    rows = [json.loads(v) for report in reports for key, v in report.user_properties if key == name]
     if not rows:
         return []
     cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-    return [
-        "Marked packets, both ways, while the tunnel was being broken, and what the captures saw:",
-        *lines,
-    ]
+    return [title, *("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for report in terminalreporter.getreports("passed"):
         for text in (value for name, value in report.user_properties if name == SHOWN):
             terminalreporter.write_line(text)
-    for line in _leak_table(terminalreporter.getreports("passed") + terminalreporter.getreports("failed")):
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    leaks = "Marked packets, both ways, while the tunnel was being broken, and what the captures saw:"
+    losses = "What changes cost, in packets of 500 a second each way:"
+    for line in _table(reports, LEAK_CASE, leaks) + _table(reports, LOSS_ROW, losses):
         terminalreporter.write_line(line)
     if left_out := config.stash.get(LEFT_OUT, 0):
         terminalreporter.write_line(

@@ -1,20 +1,22 @@
 """Make the gateways what the topology says, side by side, and wait for the tunnels.
 
-A gateway that fails is reported and does not stop the others. Tunnels are initiated only when every gateway
-is loaded, so that no call meets a far end that does not know it yet. All gateways are locked from the first
-step to the last: of two applies that meet on one, the second does nothing.
+A gateway that fails is reported and does not stop the others. Every gateway is as far as the others before
+any tunnel is touched: running SAs are moved (deploy/move.py) when both ends accept the old and the new, what
+is no longer wanted is withdrawn after that, and no call meets a far end that does not know it yet. All
+gateways are locked from the first step to the last: of two applies that meet on one, the second does nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ipsecctl.deploy.carry import carry_out, remember
+from ipsecctl.deploy.carry import Carrier, remember
 from ipsecctl.deploy.locks import lock_all
+from ipsecctl.deploy.move import Moving, held, move_all, movings
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
 from ipsecctl.deploy.safety import refused
 from ipsecctl.deploy.tunnels import TunnelResult, bring_up, callers
@@ -97,29 +99,23 @@ async def apply(
 
 async def _apply(prepared: Prepared, report: Reporter, wait_s: float) -> Applied:
     started = time.monotonic()
-    renew = await _before(prepared)
-    records: dict[str, Record] = {}
-    gateways = await _carry_out_all(prepared, records, report)
-    left = _left(prepared, gateways)
-    renew = _still_there(prepared, gateways, renew, left)
-    tunnels, gone = await _tunnels(prepared, gateways, renew, left, wait_s, report)
+    declared = declare(prepared.topology, prepared.states)
+    calling = callers(prepared.states, declared)
+    work = _Work(prepared, report, declared, calling, movings(prepared, declared, calling))
+    renew = await _before(prepared, calling, work.moving)
+    await work.begin()
+    left = _left(prepared, work.results.values())
+    renew = _still_there(work, renew, left)
+    tunnels, gone = await _tunnels(work, renew, left, wait_s)
     renewed = gone | {t.name for t in tunnels if t.renewed and t.name in renew}
-    not_written = await _strike_out(prepared, records, renewed)
-    gateways = tuple(replace(g, error=g.error or not_written.get(g.name)) for g in gateways)
+    not_written = await _strike_out(prepared, work.records, renewed)
+    gateways = tuple(
+        replace(g, error=g.error or not_written.get(g.name)) for _, g in sorted(work.results.items())
+    )
     for gateway in gateways:
         if gateway.name in not_written:
             report.gateway(gateway)
     return Applied(gateways, tunnels, time.monotonic() - started)
-
-
-def _disturbed(prepared: Prepared) -> frozenset[str]:
-    """Return the tunnels whose SAs have to be made anew after the new configuration is loaded."""
-    return frozenset(
-        tunnel
-        for plan in prepared.plans
-        for tunnel, grade in plan.disturbed.items()
-        if grade >= Disruption.CHILD_RESTART
-    )
 
 
 def _left(prepared: Prepared, gateways: Iterable[GatewayResult]) -> dict[str, str]:
@@ -137,10 +133,14 @@ def _left(prepared: Prepared, gateways: Iterable[GatewayResult]) -> dict[str, st
     }
 
 
-async def _before(prepared: Prepared) -> dict[str, frozenset[int]]:
-    """Return the unique ids of the IKE_SAs, by tunnel, that run with a configuration about to be replaced."""
-    disturbed = _disturbed(prepared)
-    calling = callers(prepared.states, declare(prepared.topology, prepared.states))
+async def _before(
+    prepared: Prepared, calling: Mapping[str, str], moving: Collection[str]
+) -> dict[str, frozenset[int]]:
+    """Return the unique ids of the IKE_SAs, by tunnel, that run with a configuration about to be replaced.
+
+    Those of tunnels that are moved are not among them.
+    """
+    disturbed = {tunnel for plan in prepared.plans for tunnel in plan.disturbed if tunnel not in moving}
     ends = {name: calling[name] for name in disturbed if calling.get(name) in prepared.observed}
     if not ends:
         return {}
@@ -155,79 +155,141 @@ async def _before(prepared: Prepared) -> dict[str, frozenset[int]]:
 
 
 def _still_there(
-    prepared: Prepared,
-    gateways: Iterable[GatewayResult],
-    renew: Mapping[str, frozenset[int]],
-    left: Mapping[str, str],
+    work: _Work, renew: Mapping[str, frozenset[int]], left: Mapping[str, str]
 ) -> dict[str, frozenset[int]]:
     """Return of the SAs that had to go those that still have to: a restarted charon has none of them.
 
     It counts its SAs from 1 again, and a new one must not be taken for an old one.
     """
-    fresh = {gateway.name for gateway in gateways if gateway.restarted}
-    calling = callers(prepared.states, declare(prepared.topology, prepared.states))
+    fresh = {gateway.name for gateway in work.results.values() if gateway.restarted}
+    fresh |= {name for name, carrier in work.carriers.items() if carrier.restarted}
     return {
-        tunnel: frozenset() if calling[tunnel] in fresh else ids
+        tunnel: frozenset() if work.calling[tunnel] in fresh else ids
         for tunnel, ids in renew.items()
         if tunnel not in left
     }
 
 
-async def _carry_out_all(
-    prepared: Prepared, records: dict[str, Record], report: Reporter
-) -> tuple[GatewayResult, ...]:
-    """Carry all plans out; the record left on each gateway that succeeded goes to ``records``."""
-    bound = asyncio.Semaphore(SIDE_BY_SIDE)
-    planned = {plan.gateway for plan in prepared.plans}
-    failures = {name: error for name, error in prepared.failures.items() if name not in planned}
-    results = [GatewayResult(name, 0, 0.0, error) for name, error in failures.items()]
-    for result in results:
-        report.gateway(result)
+class _Work:
+    """What is being done on the gateways: begun on all of them before any goes on."""
 
-    async def one(name: str) -> None:
-        plan = next(plan for plan in prepared.plans if plan.gateway == name)
-        async with bound:
-            result = await _carry_out(prepared, name, len(plan.changes), records)
-        results.append(result)
-        report.gateway(result)
+    def __init__(
+        self,
+        prepared: Prepared,
+        report: Reporter,
+        declared: tuple[Declared, ...],
+        calling: Mapping[str, str],
+        moving: Mapping[str, Moving],
+    ) -> None:
+        self.prepared = prepared
+        self.report = report
+        self.declared = declared
+        self.calling = calling
+        self.moving = moving
+        self.results: dict[str, GatewayResult] = {}
+        self.records: dict[str, Record] = {}
+        """What was left on each gateway that is done."""
 
-    async with asyncio.TaskGroup() as group:
-        for plan in prepared.plans:
-            group.create_task(one(plan.gateway))
-    return tuple(sorted(results, key=lambda result: result.name))
+        self.carriers: dict[str, Carrier] = {}
+        """Those that go on when SAs were moved."""
 
+        self._plans = {plan.gateway: plan for plan in prepared.plans}
+        self._started: dict[str, float] = {}
+        self._bound = asyncio.Semaphore(SIDE_BY_SIDE)
 
-async def _carry_out(
-    prepared: Prepared, name: str, changes: int, records: dict[str, Record]
-) -> GatewayResult:
-    started = time.monotonic()
-    plan = next(plan for plan in prepared.plans if plan.gateway == name)
-    error: IpsecctlError | None = None
-    handle, wanted, observed = prepared.handles[name], prepared.wanted[name], prepared.observed[name]
-    if changes:
-        try:
-            records[name] = await carry_out(handle, plan, wanted, observed)
-        except IpsecctlError as failed:
-            error = failed
-    else:
-        with suppress(IpsecctlError):  # it is asked for again next time
-            await remember(handle, wanted, observed)
-    down = observed.charon_down
-    if down is not None and error is None:
-        error = _host_alone(plan, down)
-    took_s = time.monotonic() - started
-    record, planned = records.get(name), bool(plan.of(Part.CHARON))
-    waiting = restart_for(record.start_up) if record is not None and planned else plan.restart_for
-    return GatewayResult(
-        name,
-        changes,
-        took_s,
-        error,
-        waiting,
-        plan.restart,
-        charon_down=down is not None,
-        restarted=planned and record is not None and not waiting,
-    )
+    async def begin(self) -> None:
+        """Carry all plans out as far as that can be done before SAs are moved."""
+        for name, error in self.prepared.failures.items():
+            if name not in self._plans:
+                self._done(GatewayResult(name, 0, 0.0, error))
+        async with asyncio.TaskGroup() as group:
+            for name in self._plans:
+                group.create_task(self._begin(name))
+
+    async def _begin(self, name: str) -> None:
+        async with self._bound:
+            self._started[name] = time.monotonic()
+            prepared, plan = self.prepared, self._plans[name]
+            handle, wanted, observed = prepared.handles[name], prepared.wanted[name], prepared.observed[name]
+            error: IpsecctlError | None = None
+            if plan.changes:
+                carrier = Carrier(handle, plan, wanted, observed, held(prepared, self.moving, name))
+                try:
+                    record = await carrier.begin()
+                except IpsecctlError as failed:
+                    error = failed
+                else:
+                    if record is None:
+                        self.carriers[name] = carrier
+                        return
+                    self.records[name] = record
+            else:
+                with suppress(IpsecctlError):  # it is asked for again next time
+                    await remember(handle, wanted, observed)
+            self._conclude(name, error)
+
+    async def move(self, watched: Watch, left: Collection[str]) -> dict[str, str]:
+        """Move the SAs of tunnels but those that are ``left``, and finish all gateways.
+
+        Returns by tunnel why one was not moved, "" where it was.
+        """
+        async with asyncio.TaskGroup() as group:
+            for name in self.carriers:
+                group.create_task(self._prefer_new_keys(watched, name))
+
+        async def load(gateway: str, tunnel: str) -> str:
+            client, carrier = watched.client(gateway), self.carriers.get(gateway)
+            if client is None or carrier is None or tunnel not in carrier.held:
+                return ""
+            return await carrier.load(client, tunnel)
+
+        told = await move_all(watched, [m for name, m in self.moving.items() if name not in left], load)
+        moved = frozenset(name for name, why in told.items() if not why)
+        async with asyncio.TaskGroup() as group:
+            for name in self.carriers:
+                group.create_task(self._finish(watched, name, moved))
+        return told
+
+    async def _prefer_new_keys(self, watched: Watch, name: str) -> None:
+        client = watched.client(name)
+        with suppress(IpsecctlError):  # the look that follows shows it
+            if client is not None:
+                await self.carriers[name].prefer_new_keys(client)
+
+    async def _finish(self, watched: Watch, name: str, moved: frozenset[str]) -> None:
+        async with self._bound:
+            client, error = watched.client(name), None
+            try:
+                if client is None:
+                    gone = watched.views[name]
+                    raise gone if isinstance(gone, GatewayUnreachable) else GatewayUnreachable(name, "gone")
+                self.records[name] = await self.carriers[name].finish(client, moved)
+            except IpsecctlError as failed:
+                error = failed
+            self._conclude(name, error)
+
+    def _conclude(self, name: str, error: IpsecctlError | None) -> None:
+        plan, down = self._plans[name], self.prepared.observed[name].charon_down
+        if down is not None and error is None:
+            error = _host_alone(plan, down)
+        record, planned = self.records.get(name), bool(plan.of(Part.CHARON))
+        waiting = restart_for(record.start_up) if record is not None and planned else plan.restart_for
+        self._done(
+            GatewayResult(
+                name,
+                len(plan.changes),
+                time.monotonic() - self._started[name],
+                error,
+                waiting,
+                plan.restart,
+                charon_down=down is not None,
+                restarted=planned and record is not None and not waiting,
+            )
+        )
+
+    def _done(self, result: GatewayResult) -> None:
+        self.results[result.name] = result
+        self.report.gateway(result)
 
 
 def _host_alone(plan: GatewayPlan, down: GatewayUnreachable) -> GatewayUnreachable:
@@ -271,31 +333,28 @@ async def _strike_out(
 
 
 async def _tunnels(
-    prepared: Prepared,
-    gateways: Iterable[GatewayResult],
-    renew: Mapping[str, frozenset[int]],
-    left: Mapping[str, str],
-    wait_s: float,
-    report: Reporter,
+    work: _Work, renew: Mapping[str, frozenset[int]], left: Mapping[str, str], wait_s: float
 ) -> tuple[tuple[TunnelResult, ...], set[str]]:
     """Return what became of the tunnels, and those whose SAs were let go for the far end to make anew."""
-    declared = declare(prepared.topology, prepared.states)
-    calling = callers(prepared.states, declared)
-    failed = {g.name for g in gateways if g.error is not None}
+    prepared, declared = work.prepared, work.declared
+    failed = {name for name, result in work.results.items() if result.error is not None}
     lost = {name: error for name, error in prepared.failures.items() if name in failed}
     handles = {name: handle for name, handle in prepared.handles.items() if name not in lost}
     async with watch(handles) as watched:
         watched.views.update({name: _unreachable(name, error) for name, error in lost.items()})
-        gone = await _let_go(watched, prepared, {*calling, *left})
+        told = await work.move(watched, left)
+        gone = await _let_go(watched, prepared, {*work.calling, *left, *work.moving})
+        not_moved = {name: f"its SAs are left as they run: {why}" for name, why in told.items() if why}
         results = await bring_up(
             watched,
             declared,
-            calling,
+            work.calling,
             renew,
             wait_s=wait_s,
-            left=left,
-            doubts=_doubts(prepared, declared, {g.name for g in gateways if g.restarted}),
-            report=report.tunnel,
+            left={**left, **not_moved},
+            doubts=_doubts(prepared, declared, {n for n, r in work.results.items() if r.restarted}),
+            moved=told.keys() - not_moved.keys(),
+            report=work.report.tunnel,
         )
     return results, gone
 

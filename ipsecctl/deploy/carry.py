@@ -5,18 +5,23 @@ restart where the plan has one; credentials; connections; then what is no longer
 last the record of what was done. Cut off anywhere, the record names all that is ours, and the next apply goes
 on from there.
 
+Where SAs are to be moved (deploy/move.py) there is a break in it, for all gateways to come as far: ``begin``
+widens (it loads what accepts the old and the new, keys included), the SAs move, and ``finish`` narrows.
+
 Where charon does not run, the host's part is done alone: files, interfaces, routes, firewall, sysctls, unit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any
 
 from ipsecctl.deploy.activate import activate, in_the_way, retire
+from ipsecctl.deploy.keys import NEXT, old_keys
 from ipsecctl.errors import ApplyFailed, ViciRefused
 from ipsecctl.gateway import (
     RECORD_PATH,
@@ -34,6 +39,7 @@ from ipsecctl.gateway import (
 from ipsecctl.patience import PATIENCE
 from ipsecctl.plan import (
     GONE,
+    SHARED_PREFIX,
     Disruption,
     GatewayPlan,
     Kind,
@@ -50,26 +56,17 @@ from ipsecctl.plan import (
 from ipsecctl.render import STRONGSWAN_FILE
 from ipsecctl.vici import Client
 
-__all__ = ["carry_out", "remember"]
+__all__ = ["Carrier", "remember"]
 
+_NOTHING_HELD: Mapping[str, Mapping[str, Any] | None] = MappingProxyType({})
 _SET = (Kind.CREATE, Kind.CHANGE)
 _GONE_WITHIN_MS = "1000"
-
-
-async def carry_out(handle: Handle, plan: GatewayPlan, wanted: Wanted, observed: Observed) -> Record:
-    """Bring one gateway to its desired state; return the record that was left there.
-
-    Raises ``ApplyFailed`` with all that charon refused (the rest is done and recorded), or with the first
-    other thing that failed; ``GatewayUnreachable`` and ``ViciError`` when the gateway or its charon went
-    away.
-    """
-    return await _Carrier(handle, plan, wanted, observed).carry_out()
 
 
 async def remember(handle: Handle, wanted: Wanted, observed: Observed) -> None:
     """Write down what was found out about a gateway on which there is nothing else to do.
 
-    So the next plan need not ask again. Raises as ``carry_out`` does.
+    So the next plan need not ask again. Raises as ``Carrier.begin`` does.
     """
     record = observed.facts.record
     if observed.charon_down is not None:
@@ -79,38 +76,90 @@ async def remember(handle: Handle, wanted: Wanted, observed: Observed) -> None:
         await write_files(handle, [NewFile(RECORD_PATH, known.to_json(), 0o600)])
 
 
-class _Carrier:
-    def __init__(self, handle: Handle, plan: GatewayPlan, wanted: Wanted, observed: Observed) -> None:
+class Carrier:
+    """Carries a plan out on one gateway, in two halves where SAs are to be moved between them.
+
+    ``held`` are the connections that must wait for that, with what charon has until then: one that accepts
+    the old and the new, or ``None`` for what it has.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        plan: GatewayPlan,
+        wanted: Wanted,
+        observed: Observed,
+        held: Mapping[str, Mapping[str, Any] | None] = _NOTHING_HELD,
+    ) -> None:
         self.handle = handle
         self.plan = plan
         self.wanted = wanted
         self.observed = observed
+        self.held = held
         self.record = observed.facts.record or Record.fresh()
         if observed.charon_down is not None:
             self.record = _foreseeing(self.record, wanted)
         self.start_up = start_up(wanted, observed)
         self.restarted = False
+        self.firewall: str | None = None
+        self.old_keys: Mapping[str, Mapping[str, Any]] = {}
         self.key_ids: dict[str, str] = {}
         self.refused: dict[tuple[Part, str], str] = {}
 
-    async def carry_out(self) -> Record:
+    async def begin(self) -> Record | None:
+        """Do all that may be done before SAs are moved; return the record if that was all, else ``None``.
+
+        Raises ``ApplyFailed`` with all that charon refused (the rest is done and recorded), or with the first
+        other thing that failed; ``GatewayUnreachable`` and ``ViciError`` when the gateway or its charon went
+        away.
+        """
+        if self._held_keys():
+            self.old_keys = await old_keys(self.handle, self.wanted.shared, self.record)
         await self._write_files()
         links = self.observed.facts.ways.links
         first = in_the_way(self.plan, self.wanted.interfaces, links)
-        firewall = await activate(self.handle, self.plan, first)
+        self.firewall = await activate(self.handle, self.plan, first)
         if self.observed.charon_down is not None:
-            return await self._finish_host(firewall)
+            return await self._finish_host(self.firewall)
         if self.plan.of(Part.CHARON):
             await self._restart()
         async with self.handle.vici(timeout_s=30.0 * PATIENCE) as client:
             await self._load(client)
-            if not self.restarted:  # a fresh one has nothing that is no longer in our files
-                await self._unload(client)
-            connections = await list_connections(client)
+            if self.held and not self.refused:
+                return None
+            return await self.finish(client, frozenset())
+
+    async def prefer_new_keys(self, client: Client) -> None:
+        """Have charon authenticate itself with the new keys; it goes on accepting the old ones.
+
+        It takes the first of several that fit, and what was loaded last stands first (``mem_cred_t``).
+        """
+        for name in self._held_keys():
+            await self._load_next_key(client, name)
+
+    async def load(self, client: Client, name: str) -> str:
+        """Load a connection as it is to be; return what charon said against it, "" for nothing."""
+        if name in self.wanted.connections:
+            message = {name: self.wanted.connections[name]}
+            await self._command(client, Part.CONNECTION, name, "load-conn", message)
+        return self.refused.get((Part.CONNECTION, name), "")
+
+    async def finish(self, client: Client, moved: Collection[str]) -> Record:
+        """Withdraw what is no longer wanted and write down what was done; ``moved`` are the connections whose
+        SAs have the new configuration. The others that were held back stay as they are, and begun.
+
+        Raises as ``begin`` does.
+        """
+        for name in self.held.keys() & {*moved}:
+            await self.load(client, name)
+        await self._narrow_keys(client, moved)
+        if not self.restarted:  # a fresh one has nothing that is no longer in our files
+            await self._unload(client)
+        connections = await list_connections(client)
         left = await retire(self.handle, self.plan)
-        firewall = firewall if left is None else left
+        firewall = self.firewall if left is None else left
         loaded = self.observed.facts.firewall if firewall is None else firewall
-        record = await self._finish(loaded, connections)
+        record = await self._finish(loaded, connections, moved)
         if self.refused:
             raise ApplyFailed(f"{self.handle.name}: " + "; ".join(self.refused.values()))
         return record
@@ -136,7 +185,7 @@ class _Carrier:
             topology=self.wanted.topology,
             files=begun(Part.FILE, self.record.files),
             connections=begun(Part.CONNECTION, self.record.connections),
-            shared=begun(Part.SHARED, self.record.shared),
+            shared=begun(Part.SHARED, self.record.shared) | {f"{n}{NEXT}": "" for n in self._held_keys()},
             certificates=begun(Part.CERTIFICATE, self.record.certificates),
             interfaces=begun(Part.INTERFACE, self.record.interfaces),
             seen=replace(self.record.seen, firewall=firewall),
@@ -145,8 +194,9 @@ class _Carrier:
         )
 
     def _renew(self) -> tuple[str, ...]:
-        """Return the connections whose SAs must be made anew; ``apply`` strikes out what was."""
-        disturbed = {n for n, grade in self.plan.disturbed.items() if grade >= Disruption.CHILD_RESTART}
+        """Return the connections whose SAs have an earlier configuration; ``apply`` strikes out what was
+        made anew."""
+        disturbed = {n for n, grade in self.plan.disturbed.items() if grade >= Disruption.REKEY}
         return tuple(sorted(({*self.record.renew} | disturbed) & self.wanted.connections.keys()))
 
     async def _restart(self) -> None:
@@ -162,6 +212,7 @@ class _Carrier:
         charon = await restart_charon(self.handle, self.observed.facts.restart_command, for_what)
         self.start_up = StartUp(charon, self.start_up.written, self.start_up.written)
         self.restarted = True
+        self.held = {}  # it has no SA, and nothing old
 
     # --------------------------------------------------------------------------------------------------- VICI
 
@@ -173,12 +224,45 @@ class _Carrier:
         for name in self._names(Part.KEY):
             answer = await self._command(client, Part.KEY, name, "load-key", self.wanted.keys[name])
             self.key_ids[name] = answer.get("id", "")
+        held = self._held_keys()
         for name in self._names(Part.SHARED):
-            await self._command(client, Part.SHARED, name, "load-shared", self.wanted.shared[name])
+            if name in held:
+                await self._widen_key(client, name)
+            else:
+                await self._command(client, Part.SHARED, name, "load-shared", self.wanted.shared[name])
         await self._let_go_of_routes(client)
         for name in self._names(Part.CONNECTION):
-            message = {name: self.wanted.connections[name]}
-            await self._command(client, Part.CONNECTION, name, "load-conn", message)
+            wide = self.held.get(name)
+            if name not in self.held:
+                await self.load(client, name)
+            elif wide is not None:
+                await self._command(client, Part.CONNECTION, name, "load-conn", {name: wide})
+
+    def _held_keys(self) -> tuple[str, ...]:
+        """Return the shared keys that take the place of others, of connections that are held back."""
+        changed = {change.name for change in self.plan.of(Part.SHARED, Kind.CHANGE)}
+        return tuple(sorted(changed & {f"{SHARED_PREFIX}{name}" for name in self.held}))
+
+    async def _widen_key(self, client: Client, name: str) -> None:
+        """Have charon accept a new key, and go on authenticating itself with the old one where it is known.
+
+        The far end may not have the new one yet. Of keys that fit, what was loaded last comes first.
+        """
+        await self._load_next_key(client, name)
+        if name in self.old_keys:
+            await self._command(client, Part.SHARED, name, "load-shared", self.old_keys[name])
+
+    async def _load_next_key(self, client: Client, name: str) -> None:
+        key = {**self.wanted.shared[name], "id": f"{name}{NEXT}"}
+        await self._command(client, Part.SHARED, name, "load-shared", key)
+
+    async def _narrow_keys(self, client: Client, moved: Collection[str]) -> None:
+        """Let new keys take the place of old ones; one whose SAs could not be moved stays beside it."""
+        for name in self._held_keys():
+            if name.removeprefix(SHARED_PREFIX) in moved:
+                await self._command(client, Part.SHARED, name, "load-shared", self.wanted.shared[name])
+                with suppress(ViciRefused):  # somebody cleared it, which is what is wanted
+                    await client.command("unload-shared", {"id": f"{name}{NEXT}"})
 
     async def _let_go_of_routes(self, client: Client) -> None:
         """Make kernel-libipsec forget policies whose routes are gone: it sets a route with its policy only.
@@ -204,7 +288,10 @@ class _Carrier:
                 )
             with suppress(ViciRefused):  # it has no SA
                 await client.command("terminate", {"ike": change.name, "timeout": "-1"})
+        beside = {f"{name}{NEXT}" for name in self._held_keys()}
         for change in self.plan.of(Part.SHARED, Kind.REMOVE):
+            if change.name in beside:
+                continue
             await self._command(client, Part.SHARED, change.name, "unload-shared", {"id": change.name})
 
     def _names(self, part: Part) -> list[str]:
@@ -231,9 +318,11 @@ class _Carrier:
 
     # ------------------------------------------------------------------------------------------------- record
 
-    async def _finish(self, firewall: str, connections: Mapping[str, Any]) -> Record:
-        """Write down what was done; what charon refused stays "begun", so that the next apply tries again."""
-        key, wanted = self.record, self.wanted
+    async def _finish(self, firewall: str, connections: Mapping[str, Any], moved: Collection[str]) -> Record:
+        """Write down what was done; what charon refused, and what was not moved, stays "begun", so that the
+        next apply tries again."""
+        key, wanted, waiting = self.record, self.wanted, self.held.keys() - {*moved}
+        beside = [name for name in self._held_keys() if name.removeprefix(SHARED_PREFIX) in waiting]
         loaded = {name: connections[name] for name in wanted.connections if name in connections}
 
         def digests(part: Part, objects: Mapping[str, Any]) -> dict[str, str]:
@@ -245,11 +334,12 @@ class _Carrier:
             self.record,
             topology=wanted.topology,
             files=self._file_digests(),
-            connections=digests(Part.CONNECTION, wanted.connections),
-            shared=digests(Part.SHARED, wanted.shared),
+            connections=digests(Part.CONNECTION, wanted.connections) | dict.fromkeys(waiting, ""),
+            shared=digests(Part.SHARED, wanted.shared)
+            | {key: "" for name in beside for key in (name, f"{name}{NEXT}")},
             certificates=digests(Part.CERTIFICATE, wanted.certificates),
             keys={name: (self._key_id(name), keys[name]) for name in wanted.keys},
-            messages=self._sent(),
+            messages=self._sent(waiting),
             interfaces=self._interfaces(),
             means=wanted.means,
             trials=wanted.trials,
@@ -259,7 +349,7 @@ class _Carrier:
                 firewall=firewall,
             ),
             start_up=self.start_up,
-            renew=self._renew(),
+            renew=tuple(name for name in self._renew() if name not in self.held or name in waiting),
         )
         await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
         return record
@@ -286,12 +376,13 @@ class _Carrier:
     def _interfaces(self) -> dict[str, str]:
         return {name: interface_text(interface) for name, interface in self.wanted.interfaces.items()}
 
-    def _sent(self) -> dict[str, Mapping[str, Any]]:
-        """Return the connections as charon has them: of one that it refused, what it had before."""
+    def _sent(self, waiting: Collection[str]) -> dict[str, Mapping[str, Any]]:
+        """Return the connections as their SAs have them: of one that charon refused, or whose SAs could not
+        be moved, what it was before."""
         old = self.record.messages
-        refused = {name for part, name in self.refused if part is Part.CONNECTION}
-        return {n: m for n, m in self.wanted.connections.items() if n not in refused} | {
-            name: old[name] for name in refused if name in old
+        before = {name for part, name in self.refused if part is Part.CONNECTION} | {*waiting}
+        return {n: m for n, m in self.wanted.connections.items() if n not in before} | {
+            name: old[name] for name in before if name in old
         }
 
     def _key_id(self, name: str) -> str:

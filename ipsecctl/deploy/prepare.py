@@ -65,6 +65,9 @@ async def prepare(
     compiled = await compile_observed(topology, handles, observed, timeout_s=timeout_s)
     states = compiled.states
     secrets, certificates = _read_all(states, base)
+    foreign = frozenset(
+        t.name for t in topology.tunnels if not (t.left.gateway.managed and t.right.gateway.managed)
+    )
     targets = {
         state.name: wanted(
             topology.name,
@@ -73,6 +76,7 @@ async def prepare(
             render_messages(state, secrets, certificates),
             compiled.means,
             compiled.trials.get(state.name),
+            foreign,
         )
         for state in states
         if state.name in observed

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -92,6 +92,7 @@ async def bring_up(
     wait_s: float,
     left: Mapping[str, str] | None = None,
     doubts: Mapping[str, tuple[str, ...]] | None = None,
+    moved: Collection[str] = (),
     report: Callable[[TunnelResult], None],
 ) -> tuple[TunnelResult, ...]:
     """Bring tunnels up for at most ``wait_s`` seconds; return what became of each, sorted by name.
@@ -99,7 +100,8 @@ async def bring_up(
     ``calling`` says by tunnel which gateway initiates; the others are only waited for. ``renew`` holds, by
     tunnel, the unique ids of IKE_SAs at the calling gateway that must go first, because they have an old
     configuration; ``left`` says by tunnel why old ones are left as they run, ``doubts`` what
-    keeps it from counting as up even when its SAs are. ``report`` is called as soon as
+    keeps it from counting as up even when its SAs are; ``moved`` are those whose SAs we have made anew
+    already. ``report`` is called as soon as
     a tunnel's result is known.
     """
     started = time.monotonic()
@@ -111,6 +113,7 @@ async def bring_up(
             _RETRY_S,
             left=(left or {}).get(t.name, ""),
             doubts=(doubts or {}).get(t.name, ()),
+            acted=t.name in moved,
         )
         for t in tunnels
     }

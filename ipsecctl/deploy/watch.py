@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager, suppress
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError, ViciError
 from ipsecctl.gateway import Handle, LiveView, list_connections
 from ipsecctl.patience import PATIENCE
-from ipsecctl.vici import Client
+from ipsecctl.vici import Client, Message
 
 __all__ = ["Watch", "watch"]
 
 _COMPLAINT = re.compile(
     r"notify|failed|giving up|not responding|no (matching|shared|trusted|acceptable|private|proposal)"
-    r"|not found|mismatch|unacceptable|rejected|unable|constraint"
+    r"|not found|mismatch|unacceptable|rejected|unable|constraint|duplicate"
 )
 
 
@@ -97,14 +97,32 @@ class Watch:
                     group.create_task(self._look(gateway, self._clients[gateway], wait))
         return self.views
 
+    async def sas(self, gateway: str, tunnels: Iterable[str] = ()) -> list[Message] | None:
+        """Return the IKE_SAs of some ``tunnels``, or all, as ``list-sas`` sends them.
+
+        Those are among them that charon is busy with. ``None`` where the gateway does not answer.
+        """
+        client = self._clients.get(gateway)
+        if client is None:
+            return None
+        asked: list[dict[str, str]] = [{"ike": name} for name in tunnels] or [{}]
+        try:
+            return [sa for what in asked for sa in await client.stream("list-sas", "list-sa", what)]
+        except IpsecctlError as error:
+            self._lost(gateway, error)
+            return None
+
+    def _lost(self, gateway: str, error: IpsecctlError) -> None:
+        del self._clients[gateway]
+        self.views[gateway] = GatewayUnreachable(gateway, error.summary, error.hint)
+
     async def _look(self, gateway: str, client: Client, wait: bool) -> None:
         version, connections = self._known[gateway]
         how = {} if wait else {"noblock": "yes"}
         try:
             sas = await client.stream("list-sas", "list-sa", how)
         except IpsecctlError as error:
-            del self._clients[gateway]
-            self.views[gateway] = GatewayUnreachable(gateway, error.summary, error.hint)
+            self._lost(gateway, error)
         else:
             self.views[gateway] = LiveView(gateway, version, tuple(sas), connections)
 

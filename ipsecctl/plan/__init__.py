@@ -7,25 +7,30 @@ from ipsecctl.plan.device import GONE, device_gone, rule_of, unrouted
 from ipsecctl.plan.host import file_entry
 from ipsecctl.plan.safety import Limit, Safety, Standing, Stop, parse_limit, stops
 from ipsecctl.plan.saved import SavedGateway, SavedPlan, is_saved_plan, load_plan, stale_because
+from ipsecctl.plan.stages import End, Move, Step, move_of, widened
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
-from ipsecctl.plan.wanted import Wanted, wanted
+from ipsecctl.plan.wanted import SHARED_PREFIX, Wanted, wanted
 from ipsecctl.plan.ways import interface_text
 
 __all__ = [
     "GONE",
+    "SHARED_PREFIX",
     "Cause",
     "Change",
     "Conflict",
     "Disruption",
+    "End",
     "GatewayPlan",
     "Kind",
     "Limit",
+    "Move",
     "Note",
     "Part",
     "Safety",
     "SavedGateway",
     "SavedPlan",
     "Standing",
+    "Step",
     "Stop",
     "Wanted",
     "between",
@@ -35,6 +40,7 @@ __all__ = [
     "is_saved_plan",
     "load_plan",
     "may_restart",
+    "move_of",
     "parse_limit",
     "plan_gateway",
     "plan_json",
@@ -45,4 +51,5 @@ __all__ = [
     "stops",
     "unrouted",
     "wanted",
+    "widened",
 ]

@@ -14,7 +14,6 @@ from ipsecctl.gateway import RECORD_PATH, Observed, Record
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, fields
 from ipsecctl.plan.connections import (
     differing,
-    disruption,
     flatten,
     network_pairs,
     not_held_any_more,
@@ -32,8 +31,9 @@ from ipsecctl.plan.reasons import (
     Drift,
 )
 from ipsecctl.plan.reported import departing
+from ipsecctl.plan.stages import Way, disruption, way
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
-from ipsecctl.plan.wanted import Wanted, certificate_digest
+from ipsecctl.plan.wanted import SHARED_PREFIX, Wanted, certificate_digest
 from ipsecctl.plan.ways import interface_changes, route_changes, rule_changes, way_conflicts, way_home_notes
 from ipsecctl.render import STRONGSWAN_FILE, SWANCTL_SECRETS_FILE
 
@@ -45,6 +45,10 @@ _RESTARTED = Drift("charon was started anew since the last apply, and does not h
 _NOT_RENEWED = Drift("its SAs keep an earlier configuration: they were not made anew after a change")
 _KEEPS = "a running SA keeps another configuration"
 _LEFT_SAS = "no longer in the topology, nor in charon, which still has SAs of it: these are ended"
+_NEW_KEY = "its pre-shared key is another one: its IKE_SAs are authenticated anew"
+_SWITCH = (
+    "of what this end sends, some milliseconds' worth may be lost: it uses a new SA before the far end has it"
+)
 _KEPT = "charon keeps it in memory until it restarts"
 _NO_ROUTES = Drift(
     "charon's routes through ipsec0 are not there: the connection is loaded anew, and they with it"
@@ -243,6 +247,16 @@ class _Comparison:
     # -------------------------------------------------------------------------------------------- connections
 
     def _connections(self) -> Iterator[Change]:
+        for change in self._connection_changes():
+            message = self.wanted.connections.get(change.name, {})
+            moves = change.disruption is Disruption.REKEY
+            yield (
+                change
+                if not moves or _calls(message)
+                else replace(change, reasons=(*change.reasons, _SWITCH))
+            )
+
+    def _connection_changes(self) -> Iterator[Change]:
         for name, message in self.wanted.connections.items():
             if name not in self.observed.connections:
                 yield self._unloaded_connection(name, message)
@@ -278,31 +292,59 @@ class _Comparison:
         """Return as a reason what a connection held back when it was applied, and none will any more."""
         return not_held_any_more(self.record.messages.get(name, {}), self.kept)
 
-    def _grade(self, name: str, message: Mapping[str, Any]) -> Disruption:
-        """Return what must be done to the SAs of a connection, also for a change that was begun before."""
-        if name in self.record.renew:
-            return Disruption.IKE_RESTART
-        grade = disruption(self.record.messages.get(name, {}), message)
-        anew = self._lost(name) or name in self.outdated
-        return max(grade, Disruption.CHILD_RESTART) if anew else grade
+    def _grade(self, name: str, message: Mapping[str, Any], *, unsure: bool = False) -> Disruption:
+        """Return what must be done to the SAs of a connection, also for a change that was begun before.
+
+        ``unsure``: nobody knows which configuration they hold, so they may have to be moved.
+        """
+        callable_ = name not in self.wanted.foreign or message.get("remote_addrs") != ["%any"]
+        new_key = self._has_new_key(name)
+        old = self.record.messages.get(name, {})
+        if new_key and way(old, message) < Way.IKE and self._breaks_before_it_makes(message):
+            callable_ = False
+        new_key = new_key or unsure or name in self.record.renew
+        grade = disruption(old, message, new_key=new_key, callable_=callable_)
+        kept = name in self.outdated and not unsure and self._as_applied(name, message)
+        return max(grade, Disruption.CHILD_RESTART) if kept or self._lost(name) else grade
+
+    def _as_applied(self, name: str, message: Mapping[str, Any]) -> bool:
+        return self.record.connections.get(name) == self.record.digest("connection", message)
 
     def _lost(self, name: str) -> tuple[str, ...]:
         """Return as reasons what is gone that charon believes to be there for a connection."""
         return kernel_reasons(self.lost, name) or ((_NO_ROUTES,) if name in self.unrouted else ())
 
+    def _breaks_before_it_makes(self, message: Mapping[str, Any]) -> bool:
+        """Whether this is an end that calls, with a charon that ends an IKE_SA to authenticate it anew.
+
+        ``charon.make_before_break`` is on since 6.0.
+        """
+        return _calls(message) and self.observed.version.startswith(("4.", "5."))
+
+    def _has_new_key(self, name: str) -> bool:
+        """Whether a connection's pre-shared key is to take the place of another one that charon has."""
+        key = f"{SHARED_PREFIX}{name}"
+        recorded = self.record.shared.get(key)
+        return (
+            key in self.wanted.shared
+            and key in self.observed.shared
+            and recorded is not None
+            and recorded != self.record.digest(str(Part.SHARED), self.wanted.shared[key])
+        )
+
     def _loaded_connection(self, name: str, message: Mapping[str, Any]) -> Iterator[Change]:
         recorded = self.record.connections[name]
-        grade = self._grade(name, message)
+        grade = self._grade(name, message, unsure=self._drifted(name))
         before, after = differing(self.record.messages.get(name, {}), message)
         reasons: tuple[str, ...]
         if recorded == "":
             reasons, before = (CUT_OFF,), {}
             after = flatten(message)
-        elif recorded != self.record.digest("connection", message):
+        elif not self._as_applied(name, message):
             by_hand = (BY_HAND,) if self._drifted(name) else ()
             reasons = (*by_hand, ALTERED, *self._exposed(name))
         else:
-            reasons = self._drift_of(name)
+            reasons = (*self._drift_of(name), *((_NEW_KEY,) if self._has_new_key(name) else ()))
             if BY_HAND in reasons:
                 before, after = departing(self.observed.connections[name], message)
         if reasons:
@@ -334,3 +376,7 @@ class _Comparison:
         if seen.version != self.observed.version or name not in seen.connections:
             return False  # another version may report the same in other words
         return seen.connections[name] != self.record.digest("seen", self.observed.connections[name])
+
+
+def _calls(message: Mapping[str, Any]) -> bool:
+    return any(child.get("start_action", "none") != "none" for child in message.get("children", {}).values())

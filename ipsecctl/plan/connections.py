@@ -1,4 +1,4 @@
-"""Compare two versions of one connection: which fields differ, and what that does to running SAs."""
+"""Compare two versions of one connection: which fields differ, and which traffic they hold."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any, TypeAlias
 
 from netaddr import AddrFormatError, IPNetwork
 
-from ipsecctl.plan.change import Disruption
-
 __all__ = [
     "NetworkPairs",
     "differing",
-    "disruption",
+    "differing_keys",
     "flatten",
     "network_pairs",
     "not_held_any_more",
@@ -22,40 +20,6 @@ __all__ = [
 
 NetworkPairs: TypeAlias = frozenset[tuple[IPNetwork, IPNetwork]]
 """Of a local and a remote network each."""
-
-# Of the IKE part: lifetimes, DPD and retries hold for the next IKE_SA and need no new one now.
-_IKE_HARMLESS = frozenset(
-    (
-        "rekey_time",
-        "reauth_time",
-        "over_time",
-        "rand_time",
-        "dpd_delay",
-        "dpd_timeout",
-        "keyingtries",
-        "unique",
-    )
-)
-# Of a child: what a running CHILD_SA was negotiated with, or, as marks and if_ids, what the kernel was given
-# with its SAs and policies once and for all.
-_CHILD_NEGOTIATED = frozenset(
-    (
-        "esp_proposals",
-        "ah_proposals",
-        "local_ts",
-        "remote_ts",
-        "mode",
-        "if_id_in",
-        "if_id_out",
-        "mark_in",
-        "mark_out",
-        "replay_window",
-        "copy_df",
-        "copy_dscp",
-        "hw_offload",
-        "per_cpu_sas",
-    )
-)
 
 
 def flatten(message: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -88,30 +52,6 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str,
         {name: value for name, value in before.items() if name in changed},
         {name: value for name, value in after.items() if name in changed},
     )
-
-
-def disruption(old: Mapping[str, Any], new: Mapping[str, Any]) -> Disruption:
-    """Return what loading ``new`` in place of ``old`` does to the running SAs of the connection.
-
-    charon replaces the whole connection when its IKE part differs, otherwise the children that differ. It
-    ends and starts again each replaced child with ``start_action = start`` by itself; all others keep the
-    configuration they came up with, so where that was negotiated they have to be made anew.
-    """
-    ike = _differing_keys(_without_children(old), _without_children(new))
-    if ike - _IKE_HARMLESS:
-        return Disruption.IKE_RESTART
-    old_children, new_children = old.get("children", {}), new.get("children", {})
-    grades = [Disruption.NONE]
-    for name, child in old_children.items():
-        keys = _differing_keys(child, new_children.get(name, {}))
-        replaced = bool(keys) or bool(ike)
-        if (
-            name not in new_children
-            or keys & _CHILD_NEGOTIATED
-            or (replaced and "start" in (child.get("start_action"), new_children[name].get("start_action")))
-        ):
-            grades.append(Disruption.CHILD_RESTART)
-    return max(grades)
 
 
 def network_pairs(connections: Iterable[Mapping[str, Any]]) -> NetworkPairs:
@@ -157,11 +97,8 @@ def not_held_any_more(old: Mapping[str, Any], kept: NetworkPairs) -> tuple[str, 
     return (f"no longer protected: {what} is not held back any more, may leave in clear",)
 
 
-def _without_children(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in message.items() if key != "children"}
-
-
-def _differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    """Return the keys of two sections whose values differ; bytes may be those of a record."""
     return {
         key
         for key in old.keys() | new.keys()

@@ -14,7 +14,10 @@ from ipsecctl.gateway import NewFile, Trials
 from ipsecctl.render import Messages, RenderedFile
 from ipsecctl.topology import DataPath
 
-__all__ = ["Wanted", "certificate_digest", "sysctls", "wanted"]
+__all__ = ["SHARED_PREFIX", "Wanted", "certificate_digest", "sysctls", "wanted"]
+
+SHARED_PREFIX = "ike-"
+"""What charon's id of a tunnel's pre-shared key begins with; the tunnel's name follows."""
 
 _PEM = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----\s*(.*?)\s*-----END", re.DOTALL)
 
@@ -27,7 +30,8 @@ class Wanted:
     id, ``certificates`` and ``keys`` load-cert and load-key messages by the file that holds the same.
     ``interfaces`` (by name), ``routes`` and ``rules`` are the ways into tunnels, ``own`` the networks to
     which a way home is needed. ``means`` is what each gateway of the topology has, as far as known,
-    ``trials`` what was tried on this one: both are for its record.
+    ``trials`` what was tried on this one: both are for its record. ``foreign`` are the connections whose
+    far end is not ours.
     """
 
     gateway: str
@@ -44,6 +48,7 @@ class Wanted:
     own: tuple[OwnNetwork, ...] = ()
     means: Mapping[str, Means] = field(default_factory=dict)
     trials: Trials | None = None
+    foreign: frozenset[str] = frozenset()
 
 
 def wanted(
@@ -53,6 +58,7 @@ def wanted(
     messages: Messages,
     means: Mapping[str, Means],
     trials: Trials | None = None,
+    foreign: frozenset[str] = frozenset(),
 ) -> Wanted:
     """Return what a gateway must be from its state and the two renderings of it."""
     return Wanted(
@@ -73,6 +79,7 @@ def wanted(
         own=state.own,
         means=means,
         trials=trials,
+        foreign=foreign,
     )
 
 

@@ -94,7 +94,7 @@ def change(part, name, kind=Kind.CHANGE, **more):
 
 def carry(handle, seen, *changes, wanted=None):
     plan = GatewayPlan("a", changes)
-    return asyncio.run(carrying.carry_out(handle, plan, wanted or Wanted("a", "top"), seen))
+    return asyncio.run(carrying.Carrier(handle, plan, wanted or Wanted("a", "top"), seen).begin())
 
 
 def test_a_cut_before_nft_has_read_its_file_is_remembered(records, monkeypatch):
@@ -203,7 +203,7 @@ def test_the_need_to_renew_and_what_charon_still_has_are_recorded(records):
         carry(Handle("load-conn"), seen, disturbing, wanted=wanted)
     assert records[-1].messages == {"t": OLD}
     again = plan_gateway(wanted, replace(seen, facts=replace(seen.facts, record=records[-1])))
-    assert again.disturbed == {"t": Disruption.IKE_RESTART}
+    assert again.disturbed == {"t": Disruption.REKEY}
 
 
 def gateway(name):

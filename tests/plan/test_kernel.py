@@ -57,7 +57,7 @@ def test_what_is_lost_is_made_anew(missing, reasons):
     assert plan.disturbed == {"t": Disruption.CHILD_RESTART}
 
 
-def test_a_change_that_disturbs_nothing_makes_lost_sas_anew_too():
+def test_a_change_that_breaks_nothing_makes_lost_sas_anew_too():
     old = {**MESSAGE, "dpd_delay": "15s"}
-    assert plan_gateway(WANTED, observed(message=old)).disturbed == {}
+    assert plan_gateway(WANTED, observed(message=old)).disturbed == {"t": Disruption.REKEY}
     assert plan_gateway(WANTED, observed(SAS, message=old)).disturbed == {"t": Disruption.CHILD_RESTART}

@@ -400,16 +400,17 @@ def changed(path, value):
 @pytest.mark.parametrize(
     ("path", "value", "grade"),
     [
-        ("children.t.esp_proposals", ["aes128gcm16"], Disruption.CHILD_RESTART),
-        ("children.t.local_ts", ["10.1.0.0/24", "10.3.0.0/24"], Disruption.CHILD_RESTART),
-        ("children.t.rekey_time", "1800s", Disruption.NONE),
+        ("children.t.esp_proposals", ["aes128gcm16"], Disruption.REKEY),
+        ("children.t.local_ts", ["10.1.0.0/24", "10.3.0.0/24"], Disruption.REKEY),
+        ("children.t.rekey_time", "1800s", Disruption.REKEY),
         ("children.u", {"local_ts": ["10.5.0.0/24"]}, Disruption.NONE),
-        ("children", {"u": {"local_ts": ["10.5.0.0/24"]}}, Disruption.CHILD_RESTART),
-        ("proposals", ["aes128-sha256-ecp256"], Disruption.IKE_RESTART),
+        ("children", {"u": {"local_ts": ["10.5.0.0/24"]}}, Disruption.REKEY),
+        ("proposals", ["aes128-sha256-ecp256"], Disruption.REKEY),
         ("remote_addrs", ["192.0.2.3"], Disruption.IKE_RESTART),
         ("local.id", "c", Disruption.IKE_RESTART),
-        ("dpd_delay", "30s", Disruption.NONE),
-        ("rekey_time", "7200s", Disruption.NONE),
+        ("dpd_delay", "30s", Disruption.REKEY),
+        ("rekey_time", "7200s", Disruption.REKEY),
+        ("children.t.mode", "transport", Disruption.CHILD_RESTART),
     ],
 )
 def test_grades(path, value, grade):
@@ -433,8 +434,12 @@ def test_a_child_that_starts_by_itself_is_restarted_by_charon():
 
 def test_a_new_psk_is_a_change_without_fields():
     wanted = replace(WANTED, shared={"ike-t": {**WANTED.shared["ike-t"], "data": b"another"}})
-    change = only(plan(wanted))
-    assert (change.part, change.kind, change.before, change.after) == (Part.SHARED, Kind.CHANGE, (), ())
+    made = plan(wanted)
+    assert [(c.part, c.kind, c.before, c.after) for c in made.changes] == [
+        (Part.CONNECTION, Kind.CHANGE, (), ()),
+        (Part.SHARED, Kind.CHANGE, (), ()),
+    ]
+    assert made.disturbed == {"t": Disruption.REKEY}
 
 
 # ---------------------------------------------------------------------------------------------------- helpers
@@ -454,15 +459,23 @@ def test_files_of_sysctls():
 
 def test_a_change_that_was_cut_off_is_graded_by_what_charon_had():
     observed = with_record(applied(), connections={"t": ""})
-    assert only(plan(changed("proposals", ["aes128-sha256-ecp256"]), observed)).disruption is (
-        Disruption.IKE_RESTART
-    )
-    assert only(plan(changed("dpd_delay", "30s"), observed)).disruption is Disruption.NONE
+    assert only(plan(changed("local.id", "c"), observed)).disruption is Disruption.IKE_RESTART
+    assert only(plan(changed("dpd_delay", "30s"), observed)).disruption is Disruption.REKEY
+    assert only(plan(observed=observed)).disruption is Disruption.NONE
+
+
+def test_what_only_somebody_elses_gateway_can_bring_up_is_ended_for_it():
+    wanted = changed("dpd_delay", "30s")
+    message = {**wanted.connections["t"], "remote_addrs": ["%any"]}
+    old = replace(WANTED, connections={"t": {**connection(), "remote_addrs": ["%any"]}})
+    for foreign, grade in ((frozenset(), Disruption.REKEY), (frozenset("t"), Disruption.IKE_RESTART)):
+        target = replace(wanted, connections={"t": message}, foreign=foreign)
+        assert only(plan(target, applied(old))).disruption is grade
 
 
 def test_sas_that_were_not_made_anew_stay_in_the_plan():
     change = only(plan(observed=with_record(applied(), renew=("t",))))
-    assert (change.part, change.disruption) == (Part.CONNECTION, Disruption.IKE_RESTART)
+    assert (change.part, change.disruption) == (Part.CONNECTION, Disruption.REKEY)
     assert "not made anew" in change.reasons[0]
 
 
@@ -517,7 +530,7 @@ def test_what_is_no_longer_protected_is_said():
     reason = f"no longer protected: traffic between {pairs} is not held back any more, may leave in clear"
     assert gone.reasons[1:] == (reason,)
     narrower = plan(replace(before, connections={"t": carrying("10.2.0.0/24"), "u": {}}), applied(before))
-    assert "between 10.1.0.0/24 and 10.3.0.0/24 is" in narrower.of(Part.CONNECTION)[0].reasons[-1]
+    assert "between 10.1.0.0/24 and 10.3.0.0/24 is" in narrower.of(Part.CONNECTION)[0].reasons[1]
     moved = plan(replace(before, connections={"v": carrying("10.2.0.0/15"), "u": {}}), applied(before))
     (gone,) = moved.of(Part.CONNECTION, Kind.REMOVE)
     assert gone.reasons == ("no longer in the topology",)

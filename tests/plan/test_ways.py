@@ -42,7 +42,7 @@ from ipsecctl.plan import (
     interface_text,
     plan_gateway,
 )
-from ipsecctl.plan.connections import disruption
+from ipsecctl.plan.stages import disruption
 from ipsecctl.topology import DataPath
 
 FAR = IPNetwork("10.2.0.0/24")
@@ -326,8 +326,8 @@ def test_the_hint_about_legacy_rules_mends_it(wanted):
     ]
 
 
-@pytest.mark.parametrize("key", ["if_id_in", "if_id_out", "mark_out", "replay_window", "copy_df"])
-def test_what_the_kernel_was_given_with_its_sas_takes_new_ones(key):
+@pytest.mark.parametrize("key", ["if_id_in", "if_id_out", "mark_out", "mode", "hw_offload"])
+def test_what_the_kernel_was_given_for_good_cannot_stand_beside_the_old(key):
     def message(**child):
         return {"children": {"t": {"start_action": "trap", **child}}}
 
