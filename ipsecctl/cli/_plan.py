@@ -192,7 +192,7 @@ def _summary(plans: tuple[GatewayPlan, ...], failed: int) -> Iterator[str]:
 
 
 def _tunnels(plans: Iterable[GatewayPlan], any_changes: bool) -> Iterator[str]:
-    """Yield which running tunnels are disturbed, each with its worst grade, and which move without loss."""
+    """Yield which running tunnels are disturbed, each with its worst grade, and which are moved."""
     worst: dict[str, Disruption] = {}
     for plan in plans:
         for name, grade in plan.disturbed.items():
@@ -204,4 +204,4 @@ def _tunnels(plans: Iterable[GatewayPlan], any_changes: bool) -> Iterator[str]:
     elif any_changes:
         yield "No running tunnel is disturbed."
     if moved:
-        yield f"Moved without loss: {', '.join(moved)}."
+        yield f"Moved, new SAs before old ones are ended: {', '.join(moved)}."

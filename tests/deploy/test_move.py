@@ -126,7 +126,7 @@ def test_an_old_ike_sa_is_ended_when_the_new_child_sa_is_in_another():
 
 
 def test_the_end_that_would_call_again_ends_the_old_ones_itself():
-    script = Script(OLD, BOTH_IKE, NEW_IKE)
+    script = Script(OLD, BOTH_IKE, BOTH_IKE, NEW_IKE)
     assert move(script, ender="b") == ""
     assert script.sent == [("a", "initiate", "t"), ("b", "terminate", "3")]
     script = Script(OLD, BOTH, NEW)
@@ -146,7 +146,7 @@ def test_a_second_step_begins_with_what_the_first_has_made():
         [ike("8", ("2", "s3", "s4"), ("5", "s5", "s6"), spi="i2")],
         [ike("4", ("10", "s4", "s3"), ("11", "s6", "s5"), spi="i2")],
     )
-    script = Script(OLD, BOTH_IKE, NEW_IKE, NEW_IKE, both, later)
+    script = Script(OLD, BOTH_IKE, BOTH_IKE, NEW_IKE, NEW_IKE, both, both, later)
     assert move(script, Step.REAUTH, Step.INITIATE) == ""
     assert script.sent == [("a", "rekey", "7"), ("a", "initiate", "t"), ("a", "terminate", "2")]
     assert script.loaded == [("a", "t")]
