@@ -17,6 +17,7 @@ from ipsecctl.deploy.carry import carry_out, remember
 from ipsecctl.deploy.locks import lock_all
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
 from ipsecctl.deploy.tunnels import TunnelResult, bring_up, callers
+from ipsecctl.deploy.undo import Net, Waiting, armed
 from ipsecctl.deploy.watch import Watch, watch
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError, ViciRefused
 from ipsecctl.gateway import RECORD_PATH, NewFile, Record, write_files
@@ -50,11 +51,15 @@ class GatewayResult:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did. Gateways and tunnels are sorted by name."""
+    """What an apply did. Gateways and tunnels are sorted by name.
+
+    ``waiting`` says what became of its net, ``None`` where it had none, or nothing to change.
+    """
 
     gateways: tuple[GatewayResult, ...]
     tunnels: tuple[TunnelResult, ...]
     took_s: float
+    waiting: Waiting | None = None
 
     @property
     def nothing_done(self) -> bool:
@@ -75,20 +80,30 @@ class Reporter:
 
 
 async def apply(
-    prepared: Prepared, report: Reporter, *, wait_s: float = 30.0 * PATIENCE, break_locks: bool = False
+    prepared: Prepared,
+    report: Reporter,
+    *,
+    wait_s: float = 30.0 * PATIENCE,
+    break_locks: bool = False,
+    net: Net | None = None,
 ) -> Applied:
     """Carry out prepared plans and bring the tunnels up, waiting for these at most ``wait_s`` seconds.
 
     Errors of single gateways are in the result. Raises ``ApplyFailed`` when a plan has conflicts, when
     another apply is at work on one of the gateways, or has been since the plan was made: then nothing at all
-    is done. ``break_locks`` takes the gateways' locks from another apply.
+    is done. ``break_locks`` takes the gateways' locks from another apply. With a ``net`` the gateways go back
+    by themselves unless they are confirmed.
     """
     conflicts = [conflict for plan in prepared.plans for conflict in plan.conflicts]
     if conflicts:
         hints = dict.fromkeys(conflict.hint for conflict in conflicts)
         raise ApplyFailed("; ".join(conflict.summary for conflict in conflicts), " ".join(hints))
     async with lock_all(prepared, break_them=break_locks) as ready:
-        return await _apply(ready, report, wait_s)
+        if net is None or not any(plan.changes for plan in ready.plans):
+            return await _apply(ready, report, wait_s)
+        async with armed(ready, net) as arms:
+            applied = await _apply(ready, report, wait_s)
+            return replace(applied, waiting=await arms.end(succeeded=applied.succeeded))
 
 
 async def _apply(prepared: Prepared, report: Reporter, wait_s: float) -> Applied:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipsecctl.deploy.means import compile_observed, far_prefixes
+from ipsecctl.deploy.pending import waiting
 from ipsecctl.desired import GatewayState
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.gateway import Handle, Observed, observe, reach
@@ -17,7 +18,7 @@ from ipsecctl.render import render_files, render_messages
 from ipsecctl.secrets import Secret, read, read_certificate
 from ipsecctl.topology import SecretRef, Topology
 
-__all__ = ["SIDE_BY_SIDE", "Prepared", "prepare"]
+__all__ = ["SIDE_BY_SIDE", "Prepared", "prepare", "reach_all"]
 
 SIDE_BY_SIDE = 16
 """How many gateways are worked on at a time: each takes two child processes."""
@@ -53,7 +54,7 @@ async def prepare(
     among the failures and does not hold up the others, for at most ``timeout_s`` seconds. Raises
     ``SecretUnavailable`` for a secret or certificate that cannot be read.
     """
-    handles, failures = _handles(topology, lab)
+    handles, failures = reach_all(topology, lab)
     observed = await _observe_all(handles, failures, far_prefixes(topology), timeout_s)
     compiled = await compile_observed(topology, handles, observed, timeout_s=timeout_s)
     states = compiled.states
@@ -75,7 +76,7 @@ async def prepare(
             targets[name],
             observed[name],
             take_over=take_over,
-            lacking=compiled.lacking.get(name, ()),
+            lacking=(*waiting(observed[name]), *compiled.lacking.get(name, ())),
             notes=compiled.notes.get(name, ()),
         )
         for name in sorted(targets)
@@ -83,7 +84,8 @@ async def prepare(
     return Prepared(topology, states, handles, observed, targets, plans, failures)
 
 
-def _handles(topology: Topology, lab: str | None) -> tuple[dict[str, Handle], dict[str, IpsecctlError]]:
+def reach_all(topology: Topology, lab: str | None) -> tuple[dict[str, Handle], dict[str, IpsecctlError]]:
+    """Return the handles of all managed gateways by name, and why others have none. Nothing is opened yet."""
     handles: dict[str, Handle] = {}
     failures: dict[str, IpsecctlError] = {}
     for gateway in topology.gateways():

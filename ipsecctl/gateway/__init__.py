@@ -44,6 +44,18 @@ from ipsecctl.gateway.reach import reach
 from ipsecctl.gateway.record import NO_CHARON, Record, Seen, StartUp, canonical
 from ipsecctl.gateway.restart import restart_charon
 from ipsecctl.gateway.trials import Trials
+from ipsecctl.gateway.undo import (
+    Armament,
+    Pending,
+    Request,
+    UndoState,
+    Way,
+    arm,
+    confirm,
+    extend,
+    how_it_is,
+    undo_at_once,
+)
 from ipsecctl.gateway.ways import Link, RouteSeen, RuleSeen, WaysSeen
 
 __all__ = [
@@ -53,8 +65,10 @@ __all__ = [
     "RECORD_PATH",
     "ROUTE_PROTOCOL",
     "STATE_DIR",
+    "UNDO_DIR",
     "VICI_SOCKETS",
     "Answer",
+    "Armament",
     "Capabilities",
     "Charon",
     "CharonSilent",
@@ -80,18 +94,26 @@ __all__ = [
     "NewFile",
     "NotInKernel",
     "Observed",
+    "Pending",
     "Record",
+    "Request",
     "RouteSeen",
     "RuleSeen",
     "Seen",
     "ShellView",
     "StartUp",
     "Trials",
+    "UndoState",
+    "Way",
     "WaysSeen",
+    "arm",
     "canonical",
     "capabilities",
+    "confirm",
     "container_name",
+    "extend",
     "facts_json",
+    "how_it_is",
     "ike_sas",
     "lacks",
     "list_connections",
@@ -103,6 +125,7 @@ __all__ = [
     "observe",
     "reach",
     "restart_charon",
+    "undo_at_once",
     "unknown_options",
     "write_files",
 ]

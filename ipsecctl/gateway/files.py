@@ -55,7 +55,11 @@ while read -r number mode path; do
     mv -f "$new" "$path"
     sync "$dir"
 done <"$stage/names"
-while read -r path; do rm -f "$path"; done <"$stage/removed"
+while read -r path; do
+    [ -e "$path" ] || continue
+    rm -f "$path"
+    sync "$(dirname "$path")"
+done <"$stage/removed"
 """
 
 
@@ -68,7 +72,8 @@ async def write_files(
 ) -> None:
     """Write files in their order, then remove others, with one command there.
 
-    A file is written beside its place, owner-only until it has its own mode, forced to the disk, and renamed.
+    A file is written beside its place, owner-only until it has its own mode, forced to the disk, and renamed;
+    the directory is forced to the disk, too.
     Directories that are missing are made with mode 0755. Raises ``ApplyFailed`` with the gateway's own words;
     files before the one that failed are then in place.
     """

@@ -23,6 +23,7 @@ from ipsecctl.gateway.names import (
 )
 from ipsecctl.gateway.record import Record
 from ipsecctl.gateway.restart import how_to_restart
+from ipsecctl.gateway.undo import LOOK, Pending, parse_pending
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Message
@@ -58,7 +59,8 @@ class ShellView:
     ``None`` where it is not known.
 
     ``pending`` are the options for which charon must be restarted (``StartUp.pending``), ``restart`` says how
-    that is done there. ``in_kernel`` is what the kernel has of charon's SAs, by its own account.
+    that is done there. ``in_kernel`` is what the kernel has of charon's SAs, by its own account. ``undo`` is
+    the apply that waits there for its confirmation.
     """
 
     guard: Guard = Guard.UNKNOWN
@@ -69,6 +71,7 @@ class ShellView:
     pending: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     restart: str = ""
     in_kernel: KernelView = field(default_factory=KernelView)
+    undo: Pending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,7 @@ elif nft list tables >/dev/null 2>&1; then
 fi
 printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward)"
 """
+    + LOOK
     + restart.SCRIPT
     + kernel_sas.SCRIPT
     + r"""
@@ -220,6 +224,7 @@ def parse_shell(lines: Iterable[str], handle: Handle | None = None) -> ShellView
         pending=record.start_up.pending(found.get("charon", [""])[0]) if record else {},
         restart=how_to_restart(handle, found.get("service", [""])[0]) if handle else "",
         in_kernel=parse_kernel(found),
+        undo=parse_pending(found.get("undo", [""])[0]),
     )
 
 
