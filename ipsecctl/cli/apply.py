@@ -67,7 +67,7 @@ def apply(
     where there is no terminal to ask on (a pipe, cron, CI), changes need --yes, and without it nothing is
     done. A gateway that fails does not stop the others.
 
-    With --confirm each gateway goes back to what it was, by a timer of its own, unless 'ipsecctl confirm FILE'
+    With --confirm each gateway goes back to what it was, by a timer of its own, unless 'ipsecctl confirm'
     comes in time: also when the change has cut you off from it.
 
     Two people cannot apply to one gateway at a time: who comes second is told who is at work and since when.
@@ -80,7 +80,7 @@ def apply(
     Examples:
       ipsecctl apply clinics.yaml
       ipsecctl apply topologies/clinic-dc.yaml --lab clinic-dc --wait 60 --yes
-      ipsecctl apply clinics.yaml --confirm 5m && ipsecctl status clinics.yaml && ipsecctl confirm clinics.yaml
+      ipsecctl apply clinics.yaml --confirm 5m
       ipsecctl apply clinics.yaml --message "CHG-4711: new PACS network" --lock-wait 120
     """
     from ipsecctl.cli._interrupt import one_loop, telling
