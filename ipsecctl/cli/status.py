@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -128,6 +129,21 @@ def _print_survey(seen: Survey) -> None:
     for tunnel in seen.tunnels:
         for cause in tunnel.causes:
             out.print(f"{tunnel.name}: {cause}", soft_wrap=True)
+    for line in _unconfirmed(seen):
+        out.print(line, soft_wrap=True)
+
+
+def _unconfirmed(seen: Survey) -> Iterator[str]:
+    """Yield what is to be said of gateways that would go back, or are about to."""
+    from ipsecctl.deploy.survey import unconfirmed
+    from ipsecctl.store import span as time_left
+
+    for name, pending in unconfirmed(seen.views):
+        if pending.going:
+            yield f"{name}: is going back: the apply of {pending.owner} was not confirmed"
+        else:
+            left = time_left(timedelta(seconds=pending.left_s))
+            yield f"{name}: goes back in {left} unless 'ipsecctl confirm' keeps the apply of {pending.owner}"
 
 
 @dataclass(frozen=True, slots=True)

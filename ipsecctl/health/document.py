@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ipsecctl.errors import Diagnostic, GatewayUnreachable, worst_first
-from ipsecctl.gateway import LiveView
+from ipsecctl.gateway import LiveView, Pending
 from ipsecctl.health.kernel import kernel_lacks
 from ipsecctl.health.sa import ChildSa, IkeSa
 from ipsecctl.health.tunnel import EndState, EndView, TunnelHealth, Verdict
@@ -73,7 +73,7 @@ def nothing_known_json(why: str, diagnostics: Iterable[Diagnostic], now: datetim
 
 def _gateway(name: str, view: LiveView | GatewayUnreachable) -> dict[str, Any]:
     if isinstance(view, LiveView):
-        return {"name": name, "reached": True, "charon": view.version}
+        return {"name": name, "reached": True, "charon": view.version, "waiting": _waiting(view.shell.undo)}
     return {
         "name": name,
         "reached": view.charon_down,
@@ -82,6 +82,13 @@ def _gateway(name: str, view: LiveView | GatewayUnreachable) -> dict[str, Any]:
         "cause": view.cause,
         "hint": view.hint,
     }
+
+
+def _waiting(undo: Pending | None) -> dict[str, Any] | None:
+    """Return the apply that a gateway would go back from, unless it is confirmed in time."""
+    if undo is None:
+        return None
+    return {"owner": undo.owner, "left_s": undo.left_s, "going_back": undo.going}
 
 
 def _tunnel(tunnel: TunnelHealth) -> dict[str, Any]:

@@ -53,7 +53,9 @@ find /etc -name 'ipsecctl*' -exec rm -rf {} + ; find /etc -name '*-ipsecctl.*' -
 nft delete table inet ipsecctl 2>/dev/null
 for family in -4 -6; do
     ip $family route flush table all proto 213
-    for rule in $(ip $family rule show | sed -n '/ proto 213/s/:.*//p'); do ip $family rule delete pref $rule; done
+    for rule in $(ip $family rule show | sed -n '/ proto 213/s/:.*//p'); do
+        ip $family rule delete pref $rule
+    done
 done
 for link in /sys/class/net/ix-*; do [ ! -e $link ] || ip link delete ${link##*/}; done
 /usr/lib/ipsecctl-lab/charon stop; /usr/lib/ipsecctl-lab/charon start
@@ -93,8 +95,10 @@ def killed_at(lab, number: int, when: str, log: Path) -> list[str]:
     """Apply, killed at an operation; return those that were begun."""
     log.unlink(missing_ok=True)
     done = subprocess.run(
-        [sys.executable, str(KILLED), str(number), when, str(log)]
-        + ["apply", lab.file, "--yes", "--lab", lab.lab.name],
+        [
+            *(sys.executable, str(KILLED), str(number), when, str(log)),
+            *("apply", lab.file, "--yes", "--lab", lab.lab.name),
+        ],
         capture_output=True,
         text=True,
         timeout=120 * PATIENCE,
@@ -108,7 +112,7 @@ def points(total: int, some: int) -> list[tuple[int, str]]:
     """Return which operations are killed, and how."""
     step = 1 if os.environ.get("IPSECCTL_KILL_ALL") else max(1, total // some)
     print(f"{total} operations, every {step}. is killed")
-    return [*zip(range(1, total + 1, step), itertools.cycle(("before", "during")))]  # noqa: B905
+    return [*zip(range(1, total + 1, step), itertools.cycle(("before", "during")))]
 
 
 # What charon has, what it has once it was told what is in the files, and what is left of files under way.
@@ -125,7 +129,10 @@ find /var/lib/ipsecctl /etc -name '*ipsecctl-new' -o -path '/var/lib/ipsecctl/un
 def is_right(lab) -> None:
     """What the topology says is there, for charon and in the files alike; somebody's connection is there."""
     assert "Nothing to do: 2 gateways" in lab.ipsecctl("plan", lab.file).stdout
-    assert {gateway: lab.sh(gateway, AGREES, statuses=(0, 1)) for gateway in lab.managed} == {"a": "", "b": ""}
+    assert {gateway: lab.sh(gateway, AGREES, statuses=(0, 1)) for gateway in lab.managed} == {
+        "a": "",
+        "b": "",
+    }
 
 
 def test_a_first_apply_is_killed(lab, tmp_path: Path) -> None:
@@ -144,7 +151,7 @@ def test_a_change_is_killed(lab, other, tmp_path: Path) -> None:
     lab.apply()
     total = len(killed_at(other, 0, "before", tmp_path / "log"))
     is_right(other)
-    for (number, when), now in zip(points(total, POINTS["change"]), itertools.cycle((lab, other))):  # noqa: B905
+    for (number, when), now in zip(points(total, POINTS["change"]), itertools.cycle((lab, other))):
         # The number of the last operations differs from one apply to the next: tunnels are waited for.
         begun = killed_at(now, number, when, tmp_path / "log")
         print(f"killed {when} {number}: {begun[-1]}")
