@@ -455,8 +455,9 @@ def test_when_the_lock_is_lost_nothing_more_is_done(
 
 def _cut_off(applied: OverSsh, folder: Path) -> str:
     """Write a topology that leads what this machine and clinic-a say to each other into a tunnel."""
-    network = json.loads(_docker("network", "inspect", f"ipsecctl-{applied.lab.name}-management"))[0]
-    here, there = network["IPAM"]["Config"][0]["Gateway"], applied.addresses["clinic-a"]
+    there = applied.addresses["clinic-a"]
+    with socket.create_connection((there, 22)) as connection:
+        here = connection.getsockname()[0]
     text = applied.file.read_text()
     for before, after in (
         ("imaging: 10.10.8.0/24", f"imaging: 10.10.8.0/24\n      admin: {here}/32"),
