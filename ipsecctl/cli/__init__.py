@@ -47,6 +47,8 @@ COMMANDS = (
     _Command("facts", "Deploy", "Show what a gateway is and can do, and what it lacks."),
     _Command("plan", "Deploy", "Show what would change on each gateway."),
     _Command("apply", "Deploy", "Make the gateways what the topology says, and wait for the tunnels."),
+    _Command("confirm", "Deploy", "Keep what was applied with --confirm."),
+    _Command("rollback", "Deploy", "Apply an earlier revision again."),
     _Command("status", "Operate", "Show every declared tunnel as both of its ends see it."),
     _Command("history", "Operate", "Show who applied what, when, and what happened on each gateway."),
     _Command("diff", "Operate", "Show what changed between two revisions."),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "base_dir",
     "check_file",
+    "checked",
     "error_json",
     "errors_as_json",
     "findings_of",
@@ -45,12 +46,20 @@ def load_with_text(
     """Return with the topology the text that it was read from; else as ``load_topology``."""
     with errors_as_json(file, wanted=json):
         data = read_bytes(file)
+    return checked(data, file, quiet=quiet, json=json, secrets=secrets), data.decode()
+
+
+def checked(
+    data: bytes, file: Path, *, quiet: bool = False, json: bool = False, secrets: bool = True
+) -> Topology:
+    """Return the topology in the content of a file; else as ``load_topology``."""
+    with errors_as_json(file, wanted=json):
         loaded, diagnostics = check_file(file, secrets=secrets, data=data)
         if loaded.topology is None or any(d.severity is Severity.ERROR for d in diagnostics):
             raise TopologyRefused(diagnostics)
     if not quiet:
         print_diagnostics([d for d in diagnostics if d.severity is Severity.WARNING], sys.stderr)
-    return loaded.topology, data.decode()
+    return loaded.topology
 
 
 @contextmanager

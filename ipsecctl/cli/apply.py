@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,19 @@ from ipsecctl.cli._app import command_app
 from ipsecctl.cli._plan import restart_notice
 from ipsecctl.cli._safety import AllowOption
 from ipsecctl.cli._store import StoreOption
+from ipsecctl.cli._undo import (
+    BreakLockOption,
+    ConfirmOption,
+    LabOption,
+    LockWaitOption,
+    MessageOption,
+    UndoOption,
+    WaitOption,
+    YesOption,
+    net_of,
+    waiting_json,
+    waiting_lines,
+)
 from ipsecctl.cli._view import paint, print_json, wants_colour
 from ipsecctl.patience import PATIENCE
 
@@ -19,8 +33,11 @@ if TYPE_CHECKING:
     from ipsecctl.deploy.apply import Applied, GatewayResult
     from ipsecctl.deploy.prepare import Prepared
     from ipsecctl.deploy.tunnels import TunnelResult
+    from ipsecctl.deploy.undo import Net
+    from ipsecctl.plan import SavedPlan
+    from ipsecctl.topology import Topology
 
-__all__ = ["app"]
+__all__ = ["Work", "app", "show_outcome"]
 
 app = command_app()
 
@@ -34,28 +51,18 @@ def apply(
     file: Annotated[
         Path, typer.Argument(help="Topology file, or a plan that 'plan --out' saved.", metavar="FILE")
     ],
-    lab: Annotated[
-        str | None, typer.Option(help="All gateways are the containers of this lab.", metavar="NAME")
-    ] = None,
-    wait: Annotated[
-        float, typer.Option(help="How long to wait for the tunnels at most.", metavar="SECONDS", min=0)
-    ] = 30.0 * PATIENCE,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask; changes need it where nobody can be asked.")
-    ] = False,
+    lab: LabOption = None,
+    wait: WaitOption = 30.0 * PATIENCE,
+    yes: YesOption = False,
     take_over: Annotated[
         bool, typer.Option("--take-over", help="This topology replaces another one on its gateways.")
     ] = False,
     allow: AllowOption = None,
-    message: Annotated[
-        str, typer.Option("--message", "-m", help="Why; for the history.", metavar="TEXT")
-    ] = "",
-    lock_wait: Annotated[
-        float, typer.Option(help="How long to wait for another apply to end.", metavar="SECONDS", min=0)
-    ] = 0.0,
-    break_lock: Annotated[
-        bool, typer.Option("--break-lock", help="Take the gateways from another apply, and stop that.")
-    ] = False,
+    confirm: ConfirmOption = None,
+    undo_on_failure: UndoOption = False,
+    message: MessageOption = "",
+    lock_wait: LockWaitOption = 0.0,
+    break_lock: BreakLockOption = False,
     store: StoreOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
@@ -70,10 +77,14 @@ def apply(
     --yes does not. A saved plan is carried out without asking; if anything that it was made of has changed
     since (topology, secrets, gateways), nothing is done.
 
+    With --confirm each gateway goes back to what it was, by a timer of its own, unless 'ipsecctl confirm'
+    comes in time: also when the change has cut you off from it.
+
     Two people cannot apply to one gateway at a time: who comes second is told who is at work and since when.
     Who, when, what and how it went is in 'ipsecctl history'.
 
     Exit status: 0 all done and every tunnel up, 1 not so or not confirmed, 2 wrong usage or --yes missing.
+    That an apply still waits for 'ipsecctl confirm' is no failure.
 
     \b
     Examples:
@@ -81,19 +92,15 @@ def apply(
       ipsecctl apply topologies/clinic-dc.yaml --lab clinic-dc --wait 60 --yes
       ipsecctl plan clinics.yaml --out monday.plan && ipsecctl apply monday.plan
       ipsecctl apply clinics.yaml --allow clinics-clinic-c --allow disturb
+      ipsecctl apply clinics.yaml --confirm 5m
       ipsecctl apply clinics.yaml --message "CHG-4711: new PACS network" --lock-wait 120
     """
-    from ipsecctl.cli._interrupt import one_loop, run, telling
+    from ipsecctl.cli._interrupt import one_loop, telling
 
+    net = net_of(confirm, undo_on_failure)
     with telling(lambda: _NOTHING_YET), one_loop():
-        from ipsecctl.cli._load import base_dir, errors_as_json, lab_called, load_with_text
-        from ipsecctl.cli._safety import safety_of
-        from ipsecctl.cli._saved import made_now, plan_in, topology_of
-        from ipsecctl.cli._store import locked
-        from ipsecctl.deploy import apply as service
-        from ipsecctl.deploy import journal
-        from ipsecctl.deploy.prepare import prepare
-        from ipsecctl.deploy.saving import demand_fresh
+        from ipsecctl.cli._load import errors_as_json, load_with_text
+        from ipsecctl.cli._saved import plan_in, topology_of
 
         with errors_as_json(file, wanted=json):
             saved = plan_in(file)
@@ -104,29 +111,109 @@ def apply(
                 allow = list(saved.allowed)
         topology, text = load_with_text(file, json=json)
         with errors_as_json(file, wanted=json):
-            lab = lab_called(lab)
-            holding = locked(topology, store=store, lab=lab, break_lock=break_lock, lock_wait_s=lock_wait)
-            with holding as session:
-                base, safety = base_dir(topology), safety_of(allow)
-                looking = prepare(topology, base, lab=lab, take_over=take_over, safety=safety)
-                prepared = run(session.guard(looking), lambda: _NOTHING_YET)
-                if saved is not None:
-                    demand_fresh(saved, made_now(prepared, text, file, like=saved))
-                _confirm(prepared, ctx, yes=yes, reviewed=saved is not None)
-                source = str(file) if str(file) == "-" else str(file.absolute())
-                revision = journal.new_revision(prepared, file=source, text=text, message=message, lab=lab)
-                if journal.worth_recording(prepared, revision, session):
-                    session.begin(revision)
-                screen = _Screen(len(topology.tunnels), [plan.gateway for plan in prepared.plans], quiet=json)
-                reporter = service.Reporter(journal.both(screen.gateway, session), screen.tunnel)
-                working = service.apply(prepared, reporter, wait_s=wait, break_locks=break_lock)
-                applied = run(session.guard(working), lambda: screen.interrupted(file))
-                journal.end(session, applied)
+            work = Work(
+                topology,
+                text,
+                file,
+                lab,
+                wait,
+                yes,
+                take_over,
+                message,
+                lock_wait,
+                break_lock,
+                net,
+                allow=tuple(allow or ()),
+                saved=saved,
+            )
+            applied = work.carry_out(ctx, store=store, json=json)
+    show_outcome(applied, file, lab, json=json)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A topology that is to be applied, and how.
+
+    ``rollback_of`` is the revision that its text is of. ``allow`` lets through what the safety stop would
+    hold back. With a ``saved`` plan just that is carried out, and nobody is asked.
+    """
+
+    topology: Topology
+    text: str
+    file: Path
+    lab: str | None
+    wait_s: float
+    yes: bool
+    take_over: bool
+    message: str
+    lock_wait_s: float
+    break_lock: bool
+    net: Net | None
+    rollback_of: int | None = None
+    allow: tuple[str, ...] = ()
+    saved: SavedPlan | None = None
+
+    def carry_out(self, ctx: typer.Context, *, store: str | None, json: bool) -> Applied:
+        """Lock, plan, ask, apply; every step is in the history. Raises as these do."""
+        from ipsecctl.cli._interrupt import run
+        from ipsecctl.cli._load import base_dir, lab_called
+        from ipsecctl.cli._safety import safety_of
+        from ipsecctl.cli._saved import made_now
+        from ipsecctl.cli._store import locked
+        from ipsecctl.deploy import apply as service
+        from ipsecctl.deploy import journal
+        from ipsecctl.deploy.prepare import prepare
+        from ipsecctl.deploy.saving import demand_fresh
+
+        topology, lab = self.topology, lab_called(self.lab)
+        holding = locked(
+            topology, store=store, lab=lab, break_lock=self.break_lock, lock_wait_s=self.lock_wait_s
+        )
+        with holding as session:
+            looking = prepare(
+                topology,
+                base_dir(topology),
+                lab=lab,
+                take_over=self.take_over,
+                safety=safety_of(list(self.allow)),
+            )
+            prepared = run(session.guard(looking), lambda: _NOTHING_YET)
+            if self.saved is not None:
+                now = made_now(prepared, self.text, self.file, like=self.saved)
+                demand_fresh(self.saved, now)
+            _confirm(prepared, ctx, yes=self.yes, reviewed=self.saved is not None)
+            revision = journal.new_revision(
+                prepared,
+                file=str(self.file) if str(self.file) == "-" else str(self.file.absolute()),
+                text=self.text,
+                message=self.message,
+                lab=lab,
+                rollback_of=self.rollback_of,
+            )
+            if journal.worth_recording(prepared, revision, session):
+                session.begin(revision)
+            screen = _Screen(
+                len(topology.tunnels), [plan.gateway for plan in prepared.plans], quiet=json, net=self.net
+            )
+            reporter = service.Reporter(journal.both(screen.gateway, session), screen.tunnel)
+            working = service.apply(
+                prepared, reporter, wait_s=self.wait_s, break_locks=self.break_lock, net=self.net
+            )
+            applied = run(session.guard(working), lambda: screen.interrupted(self.file))
+            journal.end(session, applied)
+        return applied
+
+
+def show_outcome(applied: Applied, file: Path, lab: str | None, *, json: bool) -> None:
+    """Print what an apply did, and end with status 1 where it did not succeed."""
     if json:
         print_json(_document(applied))
     else:
         print(_summary(applied))
-    if not applied.succeeded:
+        if applied.waiting is not None:
+            for line in waiting_lines(applied.waiting, file, lab):
+                print(line)
+    if not applied.succeeded or (applied.waiting is not None and applied.waiting.lost):
         raise typer.Exit(1)
 
 
@@ -160,7 +247,8 @@ def _confirm(prepared: Prepared, ctx: typer.Context, *, yes: bool, reviewed: boo
 class _Screen:
     """Says what happened to each gateway and tunnel as it happens, with a counter below on a terminal."""
 
-    def __init__(self, tunnels: int, gateways: list[str], *, quiet: bool) -> None:
+    def __init__(self, tunnels: int, gateways: list[str], *, quiet: bool, net: Net | None = None) -> None:
+        self._net = net
         self._out = sys.stderr if quiet else sys.stdout
         self._live = wants_colour(sys.stderr)
         self._waiting = tunnels
@@ -198,6 +286,9 @@ class _Screen:
         else:
             going_on = f"with every gateway done, while waiting for {_counted(self._waiting, 'tunnel')}"
         before = "\r\x1b[K" if self._live else ""
+        if self._net is not None:
+            back = f"Gateways that were changed go back by themselves within {self._net.wait_s} s."
+            return f"{before}Interrupted {going_on}. {back}"
         return f"{before}Interrupted {going_on}. The next 'ipsecctl apply {file}' does what is left."
 
     def _line(self, text: str, hint: str = "") -> None:
@@ -261,4 +352,5 @@ def _document(applied: Applied) -> dict[str, Any]:
             }
             for tunnel in applied.tunnels
         ],
+        "waiting": waiting_json(applied.waiting) if applied.waiting else None,
     }

@@ -125,8 +125,14 @@ def _rows(revisions: tuple[Revision, ...]) -> Iterator[tuple[str, ...]]:
             revision.sha256[:12],
             str(revision.outcome),
             _gateways(revision),
-            revision.message,
+            _remark(revision),
         )
+
+
+def _remark(revision: Revision) -> str:
+    back = f"rollback to {revision.rollback_of}" if revision.rollback_of else ""
+    confirmation = f"confirmation: {revision.confirmation}" if revision.confirmation else ""
+    return "; ".join(filter(None, (back, revision.message, confirmation)))
 
 
 def _gateways(revision: Revision) -> str:
@@ -177,6 +183,8 @@ def _print_revision(revision: Revision, stream: IO[str]) -> None:
         ("topology", f"{revision.topology}{f', lab {revision.lab}' if revision.lab else ''}"),
         ("file", f"{revision.file}, SHA-256 {revision.sha256}"),
         ("message", revision.message),
+        ("rollback", f"to revision {revision.rollback_of}" if revision.rollback_of else ""),
+        ("confirm", revision.confirmation),
     ]
     for name, value in lines:
         if value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -131,6 +132,21 @@ def _print_survey(seen: Survey) -> None:
     for name, connections in left_over(seen.tunnels, seen.views).items():
         what = f"SAs of {', '.join(connections)}, which the topology does not declare any more"
         out.print(f"{name}: {what}: apply ends them", soft_wrap=True)
+    for line in _unconfirmed(seen):
+        out.print(line, soft_wrap=True)
+
+
+def _unconfirmed(seen: Survey) -> Iterator[str]:
+    """Yield what is to be said of gateways that would go back, or are about to."""
+    from ipsecctl.deploy.survey import unconfirmed
+    from ipsecctl.store import span as time_left
+
+    for name, pending in unconfirmed(seen.views):
+        if pending.going:
+            yield f"{name}: is going back: the apply of {pending.owner} was not confirmed"
+        else:
+            left = time_left(timedelta(seconds=pending.left_s))
+            yield f"{name}: goes back in {left} unless 'ipsecctl confirm' keeps the apply of {pending.owner}"
 
 
 @dataclass(frozen=True, slots=True)

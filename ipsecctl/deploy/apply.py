@@ -20,6 +20,7 @@ from ipsecctl.deploy.move import Moving, held, move_all, movings
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
 from ipsecctl.deploy.safety import refused
 from ipsecctl.deploy.tunnels import TunnelResult, bring_up, callers
+from ipsecctl.deploy.undo import Net, Waiting, armed
 from ipsecctl.deploy.watch import Watch, watch
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError, ViciRefused
 from ipsecctl.gateway import RECORD_PATH, NewFile, Record, write_files
@@ -53,11 +54,15 @@ class GatewayResult:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an apply did. Gateways and tunnels are sorted by name."""
+    """What an apply did. Gateways and tunnels are sorted by name.
+
+    ``waiting`` says what became of its net, ``None`` where it had none, or nothing to change.
+    """
 
     gateways: tuple[GatewayResult, ...]
     tunnels: tuple[TunnelResult, ...]
     took_s: float
+    waiting: Waiting | None = None
 
     @property
     def nothing_done(self) -> bool:
@@ -78,14 +83,20 @@ class Reporter:
 
 
 async def apply(
-    prepared: Prepared, report: Reporter, *, wait_s: float = 30.0 * PATIENCE, break_locks: bool = False
+    prepared: Prepared,
+    report: Reporter,
+    *,
+    wait_s: float = 30.0 * PATIENCE,
+    break_locks: bool = False,
+    net: Net | None = None,
 ) -> Applied:
     """Carry out prepared plans and bring the tunnels up, waiting for these at most ``wait_s`` seconds.
 
     Errors of single gateways are in the result. Raises ``SafetyStop`` when plans remove or disturb more than
     they may, ``ApplyFailed`` when a plan has conflicts, when
     another apply is at work on one of the gateways, or has been since the plan was made: then nothing at all
-    is done. ``break_locks`` takes the gateways' locks from another apply.
+    is done. ``break_locks`` takes the gateways' locks from another apply. With a ``net`` the gateways go back
+    by themselves unless they are confirmed.
     """
     conflicts = [conflict for plan in prepared.plans for conflict in plan.conflicts]
     if conflicts:
@@ -94,7 +105,11 @@ async def apply(
     if prepared.stops:
         raise refused(prepared.stops)
     async with lock_all(prepared, break_them=break_locks) as ready:
-        return await _apply(ready, report, wait_s)
+        if net is None or not any(plan.changes for plan in ready.plans):
+            return await _apply(ready, report, wait_s)
+        async with armed(ready, net) as arms:
+            applied = await _apply(ready, report, wait_s)
+            return replace(applied, waiting=await arms.end(succeeded=applied.succeeded))
 
 
 async def _apply(prepared: Prepared, report: Reporter, wait_s: float) -> Applied:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from ipsecctl.deploy.apply import Applied, GatewayResult
 from ipsecctl.deploy.prepare import Prepared
+from ipsecctl.deploy.undo import Waiting
 from ipsecctl.plan import plan_json
 from ipsecctl.store import Claim, GatewayOutcome, GatewayRow, NewRevision, Outcome, Session
 from ipsecctl.topology import ControlKind, Gateway, Topology
@@ -57,11 +59,18 @@ def lab_of(topology: Topology, lab: str | None) -> str | None:
 
 
 def new_revision(
-    prepared: Prepared, *, file: str, text: str, message: str = "", lab: str | None = None
+    prepared: Prepared,
+    *,
+    file: str,
+    text: str,
+    message: str = "",
+    lab: str | None = None,
+    rollback_of: int | None = None,
 ) -> NewRevision:
     """Return the revision that begins with prepared plans.
 
-    ``text`` is that of the topology and ``file`` where it came from, absolute, or ``-``.
+    ``text`` is that of the topology and ``file`` where it came from, absolute, or ``-``. ``rollback_of`` is
+    the revision whose text that is.
     """
     rows = {name: GatewayRow(name) for name in prepared.failures}
     rows |= {plan.gateway: GatewayRow(plan.gateway, changes=len(plan.changes)) for plan in prepared.plans}
@@ -74,6 +83,7 @@ def new_revision(
         gateways=tuple(rows[name] for name in sorted(rows)),
         message=message,
         lab=lab or "",
+        rollback_of=rollback_of,
     )
 
 
@@ -124,4 +134,18 @@ def end(session: Session, applied: Applied) -> None:
         {"name": t.name, "verdict": str(t.health.verdict), "causes": list(t.health.causes)}
         for t in applied.tunnels
     ]
-    session.end(Outcome.APPLIED if applied.succeeded else Outcome.FAILED, "; ".join(said), tunnels)
+    outcome = Outcome.APPLIED if applied.succeeded else Outcome.FAILED
+    token = applied.waiting.token if applied.waiting else ""
+    session.end(outcome, "; ".join(said), tunnels, token=token, confirmation=_confirmation(applied.waiting))
+
+
+def _confirmation(waiting: Waiting | None) -> str:
+    """Return how the confirmation of an apply stands at its end, "" for one that needs none."""
+    if waiting is None:
+        return ""
+    if waiting.undone is not None:
+        return "undone at once, as it failed"
+    if not waiting.gateways:
+        return ""
+    until = datetime.now(UTC) + timedelta(seconds=waiting.left_s)
+    return f"waited for until {until:%Y-%m-%d %H:%M:%S} UTC"

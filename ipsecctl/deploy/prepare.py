@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipsecctl.deploy.means import compile_observed, far_prefixes, own_prefixes
+from ipsecctl.deploy.pending import waiting
 from ipsecctl.deploy.safety import standings
 from ipsecctl.desired import GatewayState
 from ipsecctl.errors import IpsecctlError
@@ -19,7 +20,7 @@ from ipsecctl.render import render_files, render_messages
 from ipsecctl.secrets import Secret, read, read_certificate
 from ipsecctl.topology import SecretRef, Topology
 
-__all__ = ["SIDE_BY_SIDE", "Prepared", "prepare"]
+__all__ = ["SIDE_BY_SIDE", "Prepared", "prepare", "reach_all"]
 
 SIDE_BY_SIDE = 16
 """How many gateways are worked on at a time: each takes two child processes."""
@@ -59,7 +60,7 @@ async def prepare(
     among the failures and does not hold up the others, for at most ``timeout_s`` seconds. Raises
     ``SecretUnavailable`` for a secret or certificate that cannot be read.
     """
-    handles, failures = _handles(topology, lab)
+    handles, failures = reach_all(topology, lab)
     prefixes, own = far_prefixes(topology), own_prefixes(topology)
     observed = await _observe_all(handles, failures, prefixes, own, timeout_s)
     compiled = await compile_observed(topology, handles, observed, timeout_s=timeout_s)
@@ -88,7 +89,7 @@ async def prepare(
             targets[name],
             observed[name],
             take_over=take_over,
-            lacking=compiled.lacking.get(name, ()),
+            lacking=(*waiting(observed[name]), *compiled.lacking.get(name, ())),
             notes=compiled.notes.get(name, ()),
             outdated=outdated(by_name[name], observed[name].sas, partners),
         )
@@ -98,7 +99,8 @@ async def prepare(
     return Prepared(topology, states, handles, observed, targets, plans, failures, held)
 
 
-def _handles(topology: Topology, lab: str | None) -> tuple[dict[str, Handle], dict[str, IpsecctlError]]:
+def reach_all(topology: Topology, lab: str | None) -> tuple[dict[str, Handle], dict[str, IpsecctlError]]:
+    """Return the handles of all managed gateways by name, and why others have none. Nothing is opened yet."""
     handles: dict[str, Handle] = {}
     failures: dict[str, IpsecctlError] = {}
     for gateway in topology.gateways():

@@ -12,12 +12,12 @@ from ipsecctl.deploy.means import means_remembered
 from ipsecctl.deploy.watch import watch
 from ipsecctl.desired import compile_topology
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError
-from ipsecctl.gateway import CharonSilent, Handle, LiveView, look, reach
+from ipsecctl.gateway import CharonSilent, Handle, LiveView, Pending, look, reach
 from ipsecctl.health import Declared, EndState, TunnelHealth, Verdict, declare, judge
 from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import Topology
 
-__all__ = ["Survey", "survey"]
+__all__ = ["Survey", "survey", "unconfirmed"]
 
 _SIDE_BY_SIDE = 64
 _LOOK_AGAIN_S = 0.15 * PATIENCE
@@ -59,6 +59,14 @@ async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float
         else:
             tunnels = _worst_first(_not_told(tunnel) for tunnel in tunnels)
     return Survey(tunnels, views, now)
+
+
+def unconfirmed(
+    views: Mapping[str, LiveView | GatewayUnreachable],
+) -> tuple[tuple[str, Pending], ...]:
+    """Return the gateways on which an apply waits for its confirmation, sorted by name, and what is known."""
+    shells = ((name, getattr(view, "shell", None)) for name, view in sorted(views.items()))
+    return tuple((name, shell.undo) for name, shell in shells if shell is not None and shell.undo is not None)
 
 
 def _handles(

@@ -46,6 +46,18 @@ from ipsecctl.gateway.reach import reach
 from ipsecctl.gateway.record import NO_CHARON, Record, Seen, StartUp, canonical
 from ipsecctl.gateway.restart import restart_charon
 from ipsecctl.gateway.trials import Trials
+from ipsecctl.gateway.undo import (
+    Armament,
+    Pending,
+    Request,
+    UndoState,
+    Way,
+    arm,
+    confirm,
+    extend,
+    how_it_is,
+    undo_at_once,
+)
 from ipsecctl.gateway.way_home import WayHome
 from ipsecctl.gateway.ways import Link, RouteSeen, RuleSeen, WaysSeen
 
@@ -58,8 +70,10 @@ __all__ = [
     "RECORD_PATH",
     "ROUTE_PROTOCOL",
     "STATE_DIR",
+    "UNDO_DIR",
     "VICI_SOCKETS",
     "Answer",
+    "Armament",
     "Capabilities",
     "Charon",
     "CharonSilent",
@@ -86,19 +100,27 @@ __all__ = [
     "NewFile",
     "NotInKernel",
     "Observed",
+    "Pending",
     "Record",
+    "Request",
     "RouteSeen",
     "RuleSeen",
     "Seen",
     "ShellView",
     "StartUp",
     "Trials",
+    "UndoState",
+    "Way",
     "WayHome",
     "WaysSeen",
+    "arm",
     "canonical",
     "capabilities",
+    "confirm",
     "container_name",
+    "extend",
     "facts_json",
+    "how_it_is",
     "ike_sas",
     "lacks",
     "list_connections",
@@ -111,6 +133,7 @@ __all__ = [
     "observe",
     "reach",
     "restart_charon",
+    "undo_at_once",
     "unknown_options",
     "write_files",
 ]

@@ -76,7 +76,11 @@ while read -r number path; do
     set -- "$@" "${path%/*}/"
 done <"$stage/names"
 [ $# = 0 ] || sync "$@"
-while read -r path; do rm -f "$path"; done <"$stage/removed"
+while read -r path; do
+    [ -e "$path" ] || continue
+    rm -f "$path"
+    sync "${path%/*}/"
+done <"$stage/removed"
 """
 
 

@@ -23,6 +23,7 @@ from ipsecctl.gateway.names import (
 )
 from ipsecctl.gateway.record import Record
 from ipsecctl.gateway.restart import how_to_restart
+from ipsecctl.gateway.undo import LOOK, Pending, parse_pending
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Message
@@ -62,7 +63,8 @@ class ShellView:
     route in the main table that holds what no tunnel carries.
 
     ``pending`` are the options for which charon must be restarted (``StartUp.pending``), ``restart`` says how
-    that is done there. ``in_kernel`` is what the kernel has of charon's SAs, by its own account.
+    that is done there. ``in_kernel`` is what the kernel has of charon's SAs, by its own account. ``undo`` is
+    the apply that waits there for its confirmation.
     """
 
     guard: Guard = Guard.UNKNOWN
@@ -76,6 +78,7 @@ class ShellView:
     ours: frozenset[str] = frozenset()
     applied: bool | None = None
     unheld: tuple[str, ...] | None = None
+    undo: Pending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,7 @@ elif nft list tables >/dev/null 2>&1; then
 fi
 printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward)"
 """
+    + LOOK
     + restart.SCRIPT
     + kernel_sas.SCRIPT
     + r"""
@@ -250,6 +254,7 @@ def parse_shell(lines: Iterable[str], handle: Handle | None = None) -> ShellView
         ours=frozenset(record.connections) if record else frozenset(),
         applied=record is not None if values else None,
         unheld=tuple(sorted(found.get("unheld", ()))) if "holding" in found else None,
+        undo=parse_pending(found.get("undo", [""])[0]),
     )
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "ROUTE_PROTOCOL",
     "ROUTE_TABLE",
     "STATE_DIR",
+    "UNDO_DIR",
     "VICI_SOCKETS",
     "container_name",
 ]
@@ -21,6 +22,9 @@ VICI_SOCKETS = ("/run/charon.vici", "/var/run/charon.vici", "/run/strongswan/cha
 STATE_DIR = "/var/lib/ipsecctl"
 RECORD_PATH = f"{STATE_DIR}/applied.json"
 """What was applied to this gateway; see ``ipsecctl.gateway.record``."""
+
+UNDO_DIR = f"{STATE_DIR}/undo"
+"""What an apply that waits for its confirmation would go back to; see ``ipsecctl.gateway.undo``."""
 
 LOCK_PATH = "/run/ipsecctl.lock"
 """Locked while an apply is at work; where nothing outlives a reboot."""

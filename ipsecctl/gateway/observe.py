@@ -19,6 +19,7 @@ from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel, confirmed, pars
 from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL, ROUTE_TABLE, VICI_SOCKETS
 from ipsecctl.gateway.record import Record
 from ipsecctl.gateway.restart import how_to_restart, restart_command
+from ipsecctl.gateway.undo import LOOK, Pending, parse_pending
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
 from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import DataPath
@@ -63,7 +64,8 @@ class Facts:
     unit (``systemctl is-enabled`` and ``is-active``), ``None`` where no systemd runs. ``record_sha256`` is
     the record's as it lies there, that of nothing without one. ``restart`` says how charon is restarted.
     ``restart_command`` does so, and is empty where that is not known.
-    ``in_kernel`` is what the kernel has of charon's SAs, by its own account.
+    ``in_kernel`` is what the kernel has of charon's SAs, by its own account. ``undo`` is the apply that waits
+    there for its confirmation.
     """
 
     files: Mapping[str, FileSeen] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class Facts:
     restart: str = ""
     restart_command: tuple[str, ...] = ()
     in_kernel: KernelView = field(default_factory=KernelView)
+    undo: Pending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +281,7 @@ if off=$(grep -ls '^1' /proc/sys/net/ipv6/conf/*/disable_ipv6); then
     ip -o -4 address show 2>/dev/null | sed -n 's|^[0-9]*: *\([^ ]*\) .*inet \([0-9.]*\).*|outside \1 \2|p'
 fi
 """
+    + LOOK
     + restart.SCRIPT
     + kernel_sas.SCRIPT
     + ways.SCRIPT
@@ -339,6 +343,7 @@ def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
         restart=how_to_restart(handle, service) if handle else "",
         restart_command=restart_command(handle, service) if handle else (),
         in_kernel=parse_kernel(found),
+        undo=parse_pending(found.get("undo", [""])[0]),
     )
 
 

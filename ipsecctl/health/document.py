@@ -8,7 +8,7 @@ from typing import Any
 
 from ipsecctl.desired import OwnNetwork
 from ipsecctl.errors import Diagnostic, GatewayUnreachable, worst_first
-from ipsecctl.gateway import LiveView, WayHome, names_of_sas
+from ipsecctl.gateway import LiveView, Pending, WayHome, names_of_sas
 from ipsecctl.health.kernel import kernel_lacks
 from ipsecctl.health.sa import ChildSa, IkeSa
 from ipsecctl.health.tunnel import EndState, EndView, TunnelHealth, Verdict
@@ -91,7 +91,7 @@ def nothing_known_json(why: str, diagnostics: Iterable[Diagnostic], now: datetim
 
 def _gateway(name: str, view: LiveView | GatewayUnreachable) -> dict[str, Any]:
     if isinstance(view, LiveView):
-        return {"name": name, "reached": True, "charon": view.version}
+        return {"name": name, "reached": True, "charon": view.version, "waiting": _waiting(view.shell.undo)}
     return {
         "name": name,
         "reached": view.charon_down,
@@ -100,6 +100,13 @@ def _gateway(name: str, view: LiveView | GatewayUnreachable) -> dict[str, Any]:
         "cause": view.cause,
         "hint": view.hint,
     }
+
+
+def _waiting(undo: Pending | None) -> dict[str, Any] | None:
+    """Return the apply that a gateway would go back from, unless it is confirmed in time."""
+    if undo is None:
+        return None
+    return {"owner": undo.owner, "left_s": undo.left_s, "going_back": undo.going}
 
 
 def _tunnel(tunnel: TunnelHealth) -> dict[str, Any]:

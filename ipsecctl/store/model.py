@@ -143,7 +143,7 @@ class NewRevision:
 
     ``text`` is the topology's, in which credentials are references; ``file`` is absolute, or ``-``, and what
     its paths are relative to. ``plan`` is the document ``ipsecctl/plan/1``. ``gateways`` are all that are
-    concerned.
+    concerned. ``rollback_of`` is the number of the revision whose text is applied again.
     """
 
     topology: str
@@ -153,13 +153,15 @@ class NewRevision:
     gateways: tuple[GatewayRow, ...]
     message: str = ""
     lab: str = ""
+    rollback_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
     """A revision as the store has it. Times are UTC.
 
-    ``text``, ``plan`` and ``tunnels`` are empty where only the list was asked for.
+    ``confirmation`` says how an apply stands that had to be confirmed, "" for any other. ``text``, ``plan``
+    and ``tunnels`` are empty where only the list was asked for.
     """
 
     number: int
@@ -175,6 +177,8 @@ class Revision:
     outcome: Outcome
     error: str
     gateways: tuple[GatewayRow, ...]
+    confirmation: str = ""
+    rollback_of: int | None = None
     text: str = ""
     plan: dict[str, Any] = field(default_factory=dict)
     tunnels: tuple[dict[str, Any], ...] = ()
@@ -199,6 +203,8 @@ class Revision:
             "lab": self.lab or None,
             "outcome": str(self.outcome),
             "error": self.error or None,
+            "confirmation": self.confirmation or None,
+            "rollback_of": self.rollback_of,
             "gateways": [row.as_json() for row in self.gateways],
         }
 

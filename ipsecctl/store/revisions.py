@@ -13,7 +13,7 @@ from ipsecctl.store.database import Transaction
 from ipsecctl.store.locks import lives
 from ipsecctl.store.model import GatewayOutcome, GatewayRow, NewRevision, Outcome, Owner, Revision, stamp
 
-__all__ = ["begin", "digest", "end", "find", "latest_digest", "listed", "note", "resume"]
+__all__ = ["begin", "confirmation", "digest", "end", "find", "latest_digest", "listed", "note", "resume"]
 
 
 def digest(text: str) -> str:
@@ -47,6 +47,7 @@ def begin(transaction: Transaction, session: str, owner: Owner, new: NewRevision
         "error": "",
         "plan": _packed(new.plan),
         "tunnels": "[]",
+        "rollback_of": new.rollback_of,
     }
     places = ", ".join("?" * len(values))
     transaction.run(
@@ -77,12 +78,20 @@ def end(
     outcome: Outcome,
     error: str = "",
     tunnels: Iterable[Mapping[str, Any]] = (),
+    token: str = "",
+    confirmation: str = "",
 ) -> None:
-    """Write how an apply ended, and what its tunnels were then."""
+    """Write how an apply ended, what its tunnels were then, and how its confirmation stands."""
     transaction.run(
-        "UPDATE ipsecctl_revision SET outcome = ?, error = ?, tunnels = ?, ended = ? WHERE number = ?",
-        *(str(outcome), error, _packed([*tunnels]), stamp(transaction.now()), number),
+        "UPDATE ipsecctl_revision SET outcome = ?, error = ?, tunnels = ?, ended = ?, token = ?,"
+        " confirmation = ? WHERE number = ?",
+        *(str(outcome), error, _packed([*tunnels]), stamp(transaction.now()), token, confirmation, number),
     )
+
+
+def confirmation(transaction: Transaction, token: str, said: str) -> None:
+    """Write how the confirmation of the apply with this token stands."""
+    transaction.run("UPDATE ipsecctl_revision SET confirmation = ? WHERE token = ?", said, token)
 
 
 def resume(transaction: Transaction, number: int) -> None:
@@ -120,7 +129,8 @@ def find(transaction: Transaction, number: int) -> Revision | None:
 
 _FIELDS = (
     "r.number, r.began, r.ended, r.person, r.host, r.pid, r.version, r.topology, r.file, r.sha256,"
-    " r.message, r.lab, r.outcome, r.error, s.seat, s.started, s.heard, s.lasts_s"
+    " r.message, r.lab, r.outcome, r.error, s.seat, s.started, s.heard, s.lasts_s, r.confirmation,"
+    " r.rollback_of"
 )
 _SESSION = "LEFT JOIN ipsecctl_session s ON s.id = r.session"
 _SUMMARY = f"SELECT {_FIELDS} FROM ipsecctl_revision r {_SESSION}"  # noqa: S608
@@ -134,7 +144,7 @@ def _revisions(transaction: Transaction, rows: list[tuple[Any, ...]]) -> Iterabl
     now = transaction.now()
     for row in rows:
         number, began, ended, person, host, pid, version, topology, file, sha256, message, lab = row[:12]
-        outcome, error, seat, started, heard, lasts_s = row[12:18]
+        outcome, error, seat, started, heard, lasts_s, confirmed, rollback_of = row[12:20]
         owner = Owner(person, host, pid, seat or "", started)
         ended_at = datetime.fromisoformat(ended) if ended else None
         if outcome == Outcome.UNDER_WAY and not (
@@ -142,7 +152,7 @@ def _revisions(transaction: Transaction, rows: list[tuple[Any, ...]]) -> Iterabl
         ):
             outcome = Outcome.CUT_OFF
             ended_at = datetime.fromisoformat(heard) if heard else None
-        text, plan, tunnels = row[18:] or ("", "{}", "[]")
+        text, plan, tunnels = row[20:] or ("", "{}", "[]")
         yield Revision(
             number,
             datetime.fromisoformat(began),
@@ -157,6 +167,8 @@ def _revisions(transaction: Transaction, rows: list[tuple[Any, ...]]) -> Iterabl
             Outcome(outcome),
             error,
             _gateways(transaction, number),
+            confirmed,
+            rollback_of,
             text,
             json.loads(plan),
             tuple(json.loads(tunnels)),

@@ -78,7 +78,15 @@ _FIRST = (
     "INSERT INTO ipsecctl_store (only_row, version) VALUES (1, 1)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+# `token` marks an apply that its gateways would go back from; `confirmation` says in words how that stands.
+_SECOND = (
+    "ALTER TABLE ipsecctl_revision ADD COLUMN token TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE ipsecctl_revision ADD COLUMN confirmation TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE ipsecctl_revision ADD COLUMN rollback_of BIGINT",
+    "CREATE INDEX ipsecctl_revision_token ON ipsecctl_revision (token)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
 """The statements that make version 1 of nothing, 2 of 1, and so on; each step is done whole or not at all."""
 
 

@@ -140,12 +140,26 @@ class Session:
         if self.number is not None:
             self._later(partial(revisions.note, number=self.number, row=row))
 
-    def end(self, outcome: Outcome, error: str = "", tunnels: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Say how the apply ended; only the first word counts."""
+    def end(
+        self,
+        outcome: Outcome,
+        error: str = "",
+        tunnels: Iterable[Mapping[str, Any]] = (),
+        *,
+        token: str = "",
+        confirmation: str = "",
+    ) -> None:
+        """Say how the apply ended, and how its confirmation stands; only the first word counts."""
         if self.number is not None and not self._ended:
             self._ended = True
             last = partial(
-                revisions.end, number=self.number, outcome=outcome, error=error, tunnels=(*tunnels,)
+                revisions.end,
+                number=self.number,
+                outcome=outcome,
+                error=error,
+                tunnels=(*tunnels,),
+                token=token,
+                confirmation=confirmation,
             )
             self._later(last)
 

@@ -58,6 +58,13 @@ class Store:
             )
         return found
 
+    def confirmation(self, token: str, said: str) -> None:
+        """Write how the confirmation of the apply with this token stands; nothing where it is not here."""
+        if self._database.exists():
+            self._make_ready()
+            with self._database.transaction(alone=True) as transaction:
+                revisions.confirmation(transaction, token, said)
+
     def locks(self) -> tuple[Lock, ...]:
         """Return all locks, sorted by gateway."""
         if not self._database.exists():

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -450,3 +451,64 @@ def test_when_the_lock_is_lost_nothing_more_is_done(
         assert (await handle.run(["id", "-u"])).stdout == b"0\n"  # a new piece of work connects anew
 
     asyncio.run(work())
+
+
+def _cut_off(applied: OverSsh, folder: Path) -> str:
+    """Write a topology that leads what this machine and clinic-a say to each other into a tunnel."""
+    there = applied.addresses["clinic-a"]
+    with socket.create_connection((there, 22)) as connection:
+        here = connection.getsockname()[0]
+    text = applied.file.read_text()
+    for before, after in (
+        ("imaging: 10.10.8.0/24", f"imaging: 10.10.8.0/24\n      admin: {here}/32"),
+        ("{lan: 10.20.1.0/24}", f"{{lan: 10.20.1.0/24, office: {there}/32}}"),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    (folder / "secrets").symlink_to((applied.file.parent / "secrets").resolve())
+    file = folder / "clinic-dc.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+def _answers(applied: OverSsh, gateway: str) -> bool:
+    try:
+        with socket.create_connection((applied.addresses[gateway], 22), timeout=2 * PATIENCE) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_cuts_us_off_is_taken_back_by_the_gateway_itself(
+    applied: OverSsh, tmp_path: Path, killed: bool
+) -> None:
+    file = _cut_off(applied, tmp_path)
+    assert _answers(applied, "clinic-a")
+    argv = [sys.executable, "-m", "ipsecctl", "apply", file, "--yes", "--confirm", "20s", "--wait", "1"]
+    env = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
+    with subprocess.Popen(
+        argv, env={**env, "HOME": str(applied.home)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as working:
+        deadline = time.monotonic() + 60 * PATIENCE
+        # In its memory, as in its files it may not be yet.
+        while applied.addresses["clinic-a"] not in applied.sh("clinic-a", "nft list table inet ipsecctl"):
+            assert time.monotonic() < deadline
+            assert working.poll() is None
+            time.sleep(0.1)
+        assert not _answers(applied, "clinic-a")
+        if killed:
+            working.kill()
+        working.communicate(timeout=300 * PATIENCE)
+    assert working.returncode == (-9 if killed else 1)
+    for name in ("clinic-a", "dc"):
+        while (
+            " back" not in (said := applied.sh(name, "cat /var/lib/ipsecctl/undone 2>/dev/null || :"))
+            and time.monotonic() < deadline + 60 * PATIENCE
+        ):
+            time.sleep(0.5)
+        assert said.split(maxsplit=2)[2] == "back\n"
+    assert _answers(applied, "clinic-a")
+    while applied.ipsecctl("status", str(applied.file), statuses=(0, 1, 3)).returncode:
+        assert time.monotonic() < deadline + 120 * PATIENCE
+    assert "Nothing to do" in applied.ipsecctl("plan", str(applied.file)).stdout

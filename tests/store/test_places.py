@@ -94,42 +94,42 @@ def write(place, topology="t"):
         session.end(Outcome.APPLIED)
 
 
-SECOND = ("ALTER TABLE ipsecctl_revision ADD COLUMN place TEXT NOT NULL DEFAULT 'here'",)
+PRESENT = len(schema.MIGRATIONS)
+NEXT = ("ALTER TABLE ipsecctl_revision ADD COLUMN place TEXT NOT NULL DEFAULT 'here'",)
 
 
 def test_what_an_older_version_wrote_is_brought_forward_and_kept(place, store, monkeypatch):
     write(place)
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, SECOND))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, NEXT))
     write(place, "u")
     assert [r.topology for r in store.revisions()] == ["u", "t"]
     database = connect(place)
     with database.transaction() as look:
         assert look.run("SELECT DISTINCT place FROM ipsecctl_revision") == [("here",)]
-        assert look.run("SELECT version FROM ipsecctl_store") == [(2,)]
+        assert look.run("SELECT version FROM ipsecctl_store") == [(PRESENT + 1,)]
     database.close()
 
 
 def test_a_migration_that_fails_leaves_all_as_it_was(place, store, monkeypatch):
     write(place)
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, (*SECOND, "ALTER TABLE none ADD x TEXT")))
+        patched.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, (*NEXT, "ALTER TABLE none ADD x TEXT")))
         with pytest.raises(StoreUnusable, match="none"):
             store.revisions()
     database = connect(place)
     with database.transaction() as look:
-        assert look.run("SELECT version FROM ipsecctl_store") == [(1,)]
+        assert look.run("SELECT version FROM ipsecctl_store") == [(PRESENT,)]
     database.close()
     assert [r.topology for r in store.revisions()] == ["t"]
 
 
 def test_what_a_later_version_wrote_is_refused(place, store, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, SECOND))
+        patched.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, NEXT))
         write(place)
     for use in (store.revisions, store.locks, store.session, lambda: store.revision(1)):
-        with pytest.raises(
-            StoreUnusable, match="is of version 2, and this ipsecctl knows it up to 1"
-        ) as refused:
+        too_new = f"is of version {PRESENT + 1}, and this ipsecctl knows it up to {PRESENT}"
+        with pytest.raises(StoreUnusable, match=too_new) as refused:
             use()
         assert refused.value.hint == "A later ipsecctl has written it: update this one."
 
