@@ -65,7 +65,7 @@ class Script:
 
     def __init__(self, *views, refuse="", says=""):
         self.views = list(views)
-        self.now = self.views[0]
+        self.looked_at = set()
         self.sent = []
         self.loaded = []
         self.refuse = refuse
@@ -73,9 +73,12 @@ class Script:
         self.listening = False
 
     async def sas(self, name, tunnels=()):
-        if name == "a":
-            self.now = self.views.pop(0) if len(self.views) > 1 else self.views[0]
-        return self.now["ab".index(name)]
+        if name in self.looked_at:  # a new look, whichever end it begins with
+            self.looked_at = set()
+            if len(self.views) > 1:
+                self.views.pop(0)
+        self.looked_at.add(name)
+        return self.views[0]["ab".index(name)]
 
     def client(self, name):
         async def command(what, message):
