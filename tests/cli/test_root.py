@@ -135,6 +135,27 @@ except KeyboardInterrupt:
     assert (done.returncode, done.stderr) == (130, "")
 
 
+def test_a_name_that_is_fetched_when_it_is_asked_for(tmp_path: Path):
+    """Out of ``from ... import`` an interruption would come as a TypeError."""
+    (tmp_path / "lazy.py").write_text("import signal\ndef __getattr__(name): return signal.raise_signal(2)")
+    program = """\
+import time
+from ipsecctl.ctrl_c import interruptible
+def work():
+    from lazy import thing
+    time.sleep(1)
+try:
+    interruptible(work)
+except KeyboardInterrupt:
+    print("heard")
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("heard\n", "")
+
+
 def test_a_coroutine_that_no_loop_has_yet_is_passed_over():
     program = """\
 import signal
