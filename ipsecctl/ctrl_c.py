@@ -68,7 +68,7 @@ def _comes_through(frame: FrameType | None) -> bool:
             code.co_filename.startswith(_IMPORTING)
             or code.co_name in _NOT_THROUGH
             or code.co_filename.endswith(_CALLBACKS)
-            # From a module that fetches its names when they are asked for it would be an error of the import.
+            # In C, an import that fails takes it for an error of its own (a TypeError).
             or code.co_code[frame.f_lasti] in _IMPORTS
         ):
             return False
