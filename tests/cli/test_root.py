@@ -138,7 +138,11 @@ except KeyboardInterrupt:
 def test_a_name_that_is_fetched_when_it_is_asked_for(tmp_path: Path):
     """Amid ``from ... import`` an interruption waits: out of one that fails it would come as a TypeError."""
     (tmp_path / "lazy.py").write_text(
-        "import signal\ndef __getattr__(name):\n    signal.raise_signal(2)\n    return print('whole')"
+        "import signal\n"
+        "def __getattr__(name):\n"
+        "    if name != 'thing': raise AttributeError(name)\n"
+        "    signal.raise_signal(2)\n"
+        "    return print('whole')"
     )
     program = """\
 import time
