@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from opcode import opmap
 from types import FrameType
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 _AGAIN_S = 0.01
 _IMPORTING = "<frozen importlib._bootstrap"
+_IMPORTS = (opmap["IMPORT_NAME"], opmap["IMPORT_FROM"])
 _NOT_THROUGH = ("__del__", "__set_name__")
 _CALLBACKS = ("weakref.py", "_weakrefset.py")
 
@@ -66,6 +68,8 @@ def _comes_through(frame: FrameType | None) -> bool:
             code.co_filename.startswith(_IMPORTING)
             or code.co_name in _NOT_THROUGH
             or code.co_filename.endswith(_CALLBACKS)
+            # In C, an import that fails takes it for an error of its own (a TypeError).
+            or code.co_code[frame.f_lasti] in _IMPORTS
         ):
             return False
         frame = frame.f_back

@@ -126,6 +126,33 @@ except KeyboardInterrupt:
     assert (done.returncode, done.stderr) == (130, "")
 
 
+def test_a_name_that_is_fetched_when_it_is_asked_for(tmp_path: Path):
+    """Amid ``from ... import`` an interruption waits: out of one that fails it would come as a TypeError."""
+    (tmp_path / "lazy.py").write_text(
+        "import signal\n"
+        "def __getattr__(name):\n"
+        "    if name != 'thing': raise AttributeError(name)\n"
+        "    signal.raise_signal(2)\n"
+        "    return print('whole')"
+    )
+    program = """\
+import time
+from ipsecctl.ctrl_c import interruptible
+def work():
+    from lazy import thing
+    time.sleep(1)
+try:
+    interruptible(work)
+except KeyboardInterrupt:
+    print("heard")
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("whole\nheard\n", "")
+
+
 def test_a_coroutine_that_no_loop_has_yet_is_passed_over():
     program = """\
 import signal

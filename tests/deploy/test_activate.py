@@ -237,3 +237,27 @@ def test_network_manager_reads_that_it_leaves_our_interfaces_alone_before_they_a
     make("systemctl", "[ $1 != is-active ]")
     run(made)
     assert used()[5:7] == ["systemctl is-active --quiet NetworkManager", "guard interfaces"]
+
+
+def test_charons_device_and_rules_come_before_the_firewall(programs):
+    make, used = programs
+    make("ip", 'case $* in *"route show"*) echo 10.2.0.0/24 ;; *rule*) echo File exists >&2; exit 2 ;; esac')
+    run(
+        plan(
+            (Part.DEVICE, "ipsec0", Kind.CHANGE),
+            (Part.DEVICE, "rule ipv6 220 lookup 210", Kind.CREATE),
+            (Part.FIREWALL, "inet ipsecctl", Kind.CREATE),
+        )
+    )
+    assert used()[:3] == [
+        "ip link set dev ipsec0 up",
+        "ip route show table all dev ipsec0 proto static",
+        "ip -6 rule add pref 220 from all lookup 210",
+    ], "one that somebody has made meanwhile is as good"
+
+
+def test_a_rule_that_cannot_be_made_is_an_error(programs):
+    make, _ = programs
+    make("ip", "echo Operation not permitted >&2; exit 2")
+    with pytest.raises(ApplyFailed, match="charon's rule cannot be made: Operation not permitted"):
+        run(plan((Part.DEVICE, "rule ipv4 220 lookup 220", Kind.CREATE)))
