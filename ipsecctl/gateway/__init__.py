@@ -53,6 +53,7 @@ from ipsecctl.gateway.undo import (
     arm,
     confirm,
     extend,
+    forget,
     how_it_is,
     undo_at_once,
 )
@@ -113,6 +114,7 @@ __all__ = [
     "container_name",
     "extend",
     "facts_json",
+    "forget",
     "how_it_is",
     "ike_sas",
     "lacks",
