@@ -66,6 +66,11 @@ async def armament_for(
         within_s=within_s,
         paths=tuple(sorted({*record.files, *wanted.files, _ROUTER_FILE})),
         settings=tuple(settings),
+        tunnels=tuple(
+            (change.name, child)
+            for change in plan.of(Part.CONNECTION)
+            for child in record.messages.get(change.name, {}).get("children", {})
+        ),
         load=tuple(_load(plan, record, files, shared)),
         drop=tuple(_drop(plan, record, wanted, observed)),
         begun=_begun(record, plan).to_json() if observed.facts.record else None,

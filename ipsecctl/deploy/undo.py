@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from ipsecctl.deploy._way_back import armament_for
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
 from ipsecctl.errors import ApplyFailed, IpsecctlError
-from ipsecctl.gateway import Handle, UndoState, Way, arm, confirm, extend, how_it_is, undo_at_once
+from ipsecctl.gateway import Handle, UndoState, Way, arm, confirm, extend, forget, how_it_is, undo_at_once
 from ipsecctl.patience import PATIENCE
 from ipsecctl.whoami import user_at_host
 
@@ -226,7 +226,8 @@ async def confirm_all(
     back = tuple(sorted({s.token for s in states.values() if s.way in (Way.BACK, Way.GOING)}))
     against = dict(_against(seen, waits))
     if not waits:
-        against |= {name: _why(state) for name, state in seen.items() if _is_back(state)}
+        last = max((s for s in states.values() if _is_back(s)), key=lambda s: s.when, default=None)
+        against |= {n: _why(s) for n, s in states.items() if last and _is_back(s) and s.token == last.token}
     if against and not (partly and waits):
         return Confirmation(seen, against, back=back)
     answers = await _on_all(
@@ -239,6 +240,8 @@ async def confirm_all(
         for name, answer in answers.items()
         if isinstance(answer, IpsecctlError) or answer.way is not Way.CONFIRMED
     }
+    if not against:
+        await _on_all({name: handles[name] for name in states if _is_back(states[name])}, forget)
     done = {waits[n].token for n, a in answers.items() if isinstance(a, UndoState) and a.way is Way.CONFIRMED}
     return Confirmation(seen, against, tuple(sorted(done)), back)
 

@@ -55,6 +55,7 @@ from ipsecctl.gateway.undo import (
     arm,
     confirm,
     extend,
+    forget,
     how_it_is,
     undo_at_once,
 )
@@ -120,6 +121,7 @@ __all__ = [
     "container_name",
     "extend",
     "facts_json",
+    "forget",
     "how_it_is",
     "ike_sas",
     "lacks",

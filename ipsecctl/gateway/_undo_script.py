@@ -56,6 +56,7 @@ for family in -4 -6; do
     ip -o $family route show table all proto "$protocol" 2>/dev/null | sed "s/^/$family /"
 done >"$new/routes"
 sh "$new/undo" mark >"$new/mark"
+sh "$new/undo" session >"$new/sessions"
 read -r up _ </proc/uptime
 echo "$((${up%%.*} + seconds))" >"$new/deadline"
 sync -f "$new"
@@ -88,7 +89,7 @@ UNDO: Final = r"""#!/bin/sh
 # undo due [TOKEN]        when the time is over; at once when this machine was started since
 # undo now [held|free]     at once; held: who calls holds the lock of this gateway
 # undo boot               at once, if this machine was started since: files only. Status 10: it was done
-# undo confirm TOKEN | extend TOKEN SECONDS | look | forget | mark
+# undo confirm TOKEN | extend TOKEN SECONDS | look | forget | mark | session
 set -u
 LC_ALL=C; export LC_ALL
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export PATH
@@ -110,6 +111,17 @@ tries=${IPSECCTL_UNDO_TRIES:-3}
 mark() {
     first=$(sed 's/.*) //' /proc/1/stat | cut -d ' ' -f 20)
     printf '%s %s\n' "$(cat /proc/sys/kernel/random/boot_id)" "$first"
+}
+# The SSH session that we run in, if any: its process, and when that was started.
+born() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
+session() {
+    process=$$
+    while [ "${process:-0}" -gt 1 ]; do
+        case $(cat "/proc/$process/comm" 2>/dev/null) in
+            sshd | sshd-session) echo "$process $(born "$process")"; return ;;
+        esac
+        process=$(sed 's/.*) //' "/proc/$process/stat" 2>/dev/null | cut -d ' ' -f 2)
+    done
 }
 value() { sed -n "s/^$1 //p" "$here/waiting" 2>/dev/null; }
 left() {
@@ -289,13 +301,29 @@ charon() {
     play "$here/drop" || problem 'charon does not answer'
 }
 
-# Tunnels that are ours to call: the peer may be a moment behind in going back, and refuse the first call.
+# Tunnels that are ours to call: the peer may be a moment behind in going back, and refuse the first call. One
+# that has gone back before us, as after a power cut, calls no more: then we do, though it is not ours to do.
 call() {
     [ -f "$etc/ipsecctl/call" ] && [ -z "$charon_down" ] || return 0
     for wait in 0 1 2 4 8 15 30; do
         sleep $wait
         [ ! -e "$here" ] || return 0
         sh "$etc/ipsecctl/call" >/dev/null 2>&1
+        [ $wait -lt 4 ] || printf '%s\n' "$tunnels" | while read -r name child; do
+            [ -n "$child" ] || continue
+            ! swanctl --list-sas --ike "$name" </dev/null 2>/dev/null | grep -q "^ *$child: #" || continue
+            swanctl --initiate --ike "$name" --child "$child" --timeout -1 </dev/null >/dev/null 2>&1
+        done
+    done
+}
+
+# What an apply has sent and could not get through would arrive as soon as the firewall lets it: so the
+# sessions that it came by are ended before that, except our own.
+cut_off() {
+    mine=$(session)
+    sort -u "$here/sessions" 2>/dev/null | while read -r process started; do
+        [ "$process $started" != "$mine" ] && [ "$(born "$process")" = "$started" ] || continue
+        kill -KILL "$process"
     done
 }
 
@@ -317,7 +345,8 @@ lock() {
 back() {
     charon_down=
     token=$(value token)
-    [ "$1" = boot ] || [ "${2:-}" = held ] || lock
+    [ "$1" = boot ] || [ "${2:-}" = held ] || { cut_off; lock; }
+    tunnels=$(cat "$here/tunnels" 2>/dev/null)
     if [ "$1" = boot ] || changed; then
         said=$(begun 2>&1) || problem "the record cannot be written: $said"
         files
@@ -363,6 +392,7 @@ begin() {
 
 case ${1:-} in
     mark) mark ;;
+    session) session ;;
     look) look ;;
     forget) alone && forget ;;
     confirm)
@@ -376,6 +406,7 @@ case ${1:-} in
             read -r up _ </proc/uptime
             echo "$((${up%%.*} + $3))" >"$here/.deadline"
             sync "$here/.deadline" && mv -f "$here/.deadline" "$here/deadline"
+            session >>"$here/sessions"
         fi
         look ;;
     due)

@@ -20,7 +20,7 @@ from ipsecctl.errors import ApplyFailed
 from ipsecctl.gateway._ssh_shell import bridge
 from ipsecctl.gateway._undo_script import ARM, UNDO, UNIT
 from ipsecctl.gateway.handle import Completed, Handle
-from ipsecctl.gateway.names import ROUTE_PROTOCOL, STATE_DIR, UNDO_DIR
+from ipsecctl.gateway.names import RECORD_PATH, ROUTE_PROTOCOL, STATE_DIR, UNDO_DIR
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici.codec import request_packet
 
@@ -34,6 +34,7 @@ __all__ = [
     "arm",
     "confirm",
     "extend",
+    "forget",
     "how_it_is",
     "parse_pending",
     "undo_at_once",
@@ -126,9 +127,9 @@ class Armament:
     """What a gateway needs to go back by itself.
 
     ``paths`` are all files that are ours or may become so, ``settings`` the names of sysctls that may be
-    changed. ``load`` is sent to charon first, and none of it may be refused; then ``drop``, of which that
-    does not matter. ``begun`` is the content of the record that is to stand while it goes back, ``None``
-    where there was none before.
+    changed, ``tunnels`` the connections (each with a child) that are to be up again. ``load`` is sent to
+    charon first, and none of it may be refused; then ``drop``, of which that does not matter. ``begun`` is
+    the content of the record that is to stand while it goes back, ``None`` where there was none before.
     """
 
     token: str
@@ -137,6 +138,7 @@ class Armament:
     within_s: int
     paths: tuple[str, ...]
     settings: tuple[str, ...]
+    tunnels: tuple[tuple[str, str], ...]
     load: tuple[Request, ...] = field(repr=False)
     drop: tuple[Request, ...] = field(repr=False)
     begun: bytes | None = field(default=None, repr=False)
@@ -183,13 +185,23 @@ async def confirm(handle: Handle, token: str, *, timeout_s: float = 10.0 * PATIE
 
 
 async def how_it_is(handle: Handle, *, timeout_s: float = 10.0 * PATIENCE) -> UndoState:
-    """Return whether an apply waits on a gateway, or how the last one went back."""
+    """Return whether an apply waits on a gateway, or how the last one went back.
+
+    That does not count once a later apply has changed the gateway.
+    """
     script = (
         'if [ -f "$1/undo" ]; then sh "$1/undo" look; sed -n "s/^members /members /p" "$1/waiting"; '
-        'else echo none; fi; [ ! -f "$2" ] || sed "s/^/undone /;q" "$2"'
+        'else echo none; fi; [ ! -f "$2" ] || [ "$3" -nt "$2" ] || sed "s/^/undone /;q" "$2"'
     )
-    completed = await handle.run(("sh", "-c", script, "look", UNDO_DIR, _UNDONE), timeout_s=timeout_s)
+    completed = await handle.run(
+        ("sh", "-c", script, "look", UNDO_DIR, _UNDONE, RECORD_PATH), timeout_s=timeout_s
+    )
     return _parse_state(completed.stdout.decode("utf-8", "replace"))
+
+
+async def forget(handle: Handle) -> None:
+    """Have a gateway forget that it once went back: something later was confirmed."""
+    await handle.run(("rm", "-f", _UNDONE))
 
 
 async def undo_at_once(
@@ -247,6 +259,7 @@ def _archive(armament: Armament) -> bytes:
         "waiting": waiting.encode(),
         "paths": _lines(armament.paths),
         "settings": _lines(armament.settings),
+        "tunnels": _lines(f"{name} {child}" for name, child in armament.tunnels),
         "load": _stream(armament.load),
         "drop": _stream(armament.drop),
     }
