@@ -144,7 +144,7 @@ def lab(lab_of, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
             running.sh(host, f"mkdir -p {PLACE} && cat >{PLACE}/stream.py", program)
         for gateway in running.managed:
             running.charon(gateway, "start")
-        running.sh("clinic-a", "ip address add 10.20.9.1/24 dev lan-lan")  # of the network that is added later
+        running.sh("clinic-a", "ip address add 10.20.9.1/24 dev lan-lan")  # of a network added later
         running.apply()
         yield running
 
