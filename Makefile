@@ -9,7 +9,7 @@ KERNEL_WORKERS ?= 2
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev labs releases postgres demo demo-down test test-unit test-lab test-kernel test-wheel test-pythons lint format docs bench bench-python bench-kernel wheel clean
+.PHONY: help venv dev labs releases postgres demo demo-down test test-unit test-lab test-kernel test-wheel test-pythons lint format docs bench bench-kernel wheel clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -90,13 +90,10 @@ test-pythons: dev ## Unit tests with every Python from 3.11 on that this machine
 	    build/py$$v/bin/pytest tests -m 'not lab and not postgres' -n $(WORKERS) -q || exit 1; \
 	  else echo "== Python $$v: not on this machine"; fi; done
 
-bench: $(VENV)/.dev labs ## Speed, as ratios within one run: bench-python and bench-kernel
-	@status=0; $(BIN)/python bench/bench.py || status=1; $(BIN)/python bench/kernel.py || status=1; exit $$status
-
-bench-python: $(VENV)/.dev ## ... of start-up, validate, compile and render
+bench: $(VENV)/.dev ## Speed, as ratios within one run: start-up, validate, compile and render
 	$(BIN)/python bench/bench.py
 
-bench-kernel: $(VENV)/.dev labs ## ... of tunnels on a kernel with ESP, in the virtual machine where this one's has none
+bench-kernel: $(VENV)/.dev labs ## ... and of tunnels on a kernel with ESP, in the virtual machine where this one's has none
 	$(BIN)/python bench/kernel.py
 
 docs: $(VENV)/.dev ## Generate docs/topology.md from the schema

@@ -21,6 +21,7 @@ from netaddr import IPAddress
 from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import Container, LocalHost, container_name, reach
 from ipsecctl.gateway.ssh import SshHost
+from ipsecctl.resources import lab_place
 from ipsecctl.topology import Control, ControlKind, DataPath, Gateway
 
 
@@ -263,3 +264,16 @@ def answer_once(charon):
         end.recv(4096)
         end.sendall(struct.pack("!I", 1) + b"\x01")
         end.recv(4096)
+
+
+def test_a_lab_is_named_by_what_brings_it_up(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("mine", "labs/other", "deep/labs/near"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "lab.yaml").touch()
+    near = str(tmp_path / "deep" / "topologies" / "t.yaml")
+    assert lab_place("mine", near=str(tmp_path / "mine" / "t.yaml")) == str(tmp_path / "mine")
+    assert lab_place("mine") == str(tmp_path / "mine")
+    assert lab_place("near", near=near) == str(tmp_path / "deep" / "labs" / "near")
+    assert lab_place("clinic-dc", near=near) == "clinic-dc"
+    assert lab_place("nowhere", near=near) == "PATH (that of the folder of lab nowhere)"

@@ -11,7 +11,7 @@ from netaddr import IPNetwork
 from ipsecctl.desired import Means
 from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import CharonSilent, Device, Guard, KernelView, NotInKernel, ShellView
-from ipsecctl.health import OwnDevice, Verdict, judge, status_json
+from ipsecctl.health import OwnDevice, Verdict, judge, left_over, status_json
 from ipsecctl.topology import DataPath
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -104,3 +104,16 @@ def test_routes_that_hold_and_are_not_there(made):
     )
     (told,) = status_json([health], views, NOW)["tunnels"]
     assert [end["holding_routes_missing"] for end in told["ends"]] == [["10.2.0.0/24"], []]
+
+
+def test_sas_of_what_is_not_declared_any_more(made):
+    old, going = made.ike(made.child("old"), name="old"), made.ike(name="gone", state="DELETING")
+    theirs = made.ike(made.child("theirs"), name="theirs")
+    ours = frozenset({"t", "old", "gone"})
+    views = {
+        "a": made.view("a", made.ike(made.child()), old, going, theirs, ours=ours),
+        "b": made.view("b", made.ike(made.child(flipped=True), initiator="no"), ours=ours),
+    }
+    tunnels = judge([made.tunnel], views, NOW)
+    assert left_over(tunnels, views) == {"a": ("old",)}
+    assert [g["left_over"] for g in status_json(tunnels, views, NOW)["gateways"]] == [["old"], []]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from netaddr import IPNetwork
 
 from ipsecctl.gateway import Device, Facts, KernelView, NotInKernel, Observed, Record
-from ipsecctl.plan import Disruption, Part, Wanted, plan_gateway, rule_of, unrouted
+from ipsecctl.plan import Disruption, Kind, Part, Wanted, plan_gateway, rule_of, unrouted
 from ipsecctl.topology import DataPath
 
 CHILD = {"local_ts": ["10.1.0.0/24"], "remote_ts": ["10.2.0.0/24", "fd00:2::/64"], "start_action": "trap"}
@@ -93,3 +95,13 @@ def test_on_the_kernels_data_path_there_is_none():
     assert unrouted(wanted, seen) == frozenset()
     made = plan_gateway(wanted, seen)
     assert made.of(Part.CHARON) + made.of(Part.DEVICE) == ()
+
+
+def test_sas_that_an_unloaded_connection_has_left_are_ended_and_others_stay():
+    record = Record(Record.fresh().key, "top", connections={"old": "", "gone": ""})
+    seen = Observed("gw", "6.1.0", DataPath.KERNEL, {}, facts=Facts(record=record))
+    made = plan_gateway(Wanted("gw", "top"), replace(seen, sa_names=frozenset({"old", "theirs"})))
+    (change,) = made.changes
+    assert (change.part, change.name, change.kind) == (Part.CONNECTION, "old", Kind.REMOVE)
+    assert "still has SAs of it" in change.reasons[0]
+    assert plan_gateway(Wanted("gw", "top"), seen).changes == ()
