@@ -164,8 +164,9 @@ def test_what_is_to_be_held_and_says_nothing_is_ended(container, tmp_path):
 
 
 CONTROLLER = """
-import asyncio, sys
+import asyncio, signal, sys
 from ipsecctl.gateway.container import Container
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here
 async def main():
     container = Container("gw", "ipsecctl-l-gw")
     async with container.hold(("sh", "-c", "echo $PPID; cat; echo over >$0", sys.argv[1])) as relay:
