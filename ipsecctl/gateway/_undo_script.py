@@ -71,6 +71,8 @@ if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null 2>&1; then
     cp "$state/undo/unit" "/etc/systemd/system/$unit"
     chmod 644 "/etc/systemd/system/$unit"
     sync "/etc/systemd/system/$unit" /etc/systemd/system
+    # What is left of an earlier one, which still calls its tunnels: a unit at work is not started again.
+    systemctl stop "$unit" "${unit%.service}.timer" >/dev/null 2>&1 || :
     said=$(systemctl daemon-reload 2>&1 && systemctl --quiet enable "$unit" 2>&1 &&
         systemd-run --quiet --unit="$unit" --on-active="$seconds" --timer-property=AccuracySec=1s 2>&1) ||
         disarm "$said"
@@ -258,7 +260,9 @@ units() {
     systemctl daemon-reload || problem 'systemd cannot read its units'
     if [ -f "/etc/systemd/system/$guard_unit" ]; then
         systemctl --quiet enable "$guard_unit" || problem "systemd cannot enable $guard_unit"
-        [ "$1" = boot ] || systemctl start "$guard_unit" || problem "systemd cannot start $guard_unit"
+        # Our unit comes before it: whoever waits here for its start waits for ever.
+        [ "$1" = boot ] || systemctl is-active --quiet "$guard_unit" ||
+            systemctl --no-block start "$guard_unit" || problem "systemd cannot start $guard_unit"
     else
         rm -f /etc/systemd/system/*.wants/"$guard_unit"
         systemctl --no-block stop "$guard_unit" 2>/dev/null
@@ -266,7 +270,7 @@ units() {
     fi
     [ "$1" = boot ] && return
     for service in systemd-networkd NetworkManager; do
-        ! systemctl is-active --quiet $service || systemctl reload $service ||
+        ! systemctl is-active --quiet $service || systemctl --no-block reload $service ||
             problem "$service cannot read its files"
     done
 }

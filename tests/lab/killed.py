@@ -39,9 +39,7 @@ class Killer:
         if self.count != self.number:
             return await work()
         if self.when == "during":
-            task = asyncio.ensure_future(work())
-            await asyncio.sleep(_STARTED_S)
-            task.cancelled()
+            await asyncio.wait([asyncio.ensure_future(work())], timeout=_STARTED_S)
         os.kill(os.getpid(), signal.SIGKILL)
         return None
 
