@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ipsecctl.deploy.keys import NEXT
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.desired import SYSCTL_FILE
 from ipsecctl.errors import ApplyFailed
@@ -139,6 +140,8 @@ def _drop(plan: GatewayPlan, record: Record, wanted: Wanted, observed: Observed)
         yield Request("unload-conn", {"name": name})
     for name in sorted(wanted.shared.keys() - record.shared.keys() - observed.shared):
         yield Request("unload-shared", {"id": name})
+    for change in plan.of(Part.SHARED, Kind.CHANGE):
+        yield Request("unload-shared", {"id": f"{change.name}{NEXT}"})
     for change in plan.of(Part.CONNECTION):
         yield Request("terminate", {"ike": change.name, "force": "yes", "timeout": "-1"})
 

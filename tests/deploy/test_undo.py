@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 
-from ipsecctl.deploy._way_back import parse_shared
+from ipsecctl.deploy._way_back import _drop, parse_shared
 from ipsecctl.deploy.undo import confirm_all
 from ipsecctl.errors import GatewayUnreachable
+from ipsecctl.gateway import Record
 from ipsecctl.gateway.handle import Completed
+from ipsecctl.plan import Change, GatewayPlan, Kind, Part, Wanted
 
 TOKEN = "0123456789abcdef"
 
@@ -34,6 +37,14 @@ def test_keys_are_read_as_our_template_writes_them():
     assert parse_shared(SECRETS) == {
         "ike-t": {"id": "ike-t", "type": "ike", "data": b"secret", "owners": owners}
     }
+
+
+def test_a_key_that_stands_beside_the_old_one_goes_too():
+    plan = GatewayPlan("a", (Change("a", Part.SHARED, "ike-t", Kind.CHANGE),))
+    wanted = Wanted("a", "l", shared={"ike-t": {}, "ike-u": {}})
+    seen = SimpleNamespace(connections={}, shared={"ike-t"})
+    dropped = [(r.command, r.message) for r in _drop(plan, Record(b"", shared={"ike-t": "d"}), wanted, seen)]
+    assert dropped == [("unload-shared", {"id": "ike-u"}), ("unload-shared", {"id": "ike-t.next"})]
 
 
 class Fake:
