@@ -9,7 +9,7 @@ KERNEL_WORKERS ?= 2
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev labs releases postgres demo demo-down test test-unit test-lab test-kernel test-wheel test-pythons lint format docs bench bench-kernel wheel clean
+.PHONY: help venv dev labs releases postgres demo demo-down test test-unit test-lab test-change test-kernel test-wheel test-pythons lint format docs bench bench-kernel wheel clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,8 +53,8 @@ lint: $(VENV)/.dev ## Style, types, the import contract
 	$(BIN)/lint-imports
 
 test: export PYTHONDONTWRITEBYTECODE :=
-test: lint releases postgres test-wheel ## All tests: unit, property, golden, wheel, store on PostgreSQL, labs
-	$(PYTEST) tests -n $(WORKERS) --dist loadgroup
+test: lint releases postgres test-wheel ## All tests but those of test-change and test-kernel: unit, property, golden, wheel, store on PostgreSQL, labs
+	$(PYTEST) tests -m 'not change' -n $(WORKERS) --dist loadgroup
 
 test-unit: export PYTHONDONTWRITEBYTECODE := # kept, the compiled tests save each worker seconds in the next run
 test-unit: $(VENV)/.dev ## What needs no Docker and no PostgreSQL
@@ -63,9 +63,12 @@ test-unit: $(VENV)/.dev ## What needs no Docker and no PostgreSQL
 test-lab: $(VENV)/.dev releases ## What runs on real strongSwan
 	$(PYTEST) tests -m lab -n $(WORKERS) --dist loadgroup
 
+test-change: $(VENV)/.dev releases ## What a change costs, drift, undo, a killed apply: long labs, 15 minutes and more
+	$(PYTEST) tests -m change -n $(WORKERS) --dist loadgroup
+
 test-kernel: $(VENV)/.dev releases ## The labs of this selection on Debian's kernel and its ESP, in a virtual machine
 	@labs/vm/vm run env IPSECCTL_PATIENCE=$${IPSECCTL_PATIENCE:-8} \
-	    $(PYTEST) tests -m kernel -n $(KERNEL_WORKERS) --dist loadgroup --durations 25
+	    $(PYTEST) tests -m 'kernel and not change' -n $(KERNEL_WORKERS) --dist loadgroup --durations 25
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	rm -rf dist

@@ -231,11 +231,18 @@ routes() {
     done >"$here/routes.failed"
     [ ! -s "$here/routes.failed" ] || problem "$(head -n 1 "$here/routes.failed")"
     for family in -4 -6; do
-        ! grep -q "^rule $family " "$etc/ipsecctl/routes" 2>/dev/null || continue
-        for priority in $(ip -N $family rule show 2>/dev/null | sed -n "/ proto $protocol *\$/s/:.*//p"); do
-            said=$(ip $family rule del pref "$priority" proto "$protocol" 2>&1) ||
-                problem "a rule cannot be removed: $said"
-        done
+        sed -n "s/^rule $family //p" "$etc/ipsecctl/routes" >"$here/rules.was" 2>/dev/null
+        # As the guard reads them; one that is to be unreachable goes before the one that leads on.
+        ip -N $family rule show 2>/dev/null | sed -n "s/[[:blank:]]*\$//; / proto $protocol\$/{
+            s/ \[unresolved\]//; s/\( to [^ ]*\) 7 proto/\1 unreachable proto/; s/:[[:blank:]]*/ /p
+        }" | sort -rn | grep -vxF -f "$here/rules.was" | while read -r rule; do
+            # shellcheck disable=SC2086 # a rule is words
+            said=$(ip "$family" rule delete pref $rule 2>&1) || case $said in
+                *'No such file or directory'*) ;;
+                *) echo "the rule $rule cannot be removed: $said" ;;
+            esac
+        done >"$here/rules.failed"
+        [ ! -s "$here/rules.failed" ] || problem "$(head -n 1 "$here/rules.failed")"
     done
 }
 

@@ -125,11 +125,11 @@ class Traffic:
     def __init__(self, watch: LeakWatch) -> None:
         self._watch = watch
 
-    def until(self, condition: Callable[[], object], what: str) -> None:
+    def until(self, condition: Callable[[], object], what: str, within_s: float = _LONGEST_S) -> None:
         """Return as soon as a condition holds; fail with what was waited for when it never does."""
-        deadline = time.monotonic() + _LONGEST_S
+        deadline = time.monotonic() + within_s
         while not condition():
-            assert time.monotonic() < deadline, f"waited {_LONGEST_S:g} s for: {what}"
+            assert time.monotonic() < deadline, f"waited {within_s:g} s for: {what}"
             time.sleep(0.05)
 
     def sent(self, count: int = 24) -> None:
@@ -147,7 +147,7 @@ class Traffic:
 
         self.until(most_arrive, "packets to arrive")
 
-    def stops(self, count: int = 24) -> None:
+    def stops(self, count: int = 24, within_s: float = _LONGEST_S) -> None:
         """Return when of so many more packets none has arrived."""
 
         def none_arrives() -> bool:
@@ -155,7 +155,7 @@ class Traffic:
             self.sent(count)
             return self._watch.arrived == arrived
 
-        self.until(none_arrives, "packets not to arrive any more")
+        self.until(none_arrives, "packets not to arrive any more", within_s)
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ FOREIGN = b"""connections { foreign { version = 2
 MENDED = "Nothing to do"
 
 pytestmark = [
+    pytest.mark.change,
     pytest.mark.lab,
     pytest.mark.parametrize(
         "running", [pytest.param(LAB, marks=pytest.mark.xdist_group(LAB))], indirect=True, scope="session"

@@ -19,7 +19,7 @@ import pytest
 from ipsecctl import lab as labs
 from ipsecctl.patience import PATIENCE
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("killed")]
+pytestmark = [pytest.mark.lab, pytest.mark.change, pytest.mark.xdist_group("killed")]
 
 KILLED = Path(__file__).with_name("killed.py")
 POINTS = {"first": 5, "change": 9}

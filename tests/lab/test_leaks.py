@@ -14,6 +14,7 @@ import pytest
 
 from ipsecctl.cli._outage import Victim
 from ipsecctl.lab import run
+from ipsecctl.patience import PATIENCE
 from ipsecctl.probe import LeakReport, Outcome
 from ipsecctl.topology import Tunnel
 
@@ -97,7 +98,7 @@ def test_sas_that_expire_because_rekeying_is_blocked(applied, watched, tmp_path:
     def during(traffic) -> None:
         traffic.flows()
         brief.sh("internet", "nft -f -", block.encode())
-        traffic.stops()
+        traffic.stops(within_s=40 * PATIENCE)  # they live for 21 s
         for end in ends:
             assert esp_between(brief, end, ends) == []
         traffic.sent(48)

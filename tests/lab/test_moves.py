@@ -24,7 +24,7 @@ import pytest
 from ipsecctl import lab as labs
 from ipsecctl.patience import PATIENCE
 
-pytestmark = [pytest.mark.lab, pytest.mark.kernel, pytest.mark.xdist_group("moves")]
+pytestmark = [pytest.mark.lab, pytest.mark.change, pytest.mark.kernel, pytest.mark.xdist_group("moves")]
 
 TOPOLOGY = """\
 ipsecctl: 1

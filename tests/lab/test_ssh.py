@@ -479,6 +479,7 @@ def _answers(applied: OverSsh, gateway: str) -> bool:
         return False
 
 
+@pytest.mark.change
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_cuts_us_off_is_taken_back_by_the_gateway_itself(
     applied: OverSsh, tmp_path: Path, killed: bool

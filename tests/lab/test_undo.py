@@ -16,7 +16,7 @@ import pytest
 from ipsecctl import lab as labs
 from ipsecctl.patience import PATIENCE
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("undo")]
+pytestmark = [pytest.mark.lab, pytest.mark.change, pytest.mark.xdist_group("undo")]
 
 KILLED = Path(__file__).with_name("killed.py")
 BACK_WITHIN_S = 60.0 * PATIENCE

@@ -10,7 +10,7 @@ import pytest
 from ipsecctl import lab as labs
 from ipsecctl.patience import PATIENCE
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("undo-systemd")]
+pytestmark = [pytest.mark.lab, pytest.mark.change, pytest.mark.xdist_group("undo-systemd")]
 
 GATEWAY = "clinic"
 UNDONE = "/var/lib/ipsecctl/undone"
