@@ -217,16 +217,25 @@ def test_a_holder_of_the_lock_that_does_not_let_go_is_ended(gateway):
 
 def test_routes_and_rules_that_are_new_are_removed(gateway):
     gateway.put("undo/routes", "-4 unreachable 10.1.0.0/24 metric 9\n")
+    gateway.put(
+        "undo/files/etc/ipsecctl/routes", "rule -4 217 from all to 10.1.0.0/24 unreachable proto 213\n"
+    )
     gateway.program(
         "ip",
         "case \"$*\" in '-o -4 route show'*) echo 'unreachable 10.1.0.0/24 metric 9 '; "
-        "echo 'unreachable 10.2.0.0/24 metric 9 ' ;; '-N -4 rule show') echo '219: x proto 213' ;; esac",
+        "echo 'unreachable 10.2.0.0/24 metric 9 ' ;; '-N -4 rule show') "
+        "printf '216:\\tfrom all to 10.2.0.0/24 lookup 254 suppress_prefixlength 7 proto 213\\n'; "
+        "for net in 1 2; do printf '217:\\tfrom all to 10.%s.0.0/24 7 proto 213\\n' $net; done; "
+        "printf '300:\\tfrom all to 10.2.0.0/24 lookup 9\\n' ;; esac",
     )
     gateway.run("now")
     used = gateway.log.read_text()
     assert "ip -4 route delete unreachable 10.2.0.0/24 metric 9\n" in used
     assert "delete unreachable 10.1" not in used
-    assert "ip -4 rule del pref 219 proto 213" in used
+    assert [line for line in used.splitlines() if "rule delete" in line] == [
+        "ip -4 rule delete pref 217 from all to 10.2.0.0/24 unreachable proto 213",
+        "ip -4 rule delete pref 216 from all to 10.2.0.0/24 lookup 254 suppress_prefixlength 7 proto 213",
+    ]
 
 
 @pytest.mark.parametrize("script", [ARM, UNDO])
