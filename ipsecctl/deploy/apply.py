@@ -24,7 +24,14 @@ from ipsecctl.deploy.undo import Net, Waiting, armed
 from ipsecctl.deploy.watch import Watch, watch
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError, ViciRefused
 from ipsecctl.gateway import RECORD_PATH, NewFile, Record, write_files
-from ipsecctl.health import Declared, declare, device_gone_cause, parse_list_sas, start_up_causes
+from ipsecctl.health import (
+    Declared,
+    declare,
+    device_gone_cause,
+    lost_homes,
+    parse_list_sas,
+    start_up_causes,
+)
 from ipsecctl.patience import PATIENCE
 from ipsecctl.plan import Disruption, GatewayPlan, Part, device_gone, restart_for, start_up
 
@@ -377,7 +384,8 @@ async def _tunnels(
 def _doubts(
     prepared: Prepared, declared: Iterable[Declared], restarted: set[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return by tunnel why it is not proven right: charon at an end has not read options that it needs.
+    """Return by tunnel why it is not proven right: charon at an end has not read options that it needs, or an
+    end has no way to its own networks.
 
     One that was ``restarted`` has read all.
     """
@@ -393,6 +401,12 @@ def _doubts(
     }
     found = {
         tunnel.name: tuple(gone[end] for end in (tunnel.left.name, tunnel.right.name) if end in gone)
+        + tuple(
+            cause
+            for end in (tunnel.left.name, tunnel.right.name)
+            if end in prepared.observed and end in tunnel.ways
+            for cause in lost_homes(end, tunnel.ways[end], prepared.observed[end].facts.ways)
+        )
         + tuple(
             cause
             for end in (tunnel.left.name, tunnel.right.name)

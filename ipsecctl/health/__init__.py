@@ -8,7 +8,7 @@ from ipsecctl.health.outdated import outdated
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
 from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict, declare
-from ipsecctl.health.way import Way, WayView
+from ipsecctl.health.way import Way, WayView, lost_homes
 
 __all__ = [
     "ChildSa",
@@ -28,6 +28,7 @@ __all__ = [
     "judge",
     "kernel_lacks",
     "left_over",
+    "lost_homes",
     "nothing_known_json",
     "outdated",
     "parse_list_sas",

@@ -11,7 +11,7 @@ from ipsecctl.desired import HOLDING_TABLE, Interface, OwnNetwork, Route, Rule, 
 from ipsecctl.gateway import Link, RouteSeen, WayHome, WaysSeen
 from ipsecctl.topology import HOLDING_INTERFACE, Mode
 
-__all__ = ["Way", "WayView", "cut_off", "rewritten_note", "view_way", "way_causes"]
+__all__ = ["Way", "WayView", "cut_off", "lost_homes", "rewritten_note", "view_way", "way_causes"]
 
 _APPLY = "apply the topology"
 _LEAP = (RuleKind.OWN_PACKETS, RuleKind.BEHIND)
@@ -214,6 +214,12 @@ def _home_causes(gateway: str, view: WayView) -> Iterator[str]:
                 f"{gateway}: {lacks} into its {what} {_shortened([str(n) for n in networks])}: what comes "
                 f"out of the tunnel for {it} {becomes}"
             )
+
+
+def lost_homes(gateway: str, way: Way, seen: WaysSeen) -> tuple[str, ...]:
+    """Return as causes to which of its own networks a tunnel's end has no way, where all rules are set."""
+    homes = tuple((own, seen.homes[own.prefix]) for own in way.own if own.prefix in seen.homes)
+    return tuple(_home_causes(gateway, WayView(way.mode, homes=homes)))
 
 
 def cut_off(way: Way, view: WayView) -> bool:

@@ -217,9 +217,7 @@ def test_a_holder_of_the_lock_that_does_not_let_go_is_ended(gateway):
 
 def test_routes_and_rules_that_are_new_are_removed(gateway):
     gateway.put("undo/routes", "-4 unreachable 10.1.0.0/24 metric 9\n")
-    gateway.put(
-        "undo/files/etc/ipsecctl/routes", "rule -4 217 from all to 10.1.0.0/24 unreachable proto 213\n"
-    )
+    gateway.etc("routes", "rule -4 217 from all to 10.1.0.0/24 unreachable proto 213\n")
     gateway.program(
         "ip",
         "case \"$*\" in '-o -4 route show'*) echo 'unreachable 10.1.0.0/24 metric 9 '; "

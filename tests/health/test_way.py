@@ -20,7 +20,7 @@ from ipsecctl.desired import (
     own_rules,
 )
 from ipsecctl.gateway import Link, RouteSeen, RuleSeen, WayHome, WaysSeen
-from ipsecctl.health import Verdict, Way, judge, status_json
+from ipsecctl.health import Verdict, Way, judge, lost_homes, status_json
 from ipsecctl.topology import Mode
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -223,6 +223,14 @@ def test_a_gateway_that_reaches_its_networks(made):
         {"name": "lan", "prefix": "10.1.0.0/24", "route": "there"},
         {"name": "lab", "prefix": "10.1.1.0/24", "route": "there"},
     ]
+
+
+def test_what_an_apply_is_told_of_the_way_home_does_not_wait_for_rules():
+    lost = WaysSeen(homes=REACHED | {LAN.prefix: WayHome.MISSING})
+    (cause,) = lost_homes("a", HOME, lost)
+    assert cause == f"a: no route into its network {LAN}: what comes out of the tunnel for it is held"
+    assert lost_homes("a", HOME, WaysSeen(homes=REACHED)) == ()
+    assert lost_homes("a", HOME, WaysSeen()) == ()  # nobody asked
 
 
 @pytest.mark.parametrize(
