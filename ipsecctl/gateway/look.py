@@ -120,7 +120,11 @@ async def look(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) -> LiveView
         charon = group.create_task(_live_or_why_not(handle, timeout_s))
     told, live = shell.result(), charon.result()
     if isinstance(live, GatewayUnreachable):
-        raise live if told == ShellView() else CharonSilent(live, told)
+        if told == ShellView():
+            raise live
+        if live.cause == _no_answer(timeout_s):  # the shell's came: it is charon that is silent
+            live = GatewayUnreachable(handle.name, f"charon did not answer within {timeout_s:.3g} s")
+        raise CharonSilent(live, told)
     version, sas, connections = live
     known = told.means.get(handle.name)
     missing = None
@@ -128,6 +132,10 @@ async def look(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) -> LiveView
         left_s = deadline - loop.time()
         missing = await confirmed(handle, sas, told.in_kernel, known.data_path, timeout_s=left_s)
     return LiveView(handle.name, version, sas, connections, told, missing)
+
+
+def _no_answer(timeout_s: float) -> str:
+    return f"no answer within {timeout_s:.3g} s"
 
 
 async def look_at_guard(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) -> tuple[Guard, bool | None]:
@@ -157,7 +165,7 @@ async def _live(handle: Handle, timeout_s: float) -> tuple[str, tuple[Message, .
             sas = await client.stream("list-sas", "list-sa", {"noblock": "yes"})
             connections = await client.stream("list-conns", "list-conn")
     except TimeoutError:
-        raise GatewayUnreachable(handle.name, f"no answer within {timeout_s:.3g} s") from None
+        raise GatewayUnreachable(handle.name, _no_answer(timeout_s)) from None
     except (ViciError, ViciRefused) as exc:
         raise GatewayUnreachable(handle.name, exc.summary, exc.hint) from exc
     names = frozenset(name for message in connections for name in message)
