@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from ipsecctl.errors import SafetyStop
 from ipsecctl.gateway import Observed
@@ -28,8 +29,19 @@ def standings(
             sites[name],
             before=record.messages if record else {},
             after=target.connections,
-            dead=frozenset(sa.tunnel for sa in seen.not_in_kernel),
+            dead=_dead(seen, record.messages if record else {}),
         )
+
+
+def _dead(seen: Observed, applied: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """Return the tunnels through which nothing passes as it is; one that has lost a part carries the rest."""
+    lost: dict[str, set[str]] = {}
+    for sa in seen.not_in_kernel:
+        if sa.dead:
+            lost.setdefault(sa.tunnel, set()).add(sa.child)
+    return frozenset(
+        name for name, children in lost.items() if children >= {*applied.get(name, {}).get("children", {})}
+    )
 
 
 def refused(stops: Iterable[Stop]) -> SafetyStop:
