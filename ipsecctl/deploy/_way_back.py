@@ -8,12 +8,11 @@ read there. They go back to where they came from, into a file of the same rights
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ipsecctl.deploy.keys import NEXT
+from ipsecctl.deploy.keys import NEXT, parse_shared
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.desired import SYSCTL_FILE
 from ipsecctl.errors import ApplyFailed
@@ -21,16 +20,13 @@ from ipsecctl.gateway import STATE_DIR, Armament, Handle, Observed, Record, Requ
 from ipsecctl.plan import GatewayPlan, Kind, Part, Wanted, sysctls
 from ipsecctl.render import STRONGSWAN_FILE, SWANCTL_SECRETS_FILE
 
-__all__ = ["armament_for", "parse_shared"]
+__all__ = ["armament_for"]
 
 _ROUTER_FILE = f"{STATE_DIR}/router"
 """What the guard remembers of a host that it made a router."""
 
 _SWANCTL = "/etc/swanctl/"
 _SET = (Kind.CREATE, Kind.CHANGE)
-_SECTION = re.compile(r"^    ([A-Za-z0-9_-]+) \{\n(.*?)^    \}\n", re.MULTILINE | re.DOTALL)
-_OWNER = re.compile(r'^        id-\d+ = "((?:[^"\\]|\\.)*)"$', re.MULTILINE)
-_SECRET = re.compile(r"^        secret = 0s([A-Za-z0-9+/=]*)$", re.MULTILINE)
 
 _READ = r"""
 while read -r path; do
@@ -89,21 +85,6 @@ async def _files(handle: Handle, record: Record) -> dict[str, bytes]:
         raise ApplyFailed(f"{handle.name}: its keys cannot be read: {completed.error}")
     pairs = (line.rpartition(" ") for line in completed.stdout.decode("utf-8", "replace").splitlines())
     return {path: base64.b64decode(content) for path, _, content in pairs}
-
-
-def parse_shared(text: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return the load-shared messages, by id, that say what our file of pre-shared keys says.
-
-    What is not as our template writes it is left out.
-    """
-    found: dict[str, Mapping[str, Any]] = {}
-    for name, body in _SECTION.findall(text):
-        secret = _SECRET.search(body)
-        if secret is not None:
-            owners = [re.sub(r"\\(.)", r"\1", owner) for owner in _OWNER.findall(body)]
-            data = base64.b64decode(secret[1])
-            found[name] = {"id": name, "type": "ike", "data": data, "owners": owners}
-    return found
 
 
 def _load(

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ipsecctl.deploy._way_back import _drop, parse_shared
+from ipsecctl.deploy._way_back import _drop
+from ipsecctl.deploy.keys import parse_shared
 from ipsecctl.deploy.undo import confirm_all
 from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway import Record
