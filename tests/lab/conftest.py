@@ -1,6 +1,7 @@
 """Labs as fixtures: pytest-docker runs the Compose project of a lab, ipsecctl makes the containers its nodes.
 
-Each example topology has a lab, called ``test-NAME`` here, so that a lab somebody works in is left alone. A
+Each example topology has a lab, called ``test-NAME`` here, so that a lab somebody works in is left alone; the
+environment variable ``IPSECCTL_TEST_LABS`` is another word for ``test``, for a second run beside the first. A
 lab is up once a session; tests of one lab run on one worker (``--dist loadgroup``). In it the topology is
 applied in mode policy, and then, where the kernel has ESP, in mode route on top of that.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -35,6 +37,7 @@ from ipsecctl.probe import LeakReport, LeakWatch, watch_for_leaks
 from ipsecctl.topology import Topology, Tunnel, load_text
 
 EXAMPLES = ("clinic-dc", "mesh-dual-stack", "mixed-versions", "partner")
+LABS = os.environ.get("IPSECCTL_TEST_LABS", "test")
 _HAS_ESP = "/usr/lib/ipsecctl-lab/has-esp"
 _LONGEST_S = 15.0 * PATIENCE
 _INTERVAL_S = 0.005 * (1 + PATIENCE)
@@ -316,7 +319,7 @@ def lab_up(lab: Lab, compose_command: str, data_path: str, scratch: Path) -> Ite
 
     Fails when their kernel is not one for ``data_path``.
     """
-    lab = lab.called(f"test-{lab.name}")
+    lab = lab.called(f"{LABS}-{lab.name}")
     if is_there(lab):  # what a run that was killed may have left
         labs.down(lab.name)
     file = scratch / "compose.json"

@@ -13,18 +13,22 @@ from ipsecctl.lab import down
 from ipsecctl.patience import PATIENCE
 from ipsecctl.resources import resource_dir
 
+from .conftest import LABS
+
+NAME = f"{LABS}-demo"
+
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("demo")]
 
 
 def test_the_demo_proves_every_row(tmp_path: Path, docker: None) -> None:
     (tmp_path / "topologies").mkdir()
     shutil.copy(resource_dir("topologies") / "clinic-dc.yaml", tmp_path / "topologies")
-    lab = shutil.copytree(resource_dir("labs") / "clinic-dc", tmp_path / "labs" / "test-demo")
+    lab = shutil.copytree(resource_dir("labs") / "clinic-dc", tmp_path / "labs" / NAME)
     command = [sys.executable, "-m", "ipsecctl", "lab", "demo", str(lab), "--out", str(tmp_path / "out")]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=180 * PATIENCE, check=False)
     finally:
-        down("test-demo")
+        down(NAME)
     assert done.returncode == 0, done.stdout + done.stderr
     shown = [line for line in done.stdout.splitlines() if line.startswith("$ ipsecctl")]
     commands = ["lab up", "validate", "render", "plan", "apply", "apply", "status", "probe tunnel"]

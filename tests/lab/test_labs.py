@@ -17,6 +17,8 @@ from ipsecctl.lab import Lab, NodeStatus, Role, Up, down, load, run, up
 from ipsecctl.patience import PATIENCE
 from ipsecctl.resources import resource_dir
 
+from .conftest import LABS
+
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("labs")]
 
 CHARON = "/usr/lib/ipsecctl-lab/charon"
@@ -56,7 +58,7 @@ def reaches(lab: Lab, node: str, address: str) -> bool:
 
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Up]]:
-    lab = load(str(copy(tmp_path_factory.mktemp("clinic"), "clinic-dc", "t-clinic")))
+    lab = load(str(copy(tmp_path_factory.mktemp("clinic"), "clinic-dc", f"{LABS}-t-clinic")))
     down(lab.name)
     try:
         yield lab, up(lab)
@@ -215,9 +217,9 @@ def test_status_sees_a_charon_that_died(clinic: tuple[Lab, Up]) -> None:
 
 
 def test_status_of_a_lab_that_is_not_up() -> None:
-    answer = ipsecctl("lab", "status", "t-nothing", "--json")
+    answer = ipsecctl("lab", "status", f"{LABS}-t-nothing", "--json")
     assert answer.returncode == 1
-    assert json.loads(answer.stdout)["labs"] == [{"name": "t-nothing", "state": "down", "nodes": []}]
+    assert json.loads(answer.stdout)["labs"] == [{"name": f"{LABS}-t-nothing", "state": "down", "nodes": []}]
 
 
 # ----------------------------------------------------------------------------------------------- side by side
@@ -225,7 +227,7 @@ def test_status_of_a_lab_that_is_not_up() -> None:
 
 def test_a_second_lab_with_the_same_addresses_is_no_trouble(clinic: tuple[Lab, Up]) -> None:
     lab, _ = clinic
-    twin = lab.called("t-twin")
+    twin = lab.called(f"{LABS}-t-twin")
     try:
         assert up(twin).status.healthy
         for one in (lab, twin):
@@ -257,7 +259,7 @@ def test_a_docker_network_with_addresses_of_the_lab_is_no_trouble(clinic: tuple[
 
 
 def test_dual_stack_with_certificates(tmp_path: Path) -> None:
-    lab = load(str(copy(tmp_path, "mesh-dual-stack", "t-mesh")))
+    lab = load(str(copy(tmp_path, "mesh-dual-stack", f"{LABS}-t-mesh")))
     try:
         done = up(lab)
         assert "ca.pem" in {path.name for path in done.made}
@@ -268,7 +270,7 @@ def test_dual_stack_with_certificates(tmp_path: Path) -> None:
 
 
 def test_a_partners_gateway_is_configured_by_the_lab(tmp_path: Path) -> None:
-    lab = load(str(copy(tmp_path, "partner", "t-partner")))
+    lab = load(str(copy(tmp_path, "partner", f"{LABS}-t-partner")))
     try:
         up(lab)
         loaded = run(lab, "labco", ["swanctl", "--list-conns", "--raw"]).stdout.decode()
@@ -291,7 +293,7 @@ def test_nothing_is_left_of_an_interrupted_up(
     tmp_path: Path, number: signal.Signals, containers: int
 ) -> None:
     """Interrupt it when so many containers are there: before Compose, as it begins, midway, at the end."""
-    name = "t-interrupt"
+    name = f"{LABS}-t-interrupt"
     lab = copy(tmp_path, "clinic-dc", name)
     for _ in range(4):
         status, said = interrupted_up(lab, name, number, containers)
@@ -324,19 +326,28 @@ def interrupted_up(lab: Path, name: str, number: signal.Signals, containers: int
 
 
 def test_nothing_is_left_when_a_file_is_refused(tmp_path: Path) -> None:
-    lab = copy(tmp_path, "partner", "t-refused")
+    lab = copy(tmp_path, "partner", f"{LABS}-t-refused")
     (lab / "labco.swanctl.conf").write_text("connections {\n  x {\n    proposals = nonsense\n  }\n}\n")
     answer = ipsecctl("lab", "up", lab)
     assert answer.returncode == 1
     assert "labco: " in answer.stderr
     assert "nonsense" in answer.stderr or "invalid" in answer.stderr
-    assert left_of("t-refused") == []
+    assert left_of(f"{LABS}-t-refused") == []
 
 
 def test_recreate_replaces_what_is_there_and_knows_it_by_label_only(tmp_path: Path) -> None:
-    lab = copy(tmp_path, "partner", "t-again")
-    labels = ["--label", "org.ipsecctl=lab", "--label", "org.ipsecctl.lab=t-again"]
-    create = ["docker", "run", "--detach", "--network", "none", *labels, "--name", "ipsecctl-t-again-stray"]
+    lab = copy(tmp_path, "partner", f"{LABS}-t-again")
+    labels = ["--label", "org.ipsecctl=lab", "--label", f"org.ipsecctl.lab={LABS}-t-again"]
+    create = [
+        "docker",
+        "run",
+        "--detach",
+        "--network",
+        "none",
+        *labels,
+        "--name",
+        f"ipsecctl-{LABS}-t-again-stray",
+    ]
     subprocess.run([*create, "ipsecctl-lab"], capture_output=True, check=True)
     try:
         answer = ipsecctl("lab", "up", lab)
@@ -344,23 +355,23 @@ def test_recreate_replaces_what_is_there_and_knows_it_by_label_only(tmp_path: Pa
         assert "is there, but not whole" in answer.stderr
         assert ipsecctl("lab", "up", lab, "--recreate").returncode == 0
     finally:
-        answer = ipsecctl("lab", "down", "t-again")
-    assert "Lab t-again is down: removed 7 containers, 6 networks" in answer.stderr
-    assert left_of("t-again") == []
-    assert ipsecctl("lab", "down", "t-again").returncode == 0
+        answer = ipsecctl("lab", "down", f"{LABS}-t-again")
+    assert f"Lab {LABS}-t-again is down: removed 7 containers, 6 networks" in answer.stderr
+    assert left_of(f"{LABS}-t-again") == []
+    assert ipsecctl("lab", "down", f"{LABS}-t-again").returncode == 0
 
 
 def test_two_at_once_do_not_get_into_each_others_way(tmp_path: Path) -> None:
-    lab = copy(tmp_path, "partner", "t-both")
+    lab = copy(tmp_path, "partner", f"{LABS}-t-both")
     command = [sys.executable, "-m", "ipsecctl", "lab", "up", str(lab)]
     pair = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=60 * PATIENCE)[1] for process in pair]
     try:
         assert sorted(process.returncode for process in pair) == [0, 1], said
-        assert any("another ipsecctl is bringing lab t-both up or down" in text for text in said)
+        assert any(f"another ipsecctl is bringing lab {LABS}-t-both up or down" in text for text in said)
     finally:
-        ipsecctl("lab", "down", "t-both")
-    assert left_of("t-both") == []
+        ipsecctl("lab", "down", f"{LABS}-t-both")
+    assert left_of(f"{LABS}-t-both") == []
 
 
 def test_a_node_is_healthy_only_when_it_and_its_charon_run() -> None:

@@ -31,6 +31,8 @@ from ipsecctl.lab.compose import LABEL, LABEL_LAB
 from ipsecctl.patience import PATIENCE
 from ipsecctl.resources import resource_dir
 
+from .conftest import RunningLab
+
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("ssh")]
 
 GATEWAYS = ("clinic-a", "clinic-b", "dc")
@@ -112,7 +114,7 @@ def _keygen(file: Path) -> str:
 
 @pytest.fixture(scope="module")
 def ssh(
-    lab_of: Callable[[Lab], AbstractContextManager[object]], tmp_path_factory: pytest.TempPathFactory
+    lab_of: Callable[[Lab], AbstractContextManager[RunningLab]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OverSsh]:
     """The lab ``clinic-dc`` with sshd on its gateways, nothing applied."""
     lab = labs.load("clinic-dc").called("ssh")
@@ -120,8 +122,8 @@ def ssh(
     home = folder / "home"
     (home / ".ssh").mkdir(parents=True, mode=0o700)
     public = _keygen(home / ".ssh/id_ed25519")
-    with lab_of(lab):
-        lab = lab.called("test-ssh")
+    with lab_of(lab) as up:
+        lab = up.lab
         network = f"ipsecctl-{lab.name}-management"
         labels = [f"--label={LABEL}=lab", f"--label={LABEL_LAB}={lab.name}"]
         _make_network(network, labels)
