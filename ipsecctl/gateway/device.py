@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from netaddr import IPNetwork
 
-__all__ = ["CHARONS_TABLE", "DEVICE", "DOWN", "GONE", "SCRIPT", "Device", "parse_device"]
+__all__ = ["CHARONS_TABLE", "DEVICE", "DOWN", "GONE", "Device", "parse_device"]
 
 DEVICE: Final = "ipsec0"
 GONE: Final = "gone"
@@ -31,13 +31,6 @@ _UP: Final = 1
 """``IFF_UP`` of the flags of an interface."""
 _HARMLESS: Final = frozenset(("priority", "src", "table", "protocol", "fwmark", "fwmask"))
 """What a rule may say and still be charon's: its ``fwmark`` option exempts its own packets."""
-
-# Stands where the device is known to be there.
-SCRIPT: Final = rf"""
-    read -r flags </sys/class/net/{DEVICE}/flags && printf 'device %s\n' "$flags"
-    for family in 4 6; do
-        rules=$(ip -j -N -$family rule show 2>/dev/null) && printf 'device-rules %s %s\n' $family "$rules"
-    done"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +82,7 @@ def parse_device(told: Mapping[str, list[str]], routes: Iterable[tuple[IPNetwork
             tables[prefix.version] = table
     unruled = frozenset(
         family
-        for text in told.get("device-rules", ())
+        for text in told.get("rules", ())
         for family, rules in _rules(text)
         if not _found(tables.get(family), rules)
     )

@@ -22,46 +22,43 @@ from typing import Any, Final
 from netaddr import AddrFormatError, IPNetwork
 
 from ipsecctl.errors import GatewayUnreachable, ViciError, ViciRefused
-from ipsecctl.gateway import device
-from ipsecctl.gateway.device import Device, parse_device
+from ipsecctl.gateway import _network_script
+from ipsecctl.gateway.device import DEVICE, Device, parse_device
 from ipsecctl.gateway.handle import Handle
+from ipsecctl.gateway.ways import routes_listed
 from ipsecctl.topology import DataPath
 from ipsecctl.vici import Message
 
 __all__ = ["SCRIPT", "KernelView", "NotInKernel", "confirmed", "not_in_kernel", "parse_kernel"]
 
 # No key leaves the gateway, nor the program that reads it there: `nokeys` has the kernel's text without them,
-# and awk passes on nothing but SPIs and selectors. A list counts only if `ip` told it to its end. Where
-# kernel-libipsec has its device the kernel has no SAs.
-SCRIPT: Final = (
-    r"""
-if [ -e /sys/class/net/ipsec0 ]; then"""
-    + device.SCRIPT
-    + r"""
-    {
-        echo family 0.0.0.0/0; ip -N -o -4 route show table all dev ipsec0 &&
-        echo family ::/0 && ip -N -o -6 route show table all dev ipsec0 && echo complete
-    } 2>/dev/null | awk '
-        function table() { for (i = 2; i < NF; i++) if ($i == "table") return $(i + 1); return 254 }
-        $1 == "family" { all = $2; next }
-        $1 == "complete" { print "kernel routes"; next }
-        $1 == "default" { print "ipsec0-route " all " " table(); next }
-        $1 ~ /^[0-9a-f]*[.:]/ { print "ipsec0-route " $1 " " table() }'
+# and awk passes on nothing but SPIs and selectors. The lists count only if `ip` told them to their end. Where
+# kernel-libipsec has its device the kernel has no SAs, and what leads into the device is among the routes
+# that _network_script.py lists.
+SCRIPT: Final = rf"""
+what_the_kernel_has() {{
+    ip -batch - <<'asked'
+xfrm state list nokeys
+link show dev lo
+xfrm policy
+asked
+}}
+if [ -e /sys/class/net/{DEVICE} ]; then
+    if {{ read -r flags </sys/class/net/{DEVICE}/flags; }} 2>/dev/null; then printf 'device %s\n' "$flags"; fi
 else
     echo 'device absent'
-    { ip xfrm state list nokeys && echo complete; } 2>/dev/null | awk '
-        $1 == "proto" && $2 == "esp" && $3 == "spi" { print "kernel-sa " substr($4, 3) }
-        $1 == "complete" { print "kernel sas" }'
-    { ip xfrm policy && echo complete; } 2>/dev/null | awk '
+    {{ what_the_kernel_has && echo complete; }} 2>/dev/null | awk '
         # "socket in" and "socket out" are those of charon itself: they have no other direction.
-        function tell() { if (dir != "") print "kernel-policy " dir " " src " " dst " " if_id }
-        /^src / { tell(); dir = ""; if_id = "0x0"; src = $2; dst = $4 }
-        $1 == "dir" && dir == "" { dir = $2 }
-        $1 == "if_id" { if_id = $2 }
-        $1 == "complete" { tell(); print "kernel policies" }'
+        function tell() {{ if (dir != "") print "kernel-policy " dir " " src " " dst " " if_id }}
+        $1 == "complete" {{ tell(); print "kernel policies" }}
+        /^[0-9]+: lo: / {{ policies = 1; print "kernel sas" }}
+        !policies && $1 == "proto" && $2 == "esp" && $3 == "spi" {{ print "kernel-sa " substr($4, 3) }}
+        !policies {{ next }}
+        /^src / {{ tell(); dir = ""; if_id = "0x0"; src = $2; dst = $4 }}
+        $1 == "dir" && dir == "" {{ dir = $2 }}
+        $1 == "if_id" {{ if_id = $2 }}'
 fi
 """
-)
 
 _PREFIX: Final = re.compile(r"([0-9a-fA-F.:]+/[0-9]+)(?:\[.*\])?")
 
@@ -128,11 +125,12 @@ class NotInKernel:
 def parse_kernel(found: Mapping[str, list[str]]) -> KernelView:
     """Return what the script told: its lines by their first word."""
     complete = frozenset(found.get("kernel", ()))
+    to_device = routes_listed(found) and "absent" not in found.get("device", ())
     routes = frozenset(_routes(found.get("ipsec0-route", ())))
     return KernelView(
         frozenset(found.get("kernel-sa", ())) if "sas" in complete else None,
         frozenset(_policies(found.get("kernel-policy", ()))) if "policies" in complete else None,
-        frozenset(prefix for prefix, _ in routes) if "routes" in complete else None,
+        frozenset(prefix for prefix, _ in routes) if to_device else None,
         parse_device(found, sorted(routes)),
     )
 
@@ -260,7 +258,13 @@ async def confirmed(
     return tuple(sa for sa in not_in_kernel(later, kernel) if (sa.tunnel, sa.spi_in) in before)
 
 
-_ALONE: Final = f"LC_ALL=C; export LC_ALL\n{SCRIPT}exit 0\n"
+_ALONE: Final = f"""
+LC_ALL=C; export LC_ALL
+said= protocol= table=
+{SCRIPT}
+[ ! -e /sys/class/net/{DEVICE} ] || {{ {_network_script.SCRIPT} }}
+exit 0
+"""
 
 
 def _by_first_word(lines: Iterable[str]) -> dict[str, list[str]]:

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from netaddr import IPNetwork
+
 from ipsecctl.desired import FIREWALL_FILE, HOLDING_METRIC, ROUTES_FILE, SYSCTL_FILE, Means
 from ipsecctl.errors import GatewayUnreachable, ViciError, ViciRefused
-from ipsecctl.gateway import kernel_sas, restart, way_home, ways
+from ipsecctl.gateway import _network_script, kernel_sas, restart
 from ipsecctl.gateway.handle import Handle
 from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel, confirmed, parse_kernel
 from ipsecctl.gateway.names import (
@@ -24,7 +26,7 @@ from ipsecctl.gateway.names import (
 from ipsecctl.gateway.record import Record
 from ipsecctl.gateway.restart import how_to_restart
 from ipsecctl.gateway.undo import LOOK, Pending, parse_pending
-from ipsecctl.gateway.ways import WaysSeen, parse_ways
+from ipsecctl.gateway.ways import WaysSeen, parse_ways, routes_listed
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Message
 
@@ -190,42 +192,24 @@ if listed=$(nft -s list table "$2" "$3" 2>/dev/null); then
 elif nft list tables >/dev/null 2>&1; then
     echo absent
 fi
-printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward)"
+# The kernel gives a setting to the first read only, which here is of one byte; the setting has no more.
+{ read -r said </proc/sys/net/ipv4/ip_forward || [ "$said" ]; } && printf 'forwarding %s\n' "$said"
 """
     + LOOK
     + restart.SCRIPT
     + kernel_sas.SCRIPT
     + r"""
 if grep -q '^net\.ipv6\.conf\.all\.forwarding *= *1' "$settings" 2>/dev/null; then
-    printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv6/conf/all/forwarding)"
+    { read -r said </proc/sys/net/ipv6/conf/all/forwarding || [ "$said" ]; } &&
+        printf 'forwarding %s\n' "$said"
 fi
-# iproute2 leaves out the length of a host's prefix.
-if [ -r "$routes" ]; then
-    {
-        sed -n "s/^route replace \(unreachable \)\{0,1\}\([^ ]*\) .*$held.*/wanted \2/p" "$routes"
-        ip -o -4 route show table main proto "$protocol" &&
-            ip -o -6 route show table main proto "$protocol" && echo complete
-    } 2>/dev/null | awk -v held="$held " '
-        function plain(prefix) { sub(prefix ~ /:/ ? "/128$" : "/32$", "", prefix); return prefix }
-        $1 == "wanted" { wanted[plain($2)] = $2; next }
-        $1 == "complete" { complete = 1; next }
-        index($0 " ", held) { there[$1 ~ /[.:]/ ? $1 : $2] = 1 }
-        END {
-            if (!complete) exit
-            print "holding"
-            for (prefix in wanted) if (!(prefix in there)) print "unheld " wanted[prefix]
-        }'
-fi
-# Only where interfaces or rules were applied is there anything to compare.
-set -- /sys/class/net/ix-*
-[ -e "$1" ] || grep -Eq ' dev ix-|^rule ' "$routes" 2>/dev/null || exit 0
-applied_own() { sed -n 's/^rule .* from all to \([^ ]*\) lookup .*/\1/p' "$routes" 2>/dev/null; }
-own=applied_own
-applied() { sed -n 's/^route replace \(unreachable \|throw \)*\([^ ]*\).*/\2/p' "$routes" 2>/dev/null; }
-prefixes=applied
+[ ! -r "$routes" ] || echo holding
+said=$(sed -n "s/^rule .* from all to \([^ ]*\) lookup .*/own \1/p
+    s/^route replace \(unreachable \|throw \)*\([^ ]*\) .*$held.*/hold \2/p
+    t
+    s/^route replace \(unreachable \|throw \)*\([^ ]*\).*/\2/p" "$routes" 2>/dev/null)
 """
-    + ways.SCRIPT
-    + way_home.SCRIPT
+    + _network_script.SCRIPT
     + "exit 0\n"
 )
 
@@ -261,9 +245,15 @@ def parse_shell(lines: Iterable[str], handle: Handle | None = None) -> ShellView
         in_kernel=parse_kernel(found),
         ours=frozenset(record.connections) if record else frozenset(),
         applied=record is not None if values else None,
-        unheld=tuple(sorted(found.get("unheld", ()))) if "holding" in found else None,
+        unheld=_unheld(found, seen) if "holding" in found and routes_listed(found) else None,
         undo=parse_pending(found.get("undo", [""])[0]),
     )
+
+
+def _unheld(found: Mapping[str, list[str]], seen: WaysSeen) -> tuple[str, ...]:
+    """Return the prefixes that were given a holding route and have none."""
+    held = {r.prefix for r in seen.routes if r.ours and r.metric == HOLDING_METRIC}
+    return tuple(sorted({p for p in found.get("hold", ()) if IPNetwork(p) not in held}))
 
 
 def _guard(record: Record | None, found: Mapping[str, list[str]]) -> Guard:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ipsecctl.desired import GUARD_UNIT
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciError, ViciRefused
-from ipsecctl.gateway import kernel_sas, restart, way_home, ways
+from ipsecctl.gateway import _network_script, kernel_sas, restart
 from ipsecctl.gateway._capability_parser import parse_charon
 from ipsecctl.gateway.capabilities import LIBIPSEC_PLUGIN, Charon
 from ipsecctl.gateway.handle import Completed, Handle
@@ -225,10 +225,7 @@ async def _certificates(client: Client) -> frozenset[str]:
 _FACTS = (
     r"""
 LC_ALL=C; export LC_ALL
-protocol=$4 table=$6 said=$(cat) prefixes=asked own=own
-own() { printf '%s\n' "$said" | sed -n 's/^own //p'; }
-asked() { printf '%s\n' "$said" | grep -v '^own '; }
-asked=$(asked)
+protocol=$4 table=$6 said=$(cat)
 [ "$(id -u)" = 0 ] || { echo "root's rights are needed" >&2; exit 1; }
 [ ! -f "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
 ours() {
@@ -264,7 +261,6 @@ for socket; do
 done
 { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || boot=
 printf 'kernel %s\n' "$boot"
-[ -z "$asked" ] || ip xfrm policy 2>/dev/null | sed -n 's/.*if_id \(0x[0-9a-f]*\).*/if_id \1/p' | sort -u
 for family in ip ip6; do
     # Its modules are there only where somebody uses it; only asking would load them.
     { read -r used <"/proc/net/${family}_tables_names"; } 2>/dev/null || continue
@@ -284,8 +280,7 @@ fi
     + LOOK
     + restart.SCRIPT
     + kernel_sas.SCRIPT
-    + ways.SCRIPT
-    + way_home.SCRIPT
+    + _network_script.SCRIPT
     + "exit 0\n"
 )
 
@@ -325,13 +320,14 @@ def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
     record = base64.b64decode(found.get("record", [""])[0])
     enabled, _, active = found.get("unit", [""])[0].partition(" ")
     service = found.get("service", [""])[0]
+    in_kernel = parse_kernel(found)
     return Facts(
         files=files,
         record=Record.from_json(record) if "record" in found else None,
         firewall=found.get("firewall", [""])[0],
         sysctls={key: tuple(sorted(values)) for key, values in sysctls.items()},
         ways=parse_ways(found),
-        if_ids=frozenset(int(number, 16) for number in found.get("if_id", [])),
+        if_ids=frozenset(if_id for *_, if_id in in_kernel.policies or () if if_id),
         legacy_rules=tuple(found.get("legacy", [])),
         legacy_unread=tuple(found.get("legacy_unread", [])),
         ipv6_off=frozenset(found.get("ipv6_off", [])) - {"all"},
@@ -342,7 +338,7 @@ def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
         record_sha256=hashlib.sha256(record).hexdigest(),
         restart=how_to_restart(handle, service) if handle else "",
         restart_command=restart_command(handle, service) if handle else (),
-        in_kernel=parse_kernel(found),
+        in_kernel=in_kernel,
         undo=parse_pending(found.get("undo", [""])[0]),
     )
 

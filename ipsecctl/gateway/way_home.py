@@ -1,7 +1,7 @@
 """Whether a gateway has a way to each of its own networks: a route of the main table that is no default one.
 
-``SCRIPT`` is the part of a shell script that asks for the routes, ``ways_home`` decides. It is what the rules
-of ``ipsecctl.desired.rules`` let pass; where it is missing, they hold what tunnels bring for that network.
+``ways_home`` decides that from the routes that a script (_network_script.py) tells. It is what the rules of
+``ipsecctl.desired.rules`` let pass; where it is missing, they hold what tunnels bring for that network.
 """
 
 from __future__ import annotations
@@ -17,27 +17,10 @@ from ipsecctl.desired import DEFAULT_LENGTHS
 if TYPE_CHECKING:
     from ipsecctl.gateway.ways import RouteSeen
 
-__all__ = ["SCRIPT", "WayHome", "ways_home"]
+__all__ = ["WayHome", "ways_home"]
 
 _TUNNELS: Final = ("ix-", "ipsec0")
 """How the names of interfaces begin that lead into tunnels, or nowhere."""
-
-# Expects in $own a command that prints the gateway's own networks. Of a network it asks for the routes to
-# parts of it, and for those to what it is a part of; and, as it may be the gateway itself, for the addresses
-# that no interface but lo bears.
-SCRIPT: Final = r"""
-networks=$($own)
-[ -z "$networks" ] || {
-    printf '%s\n' "$networks" | sed 's/^/own /'
-    ip -o address show dev lo 2>/dev/null | sed -n 's/^.* inet6\{0,1\} \([^ ]*\) .*/here \1/p'
-}
-for family in 4 6; do
-    [ -z "$networks" ] || printf '%s\n' "$networks" | awk -v family=$family '
-        (/:/ ? 6 : 4) == family { for (n = split("root match", how); n; n--)
-            print "route show table main " how[n] " " $0 }' |
-        ip -o -$family -force -batch - 2>/dev/null
-done | awk '!told[$0]++ { print "toward " $0 }'
-"""
 
 
 class WayHome(StrEnum):

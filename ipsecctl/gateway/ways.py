@@ -1,8 +1,8 @@
 """The ways into tunnels as a gateway has them: interfaces that may be ours, and the routes that concern ours.
 
-``SCRIPT`` is the part of a shell script that tells of them, ``parse_link`` and ``parse_route`` read what it
-prints. Source: the JSON of ``ip -j -d address`` (one object for each interface, empty ones for those that a
-filter leaves out) and of ``ip -j rule``, and the lines of ``ip -o route``.
+``parse_ways`` reads what a script (_network_script.py) prints of them. Source: the JSON of
+``ip -j -d address`` (one object for each interface, empty ones for those that a filter leaves out) and of
+``ip -j -N rule``, and the lines of ``ip -o -N route``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ipsecctl.desired import DEFAULT_LENGTHS, Rule, RuleKind
 from ipsecctl.gateway.names import LINK_ALIAS, ROUTE_PROTOCOL
 from ipsecctl.gateway.way_home import WayHome, ways_home
 
-__all__ = ["SCRIPT", "Link", "RouteSeen", "RuleSeen", "WaysSeen", "parse_ways"]
+__all__ = ["Link", "RouteSeen", "RuleSeen", "WaysSeen", "parse_ways", "routes_listed"]
 
 XFRM: Final = "xfrm"
 _KINDS: Final = (XFRM, "dummy")
@@ -29,33 +29,18 @@ _KERNELS_RULES: Final = (0, 32766, 32767)
 _KINDS_OF_RULES: Final = {Rule(4, kind).priority: kind for kind in RuleKind}
 _UNREACHABLE: Final = ("7", "unreachable")
 """The type of a rule as ``ip -j -N rule`` has it, and as it may be told without ``-N``."""
-
-# Expects in $prefixes a command that prints the prefixes of which every route is to be told, in $protocol
-# the mark of our routes, which are told in any case, and in $table our table. Networks that the gateway is
-# joined to are told, too. iproute2 leaves out the length of a host's prefix.
-SCRIPT: Final = r"""
-for kind in xfrm dummy; do
-    printf 'links %s\n' "$(ip -j -d address show type $kind 2>/dev/null)"
-done
-for link in /sys/class/net/ix-* /sys/class/net/ipsec0; do
-    [ ! -e "$link" ] || printf 'link %s\n' "${link##*/}"
-done
-for family in 4 6; do
-    printf 'rules %s %s\n' $family "$(ip -j -N -$family rule show 2>/dev/null)"
-    ip -o -$family route show table "$table" 2>/dev/null | sed 's/^/held /'
-    ip -o -$family route show table main proto kernel 2>/dev/null | sed 's/^/connected /'
-done
-{ $prefixes; echo routes; for family in -4 -6; do ip -o $family route show table main 2>/dev/null; done; } |
-    awk -v mark="proto $protocol " '
-        function plain(prefix) {
-            if (prefix == "0.0.0.0/0" || prefix == "::/0") return "default"
-            sub(prefix ~ /:/ ? "/128$" : "/32$", "", prefix)
-            return prefix
-        }
-        !reached { if ($1 == "routes") reached = 1; else wanted[plain($1)] = 1; next }
-        { prefix = $1 ~ /[.:]/ || $1 == "default" ? $1 : $2 }
-        index($0 " ", mark) || prefix in wanted { print "route " $0 }'
-"""
+_KINDS_OF_ROUTES: Final = {
+    "1": "unicast",
+    "2": "local",
+    "3": "broadcast",
+    "4": "anycast",
+    "5": "multicast",
+    "6": "blackhole",
+    "7": "unreachable",
+    "8": "prohibit",
+    "9": "throw",
+}
+"""The types of routes as ``ip -N`` has them (``RTN_*`` of linux/rtnetlink.h)."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -177,6 +162,11 @@ def parse_ways(told: Mapping[str, Iterable[str]]) -> WaysSeen:
     )
 
 
+def routes_listed(told: Mapping[str, Iterable[str]]) -> bool:
+    """Whether the script told all routes of both families."""
+    return {"4", "6"} <= {*told.get("told", ())}
+
+
 def _networks(lines: Iterable[str]) -> Iterable[IPNetwork]:
     for line in lines:
         try:
@@ -282,11 +272,12 @@ def _whole(value: object) -> int | None:
 
 
 def _route(line: str) -> RouteSeen | None:
-    """Return the route in a line of ``ip -o route``, ``None`` when there is none in it."""
+    """Return the route in a line of ``ip -o -N route``, ``None`` when there is none in it."""
     words = line.partition("\\")[0].split()
     kind = "unicast"
     if words and not (words[0] == "default" or "." in words[0] or ":" in words[0]):
-        kind = words.pop(0)
+        kind = _KINDS_OF_ROUTES.get(words[0], words[0])
+        del words[0]
     if not words:
         return None
     said = dict(pairwise(words[1:]))

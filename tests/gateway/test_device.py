@@ -28,7 +28,7 @@ SAS = ({"t": {"child-sas": {"t-1": CHILD}}},)
 
 
 def seen(*rules, routes=(FOUR,), flags="0x1091"):
-    return parse_device({"device": [flags], "device-rules": [f"4 {json.dumps(rules)}"]}, routes)
+    return parse_device({"device": [flags], "rules": [f"4 {json.dumps(rules)}"]}, routes)
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_without_routes_any_rule_may_be_charons():
 
 def test_the_kernels_own_route_says_nothing_of_the_table():
     routes = [(IPNetwork("fe80::/64"), 254), SIX]
-    device = parse_device({"device": ["0x1091"], "device-rules": [f"6 {json.dumps([MAIN])}"]}, routes)
+    device = parse_device({"device": ["0x1091"], "rules": [f"6 {json.dumps([MAIN])}"]}, routes)
     assert (device.unruled, device.tables) == ({6}, ((6, 220),))
 
 
 def test_what_cannot_be_read_is_not_claimed():
     assert parse_device({}, ()) is None
     assert parse_device({"device": ["?"]}, ()) is None
-    told = {"device": ["0x1091"], "device-rules": ["4 ", "6 {}"]}
+    told = {"device": ["0x1091"], "rules": ["4 ", "6 {}"]}
     assert parse_device(told, [FOUR]) == Device(tables=((4, 220),))
 
 

@@ -53,7 +53,9 @@ def test_all_of_it():
             "sysctl net.ipv4.ip_local_port_range 32768 60999",
             "route unreachable 10.1.0.0/24 proto 213 metric 4278198272 ",
             "kernel e62cfc5b",
-            "if_id 0x2a",
+            "kernel-policy out 10.1.0.0/24 10.2.0.0/24 0x2a",
+            "kernel-policy in 10.1.0.0/24 10.3.0.0/24 0x0",
+            "kernel policies",
             "legacy ip filter -P FORWARD DROP",
         ]
     )

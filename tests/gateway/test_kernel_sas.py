@@ -29,14 +29,15 @@ RECORDED = Path(__file__).parent / "recorded"
 RELEASES = ("6.1", "6.15", "7.2")
 
 IP = """#!/bin/sh
-case "$*" in
-"xfrm state list nokeys") cat {folder}/state; exit {state} ;;
-"xfrm policy") cat {folder}/policy; exit {policy} ;;
-"-N -o -4 route show table all dev ipsec0") cat {folder}/state ;;
-"-N -o -6 route show table all dev ipsec0") cat {folder}/policy; exit {policy} ;;
-"-j -N -4 rule show") echo '[{{"priority":32766,"src":"all","table":"254"}}]' ;;
-*) exit 9 ;;
-esac
+[ "$*" = "-batch -" ] || exit 9
+while read -r line; do
+    case $line in
+    "xfrm state list nokeys") cat {folder}/state; [ {state} = 0 ] || exit {state} ;;
+    "xfrm policy") cat {folder}/policy; [ {policy} = 0 ] || exit {policy} ;;
+    "link show dev lo") echo "1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536" ;;
+    *) exit 9 ;;
+    esac
+done
 """
 
 
@@ -44,16 +45,15 @@ esac
 def told(tmp_path):
     """Return what the script tells where ``ip`` prints a recorded file, and what is read from that."""
 
-    def run(recorded, state=0, policy=0, device=False):
+    def run(recorded, state=0, policy=0):
         halves = (RECORDED / recorded).read_text().split("\n\n", 1)
         for name, text in zip(("state", "policy"), halves, strict=True):
             (tmp_path / name).write_text(text.rstrip("\n") + "\n")
         ip = tmp_path / "ip"
         ip.write_text(IP.format(folder=tmp_path, state=state, policy=policy))
         ip.chmod(0o755)
-        place = tmp_path if device else tmp_path / "none"
         done = subprocess.run(
-            ["sh", "-c", SCRIPT.replace("/sys/class/net/ipsec0", str(place))],
+            ["sh", "-c", SCRIPT.replace("/sys/class/net/ipsec0", str(tmp_path / "none"))],
             env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
             capture_output=True,
             text=True,
@@ -102,18 +102,24 @@ def test_if_ids_belong_to_policies(told):
     assert len(view.policies) == 12
 
 
-def test_where_charon_carries_esp_the_routes_to_its_device_are_told(told):
-    _, view = told("ipsec0-routes.txt", device=True)
-    networks = {IPNetwork("10.10.0.0/24"), IPNetwork("10.10.8.0/24"), IPNetwork("fe80::/64")}
-    assert view == KernelView(routes=frozenset(networks))
-    assert told("ipsec0-routes.txt", policy=2, device=True)[1] == KernelView()
+def test_where_charon_carries_esp_its_device_is_told_of(tmp_path):
+    def told():
+        script = SCRIPT.replace("/sys/class/net/ipsec0", str(tmp_path))
+        return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
 
-
-def test_so_is_the_device(told, tmp_path):
+    assert told() == ""
     (tmp_path / "flags").write_text("0x1091\n")
-    _, view = told("ipsec0-routes.txt", device=True)
+    assert told() == "device 0x1091\n"
+
+
+def test_what_leads_into_it_counts_once_all_routes_of_both_families_were_listed():
+    rules = 'rules 4 [{"priority":32766,"src":"all","table":"254"}]'
+    lines = ["device 0x1091", rules, "ipsec0-route 10.10.0.0/24 220", "ipsec0-route fe80::/64 254", "told 4"]
+    assert parse("\n".join(lines)).routes is None
+    view = parse("\n".join([*lines, "told 6"]))
+    assert view.routes == {IPNetwork("10.10.0.0/24"), IPNetwork("fe80::/64")}
     assert view.device == Device(unruled=frozenset({4}), tables=((4, 220),)), "of IPv6 nothing was told"
-    assert told("xfrm-route-mode.txt")[1].device == Device(there=False, up=False)
+    assert parse("device absent\ntold 4\ntold 6") == KernelView(device=Device(there=False, up=False))
 
 
 def test_a_list_that_was_not_told_to_its_end_is_not_known(told):

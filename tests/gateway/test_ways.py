@@ -10,8 +10,9 @@ import pytest
 from netaddr import IPAddress, IPNetwork
 
 from ipsecctl.desired import OwnNetwork, Rule, RuleKind, own_rules
-from ipsecctl.gateway import Link, RouteSeen, RuleSeen, WayHome, way_home
-from ipsecctl.gateway.ways import SCRIPT, parse_ways
+from ipsecctl.gateway import Link, RouteSeen, RuleSeen, WayHome
+from ipsecctl.gateway._network_script import SCRIPT
+from ipsecctl.gateway.ways import parse_ways, routes_listed
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -90,53 +91,6 @@ def test_a_name_without_more_is_somebody_elses():
 @pytest.mark.parametrize("text", ["", "[]", "[{},{}]", "half a doc", "{}", "[1]", '[{"ifname": 3}]'])
 def test_no_interfaces(text):
     assert parse_ways({"links": [text]}).links == {}
-
-
-def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(tmp_path):
-    ip = tmp_path / "ip"
-    four, six = (ROUTES.splitlines()[i:j] for i, j in ((0, 7), (7, 10)))
-    for name, lines in (("four", four), ("six", six)):
-        (tmp_path / name).write_text("\n".join(lines) + "\n")
-    ip.write_text(
-        f'#!/bin/sh\ncase "$*" in\n"-j -d address show type xfrm") echo "[]" ;;\n'
-        '"-j -d address show type dummy") echo "[{\\"ifname\\": \\"ix-hold\\"}]" ;;\n'
-        f'"-o -4 route show table main") cat {tmp_path}/four ;;\n'
-        f'"-o -6 route show table main") cat {tmp_path}/six ;;\n'
-        '"-j -N -4 rule show") echo "[]" ;;\n"-j -N -6 rule show") exit 1 ;;\n'
-        '"-o -4 route show table 213") echo "throw 10.2.0.0/28 proto 213 " ;;\n'
-        '"-o -4 route show table main proto kernel") echo "10.1.0.0/24 dev b" ;;\n*) exit 9 ;;\nesac\n'
-    )
-    ip.chmod(0o755)
-
-    def told(prefixes):
-        done = subprocess.run(
-            ["sh", "-c", "protocol=213 table=213 prefixes=cat\n" + SCRIPT],
-            input=prefixes,
-            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert [line for line in done.stdout.splitlines() if line.startswith("links")] == [
-            "links []",
-            'links [{"ifname": "ix-hold"}]',
-        ]
-        others = [
-            line for line in done.stdout.splitlines() if line.startswith(("rules", "held", "connected"))
-        ]
-        assert others == [
-            "rules 4 []",
-            "held throw 10.2.0.0/28 proto 213 ",
-            "connected 10.1.0.0/24 dev b",
-            "rules 6 ",
-        ]
-        lines = [line.removeprefix("route ") for line in done.stdout.splitlines() if line.startswith("route")]
-        return {(str(route.prefix), route.ours) for route in routes("\n".join(lines))}
-
-    ours = {("10.2.0.0/24", True), ("10.5.0.1/32", True), ("fd00:2::/64", True)}
-    assert told("") == ours
-    asked = told("10.2.0.0/24\n10.5.0.1/32\n0.0.0.0/0\n10.7.0.0/24\nfd00:2::/64\n")
-    assert asked == ours | {("10.2.0.0/24", False), ("0.0.0.0/0", False), ("::/0", False)}
 
 
 def test_interfaces_that_apply_made_on_a_kernel_with_them():
@@ -340,34 +294,112 @@ def test_a_network_that_is_on_the_gateway_itself():
     assert homes(own=("nonsense", LAN)) == {LAN: WayHome.MISSING}
 
 
-def test_the_script_asks_for_the_routes_around_and_inside_each_network(tmp_path):
+# ---------------------------------------------------------------------------------------------- the script
+
+
+@pytest.fixture
+def told(tmp_path):
+    """Return what the script tells with some lines in ``$said``, and what each ``ip`` was asked.
+
+    The lists of routes are those of iproute2 6.1, 6.15 and 7.2.
+    """
     ip = tmp_path / "ip"
+    four, six = (RECORDED / "network.txt").read_text().removeprefix("# -4\n").split("# -6\n")
+    (tmp_path / "4").write_text(four)
+    (tmp_path / "6").write_text(six)
     ip.write_text(
-        f'#!/bin/sh\necho "$*" >>{tmp_path}/log\n'
-        'case "$*" in *-batch*) sed "s/.*table main/10.0.0.0\\/8 dev x/" ;; *"dev lo") '
-        "echo '1: lo    inet 10.1.0.1/32 scope global lo\\       valid_lft forever' ;; esac\n"
+        f"""#!/bin/sh
+case "$*" in
+"-j -d -force -batch -") sed 's/.*type \\(.*\\)/[{{"ifname":"ix-\\1"}}]/' ;;
+"-j -N -4 rule show") echo "[]" ;;
+"-j -N -6 rule show") exit 1 ;;
+"-o -N -4 -batch -") cat >{tmp_path}/asked-4; cat {tmp_path}/4 ;;
+"-o -N -6 -batch -") cat >{tmp_path}/asked-6; cat {tmp_path}/6 ;;
+*) exit 9 ;;
+esac
+"""
     )
     ip.chmod(0o755)
 
-    def told(own):
+    def run(*said):
         done = subprocess.run(
-            ["sh", "-c", "own=cat\n" + way_home.SCRIPT],
-            input=own,
+            ["sh", "-c", f"protocol=213 table=213 said=$(cat)\n{SCRIPT}"],
+            input="".join(f"{line}\n" for line in said),
             env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
             capture_output=True,
             text=True,
             check=True,
         )
-        return done.stdout.splitlines()
+        assert done.stderr == ""
+        found = {}
+        for line in done.stdout.splitlines():
+            kind, _, rest = line.partition(" ")
+            found.setdefault(kind, []).append(rest)
+        return found, *((tmp_path / f"asked-{family}").read_text().splitlines() for family in (4, 6))
 
-    assert told("") == []
-    assert not (tmp_path / "log").exists() or "batch" not in (tmp_path / "log").read_text()
-    assert told("10.1.0.0/24\nfd00:1::/64\n") == [
-        "own 10.1.0.0/24",
-        "own fd00:1::/64",
-        "here 10.1.0.1/32",
-        "toward 10.0.0.0/8 dev x match 10.1.0.0/24",
-        "toward 10.0.0.0/8 dev x root 10.1.0.0/24",
-        "toward 10.0.0.0/8 dev x match fd00:1::/64",
-        "toward 10.0.0.0/8 dev x root fd00:1::/64",
+    return run
+
+
+def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(told):
+    found, *asked = told()
+    assert asked == [["route show table all", "link show dev lo"]] * 2
+    assert found["links"] == ['[{"ifname":"ix-xfrm"}]', '[{"ifname":"ix-dummy"}]']
+    assert found["rules"] == ["4 []", "6 "]
+    assert (found["told"], routes_listed(found)) == (["4", "6"], True)
+    seen = parse_ways(found)
+    assert (seen.held, seen.strangers) == (
+        {IPNetwork("10.2.0.0/28"): RouteSeen(IPNetwork("10.2.0.0/28"), "throw", ours=True)},
+        (),
+    )
+    networks = ["10.9.0.0/24", "192.0.2.0/24", "fd00:1::1/128", "fd00:9::/64"]
+    assert [str(network) for network in seen.connected] == networks
+    ours = {
+        ("10.2.0.0/24", "unicast", True),
+        ("10.2.0.0/24", "unreachable", True),
+        ("10.5.0.1/32", "unicast", True),
+        ("fd00:2::/64", "unicast", True),
+        ("fd00:2::/64", "unreachable", True),
+    }
+    assert {(str(r.prefix), r.kind, r.ours) for r in seen.routes} == ours
+    found, *_ = told("10.2.0.0/24", "hold 10.6.0.0/16", "0.0.0.0/0", "10.7.0.0/24", "fd00:2::/64")
+    assert {(str(r.prefix), r.kind, r.ours) for r in parse_ways(found).routes} - ours == {
+        ("10.2.0.0/24", "unicast", False),
+        ("10.6.0.0/16", "blackhole", False),
+        ("0.0.0.0/0", "unicast", False),
+        ("::/0", "unicast", False),
+    }
+    assert found["hold"] == ["10.6.0.0/16"]
+
+
+def test_it_tells_what_leads_into_charons_device(told):
+    found, *_ = told()
+    assert found["ipsec0-route"] == ["10.10.0.0/24 220", "fd00:3::/64 220"]
+
+
+def test_it_asks_for_the_routes_around_and_inside_each_network_of_the_gateways_own(told):
+    found, four, six = told("own 10.9.0.0/24", "10.2.0.0/24", "own fd00:3::/64", "own 10.8.0.0/16")
+    assert found["own"] == ["10.9.0.0/24", "fd00:3::/64", "10.8.0.0/16"]
+    assert found["here"] == ["127.0.0.1/8", "10.1.0.1/32", "fd00:1::1/128", "::1/128"]
+    assert four == [
+        "address show dev lo",
+        "route show table all",
+        "link show dev lo",
+        "route show table main match 10.9.0.0/24",
+        "route show table main root 10.9.0.0/24",
+        "route show table main match 10.8.0.0/16",
+        "route show table main root 10.8.0.0/16",
     ]
+    assert six[3:] == ["route show table main match fd00:3::/64", "route show table main root fd00:3::/64"]
+    assert found["toward"] == [
+        "default via 192.0.2.254 dev eth0 ",
+        "10.9.0.0/24 dev v2 proto 2 scope 253 src 10.9.0.1 ",
+        "default via fd00:9::1 dev eth0 metric 1024 pref medium",
+    ]
+    assert parse_ways(found).homes[IPNetwork("10.9.0.0/24")] is WayHome.THERE
+
+
+def test_a_list_of_routes_that_breaks_off_is_not_all_of_them(told, tmp_path):
+    lines = (tmp_path / "6").read_text().splitlines(keepends=True)
+    (tmp_path / "6").write_text("".join(line for line in lines if " lo: " not in line))
+    found, *_ = told()
+    assert (found["told"], routes_listed(found)) == (["4"], False)
