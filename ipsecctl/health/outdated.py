@@ -20,6 +20,11 @@ __all__ = ["outdated"]
 
 _ROUNDING_S: Final = 2
 """charon cuts each of the times that it tells, ages and what is left, to whole seconds."""
+_LATE_S: Final = 5
+_LATE: Final = 0.02
+"""By how much the times of an SA may be off, in seconds and as a part of what is declared: charon counts a
+lifetime from the SA that it installs first and the age from the other one, which during a rekey comes with
+the far end's answer (``install_internal`` in child_sa.c)."""
 
 
 def outdated(
@@ -69,7 +74,11 @@ def _child_departures(child: Child, sa: ChildSa, *, narrows: bool) -> Iterator[s
     if sa.age_s is None:
         return
     life_s = None if sa.life_in_s is None else sa.age_s + sa.life_in_s
-    if life_s is not None and child.life_time_s and abs(life_s - child.life_time_s) > _ROUNDING_S:
+    if (
+        life_s is not None
+        and child.life_time_s
+        and abs(life_s - child.life_time_s) > _slack_s(child.life_time_s)
+    ):
         yield f"it lives for {_near(life_s, child.life_time_s)} s, declared is {child.life_time_s} s"
     elif late := _other_rekeying(sa.age_s, sa.rekey_in_s, child.rekey_time_s, child.rand_time_s):
         yield late
@@ -80,10 +89,15 @@ def _other_rekeying(age_s: int | None, left_s: int | None, declared_s: int, rand
     if age_s is None or left_s is None or not declared_s:
         return ""
     total_s = age_s + left_s
-    if declared_s - rand_s - _ROUNDING_S <= total_s <= declared_s + _ROUNDING_S:
+    slack_s = _slack_s(declared_s)
+    if declared_s - rand_s - slack_s <= total_s <= declared_s + slack_s:
         return ""
     window = f"{declared_s - rand_s} to {declared_s} s" if rand_s else f"{declared_s} s"
     return f"it is rekeyed at an age of {total_s} s, declared is {window}"
+
+
+def _slack_s(declared_s: int) -> float:
+    return max(_LATE_S, _LATE * declared_s)
 
 
 def _near(seconds: int, declared_s: int) -> str:

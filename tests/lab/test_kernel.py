@@ -143,7 +143,8 @@ def test_a_rule_and_the_firewall_deleted_by_hand_are_a_degraded_tunnel(applied):
         assert found["verdict"] == "degraded"
         assert any("the rule that has forwarded IPv4 packets looked up" in cause for cause in found["causes"])
         assert any("firewall" in cause for cause in found["causes"])
-        assert "+ rule ipv4: it was applied" in applied.ipsecctl("plan", applied.file, statuses=(0, 2)).stdout
+        planned = applied.ipsecctl("plan", applied.file, statuses=(0, 2)).stdout
+        assert "+ rule ipv4 [drift]: it was applied" in planned
 
 
 @policy
