@@ -109,13 +109,13 @@ def test_what_shows(ike, child, said):
         ({"established": ""}, {"install-time": ""}),
     ],
 )
+def test_what_does_not_run_or_is_not_told(ike, child):
+    assert causes(ike, child) == ()
+
+
 def test_an_answer_of_the_far_end_that_came_late_is_no_other_lifetime():
     for life in ("3785", "3855", "3863", "3930"):
         assert causes({}, {"life-time": life}) == ()
-
-
-def test_what_does_not_run_or_is_not_told(ike, child):
-    assert causes(ike, child) == ()
 
 
 def test_a_partner_may_narrow_and_not_widen():
