@@ -84,18 +84,47 @@ add() { # add NAME ADDRESSES-AND-MORE ...: an SA
     spi=$((spi + 1))
     try "$name" ip xfrm state add proto esp spi $spi "$@"
 }
-# shellcheck disable=SC2086 # $arguments and $usable are words
-while read -r suite arguments; do
-    add "suite4 $suite" src 192.0.2.1 dst 192.0.2.2 mode tunnel $arguments && usable=$arguments
-    last=$arguments
-    case $suite in aes256gcm16 | aes256-sha256)
-        add "suite6 $suite" src 2001:db8::1 dst 2001:db8::2 mode tunnel $arguments ;;
+four='src 192.0.2.1 dst 192.0.2.2 mode tunnel'
+six='src 2001:db8::1 dst 2001:db8::2 mode tunnel'
+set -f; IFS=$line
+# shellcheck disable=SC2086 # a suite each
+set -- $1
+unset IFS
+for suite; do
+    case ${suite%% *} in aes256gcm16 | aes256-sha256) set -- "$@" "6 $suite" ;; esac
+done
+# As many at once as there are until one is refused, with which ip ends: where none is, that is one ip for all.
+# What stands between them tells how many were made.
+while [ $# -gt 0 ]; do
+    left=$#
+    said=$(for suite; do
+        addresses=$four arguments=${suite#* }
+        case $suite in '6 '*) addresses=$six arguments=${arguments#* } ;; esac
+        printf 'xfrm state add proto esp spi %s %s %s\nlink show dev lo\n' $((spi + left)) "$addresses" "$arguments"
+        left=$((left - 1))
+    done | ip -o -batch - 2>&1); status=$?
+    complaint=
+    IFS=$line
+    for one in $said; do
+        case $one in *': lo: '*)
+            case $1 in
+                '6 '*) name=${1#6 }; reported "suite6 ${name%% *}" 0 '' ;;
+                *) reported "suite4 ${1%% *}" 0 ''; usable=${1#* } ;;
+            esac
+            shift ;;
+        *) complaint=${complaint:-$one} ;;
+        esac
+    done
+    unset IFS
+    [ $# -gt 0 ] || break
+    case $1 in
+        '6 '*) name=${1#6 }; reported "suite6 ${name%% *}" "$status" "$complaint" ;;
+        *) reported "suite4 ${1%% *}" "$status" "$complaint"; last=${1#* } ;;
     esac
-done <<SUITES
-$1
-SUITES
-set -f
-# shellcheck disable=SC2086
+    shift
+done
+spi=512
+# shellcheck disable=SC2086 # words
 set -- ${usable:-$last}
 add udp_encapsulation src 192.0.2.1 dst 192.0.2.2 mode tunnel encap espinudp 4500 4500 0.0.0.0 "$@"
 add esn src 192.0.2.1 dst 192.0.2.2 mode tunnel replay-window 128 flag esn "$@"
