@@ -93,14 +93,15 @@ unset IFS
 for suite; do
     case ${suite%% *} in aes256gcm16 | aes256-sha256) set -- "$@" "6 $suite" ;; esac
 done
-# As many at once as there are until one is refused, with which ip ends: where none is, that is one ip for all.
-# What stands between them tells how many were made.
+# As many at once as there are until one is refused, with which ip ends: where none is, that is one ip for
+# all. What stands between them tells how many were made.
 while [ $# -gt 0 ]; do
     left=$#
     said=$(for suite; do
         addresses=$four arguments=${suite#* }
         case $suite in '6 '*) addresses=$six arguments=${arguments#* } ;; esac
-        printf 'xfrm state add proto esp spi %s %s %s\nlink show dev lo\n' $((spi + left)) "$addresses" "$arguments"
+        echo "xfrm state add proto esp spi $((spi + left)) $addresses $arguments"
+        echo 'link show dev lo'
         left=$((left - 1))
     done | ip -o -batch - 2>&1); status=$?
     complaint=
