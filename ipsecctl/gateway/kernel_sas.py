@@ -36,22 +36,16 @@ __all__ = ["SCRIPT", "KernelView", "NotInKernel", "confirmed", "not_in_kernel", 
 # kernel-libipsec has its device the kernel has no SAs, and what leads into the device is among the routes
 # that _network_script.py lists.
 SCRIPT: Final = rf"""
-what_the_kernel_has() {{
-    ip -batch - <<'asked'
-xfrm state list nokeys
-link show dev lo
-xfrm policy
-asked
-}}
 if [ -e /sys/class/net/{DEVICE} ]; then
     if {{ read -r flags </sys/class/net/{DEVICE}/flags; }} 2>/dev/null; then printf 'device %s\n' "$flags"; fi
 else
     echo 'device absent'
-    {{ what_the_kernel_has && echo complete; }} 2>/dev/null | awk '
+    # `ip -batch` cannot be asked for both: it ends with the first list of these.
+    {{ ip xfrm state list nokeys && echo listed && ip xfrm policy && echo complete; }} 2>/dev/null | awk '
         # "socket in" and "socket out" are those of charon itself: they have no other direction.
         function tell() {{ if (dir != "") print "kernel-policy " dir " " src " " dst " " if_id }}
         $1 == "complete" {{ tell(); print "kernel policies" }}
-        /^[0-9]+: lo: / {{ policies = 1; print "kernel sas" }}
+        $1 == "listed" {{ policies = 1; print "kernel sas" }}
         !policies && $1 == "proto" && $2 == "esp" && $3 == "spi" {{ print "kernel-sa " substr($4, 3) }}
         !policies {{ next }}
         /^src / {{ tell(); dir = ""; if_id = "0x0"; src = $2; dst = $4 }}
