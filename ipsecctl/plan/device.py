@@ -68,7 +68,7 @@ def unrouted(wanted: Wanted, observed: Observed) -> frozenset[str]:
     """Return the connections, those that charon has, whose routes into its device are not there.
 
     The routes of a CHILD_SA, or of a trap: without SAs no other end's traps are known to be there. A trap has
-    those that it was applied with: a network that is only now declared behind the far end cannot have one yet.
+    those that it was applied with: a network that is only now declared behind the far end has none yet.
     """
     device = _device(wanted, observed)
     if device is None or device.lacks == DOWN:
