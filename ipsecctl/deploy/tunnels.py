@@ -222,8 +222,7 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     said = [(end.gateway, watch.complaint(end.gateway, health.name)) for end in health.ends]
     found = meaning(said, by_psk=entry.tunnel.by_psk)
     words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]
-    refused = entry.refused if entry.mended else f"{entry.caller}: {entry.refused}"
-    words += [refused] if entry.refused else []
+    words += [entry.refused] if entry.refused else []
     words += [entry.left] if entry.left else []
     return replace(health, causes=(*found, *health.causes, *words))
 
@@ -254,7 +253,7 @@ async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float)
         try:
             await client.command(command, message)
         except IpsecctlError as refused:
-            entry.refused = refused.summary
+            entry.refused = f"{entry.caller}: {refused.summary}"
 
 
 def _missing(tunnel: Declared, end: EndView) -> list[str]:
