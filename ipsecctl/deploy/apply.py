@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from ipsecctl.deploy.carry import Carrier, remember
 from ipsecctl.deploy.locks import lock_all
 from ipsecctl.deploy.move import Moving, held, move_all, movings
+from ipsecctl.deploy.narrow import callers_that_wait
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
 from ipsecctl.deploy.safety import refused
 from ipsecctl.deploy.tunnels import TunnelResult, bring_up, callers
@@ -208,12 +209,13 @@ class _Work:
         self.declared = declared
         self.calling = calling
         self.moving = moving
+        self.later = callers_that_wait(prepared, declared, calling, moving)
         self.results: dict[str, GatewayResult] = {}
         self.records: dict[str, Record] = {}
         """What was left on each gateway that is done."""
 
         self.carriers: dict[str, Carrier] = {}
-        """Those that go on when SAs were moved."""
+        """Those that go on when all have begun and SAs were moved."""
 
         self._plans = {plan.gateway: plan for plan in prepared.plans}
         self._started: dict[str, float] = {}
@@ -235,7 +237,8 @@ class _Work:
             handle, wanted, observed = prepared.handles[name], prepared.wanted[name], prepared.observed[name]
             error: IpsecctlError | None = None
             if plan.changes:
-                carrier = Carrier(handle, plan, wanted, observed, held(prepared, self.moving, name))
+                waiting, later = held(prepared, self.moving, name), self.later.get(name, ())
+                carrier = Carrier(handle, plan, wanted, observed, waiting, later)
                 try:
                     record = await carrier.begin()
                 except IpsecctlError as failed:
@@ -266,7 +269,8 @@ class _Work:
             return await carrier.load(client, tunnel)
 
         told = await move_all(watched, [m for name, m in self.moving.items() if name not in left], load)
-        moved = frozenset(name for name, why in told.items() if not why)
+        later = {name for names in self.later.values() for name in names}
+        moved = frozenset({name for name, why in told.items() if not why} | later - {*left})
         async with asyncio.TaskGroup() as group:
             for name in self.carriers:
                 group.create_task(self._finish(watched, name, moved))

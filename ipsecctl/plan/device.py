@@ -67,7 +67,8 @@ def device_gone(wanted: Wanted, observed: Observed) -> bool:
 def unrouted(wanted: Wanted, observed: Observed) -> frozenset[str]:
     """Return the connections, those that charon has, whose routes into its device are not there.
 
-    The routes of a CHILD_SA, or of a trap: without SAs no other end's traps are known to be there.
+    The routes of a CHILD_SA, or of a trap: without SAs no other end's traps are known to be there. A trap has
+    those that it was applied with: a network that is only now declared behind the far end has none yet.
     """
     device = _device(wanted, observed)
     if device is None or device.lacks == DOWN:
@@ -75,11 +76,13 @@ def unrouted(wanted: Wanted, observed: Observed) -> frozenset[str]:
     routes = observed.facts.in_kernel.on(observed.data_path).routes
     if routes is None:
         return frozenset()
+    applied = observed.facts.record.messages if observed.facts.record is not None else {}
     trapped = {
         name
         for name, message in wanted.connections.items()
         if name in observed.connections
-        and not all(any(prefix in route for route in routes) for prefix in _trapped(message))
+        for prefix in {*_trapped(message)} & {*_trapped(applied.get(name, message))}
+        if not any(prefix in route for route in routes)
     }
     return frozenset(trapped | {sa.tunnel for sa in observed.not_in_kernel if sa.routes})
 
