@@ -152,6 +152,8 @@ def _revisions(transaction: Transaction, rows: list[tuple[Any, ...]]) -> Iterabl
         ):
             outcome = Outcome.CUT_OFF
             ended_at = datetime.fromisoformat(heard) if heard else None
+        if ended_at is not None:  # what was heard last of one that was cut off may be from before it began
+            ended_at = max(ended_at, datetime.fromisoformat(began))
         text, plan, tunnels = row[20:] or ("", "{}", "[]")
         yield Revision(
             number,

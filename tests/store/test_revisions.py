@@ -220,6 +220,7 @@ def test_a_killed_apply_is_seen_as_cut_off_and_blocks_nobody(store, place):
     found = store.revision(1)
     assert found.outcome is Outcome.CUT_OFF
     assert [row.outcome for row in found.gateways] == [GatewayOutcome.CUT_OFF, GatewayOutcome.APPLIED]
+    assert found.ended is not None and found.ended >= found.began
     assert not store.locks()[0].alive
     with store.session() as session:
         taken = session.lock([DC], "clinics")
