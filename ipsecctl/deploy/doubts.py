@@ -1,4 +1,4 @@
-"""What was seen of gateways before an apply, and keeps a tunnel from being right, or from coming up at all."""
+"""What was seen of gateways before an apply and keeps a tunnel from being right, or from coming up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.health import Declared, device_gone_cause, lost_homes, start_up_causes, way_out_obstacles
 from ipsecctl.plan import barred, device_gone, start_up
 
-__all__ = ["Obstacles", "doubts", "obstacles"]
+__all__ = ["NO_OBSTACLES", "Obstacles", "doubts", "obstacles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,9 @@ class Obstacles:
     @property
     def causes(self) -> tuple[str, ...]:
         return (*self.cut_off, *self.barred)
+
+
+NO_OBSTACLES = Obstacles()
 
 
 def obstacles(prepared: Prepared, declared: Iterable[Declared]) -> dict[str, Obstacles]:

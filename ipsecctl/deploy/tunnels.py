@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ipsecctl.deploy.doubts import Obstacles
+from ipsecctl.deploy.doubts import NO_OBSTACLES, Obstacles
 from ipsecctl.deploy.watch import Watch
 from ipsecctl.deploy.words import meaning
 from ipsecctl.desired import GatewayState
@@ -73,7 +73,7 @@ class _Pending:
     told: frozenset[int] = frozenset()
     left: str = ""
     doubts: tuple[str, ...] = ()
-    obstacles: Obstacles = Obstacles()
+    obstacles: Obstacles = NO_OBSTACLES
     acted: bool = False
     pushed: bool = False
     called: bool = False
@@ -120,7 +120,7 @@ async def bring_up(
             _RETRY_S,
             left=(left or {}).get(t.name, ""),
             doubts=(doubts or {}).get(t.name, ()),
-            obstacles=(obstacles or {}).get(t.name, Obstacles()),
+            obstacles=(obstacles or {}).get(t.name, NO_OBSTACLES),
             acted=t.name in moved,
         )
         for t in tunnels
