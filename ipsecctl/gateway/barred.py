@@ -94,7 +94,7 @@ def _no_source(
 def _consequence(far: Iterable[IPNetwork]) -> str:
     return (
         f"so charon's routes to {_listed(far)} cannot be set: nothing passes to there, and SAs that have "
-        "them are not made anew, as they would not come back"
+        "them are not made anew, as they might not come back"
     )
 
 
