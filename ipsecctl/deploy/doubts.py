@@ -51,8 +51,8 @@ def obstacles(prepared: Prepared, declared: Iterable[Declared]) -> dict[str, Obs
 def doubts(
     prepared: Prepared, declared: Iterable[Declared], restarted: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return by tunnel why it is not proven right: charon at an end has not read options that it needs, or an
-    end has no way to its own networks.
+    """Return by tunnel why it is not proven right: routes into charon's device are missing that it cannot set,
+    it has not read options that it needs, or an end has no way to its own networks.
 
     One that was ``restarted`` has read all.
     """
@@ -67,8 +67,11 @@ def doubts(
         if device_gone(prepared.wanted[name], seen)
     }
 
+    held = {name: barred(prepared.wanted[name], seen, idle=False) for name, seen in waiting.items()}
+
     def causes(tunnel: Declared) -> Iterator[str]:
         ends = (tunnel.left.name, tunnel.right.name)
+        yield from (o.cause for end in ends for o in held.get(end, {}).get(tunnel.name, ()))
         yield from (gone[end] for end in ends if end in gone)
         for end in ends:
             if end in prepared.observed and end in tunnel.ways:

@@ -182,7 +182,7 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     """Add to the causes what charon said about a tunnel that did not come up."""
     if health.verdict is Verdict.UP:
         old = f"{entry.caller} still has an IKE_SA that was to be made anew" if _old(entry, health) else ""
-        causes = tuple(filter(None, (*entry.obstacles.causes, entry.left, old, *entry.doubts)))
+        causes = tuple(filter(None, (*entry.obstacles.cut_off, entry.left, old, *entry.doubts)))
         verdict = Verdict.DOWN if entry.obstacles.cut_off else Verdict.DEGRADED
         return replace(health, verdict=verdict, causes=causes, since=None) if causes else health
     said = [(end.gateway, watch.complaint(end.gateway, health.name)) for end in health.ends]

@@ -77,16 +77,18 @@ def unrouted(wanted: Wanted, observed: Observed) -> frozenset[str]:
     return frozenset(found)
 
 
-def barred(wanted: Wanted, observed: Observed) -> dict[str, tuple[Obstacle, ...]]:
+def barred(wanted: Wanted, observed: Observed, *, idle: bool = True) -> dict[str, tuple[Obstacle, ...]]:
     """Return by connection, those that charon has, what keeps routes that are missing from coming back.
 
-    Also for a child that has no SA: none can come up.
+    Also for a child that has no SA (``idle``): none can come up, unless a trap of before still has them.
     """
     missing, found = _missing(wanted, observed), {}
     there = {*_installed(observed)}
     for name in wanted.connections.keys() & observed.connections.keys():
         hopeless = _barred(wanted, observed, name)
-        concerned = missing.get(name, set()) | {child for child in hopeless if (name, child) not in there}
+        concerned = missing.get(name, set()) | {
+            child for child in hopeless if idle and (name, child) not in there
+        }
         obstacles = {bar for child in concerned & hopeless.keys() for bar in hopeless[child]}
         if obstacles:
             found[name] = tuple(sorted(obstacles))
