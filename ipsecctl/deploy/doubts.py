@@ -51,8 +51,8 @@ def obstacles(prepared: Prepared, declared: Iterable[Declared]) -> dict[str, Obs
 def doubts(
     prepared: Prepared, declared: Iterable[Declared], restarted: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Return by tunnel why it is not proven right: routes into charon's device are missing that it cannot set,
-    it has not read options that it needs, or an end has no way to its own networks.
+    """Return by tunnel why it is not proven right: charon at an end cannot set routes that are missing, or
+    has not read options that it needs, or an end has no way to its own networks.
 
     One that was ``restarted`` has read all.
     """

@@ -113,8 +113,11 @@ LOST_SIX = NotInKernel("t", "t", "c0ffee01", routes=("fd00:2::/64",), dead=False
 INSTALLED = {"t": {"child-sas": {"t-1": {"name": "t", "state": "INSTALLED", "spi-in": "c0ffee01"}}}}
 
 
-def dual(device, *, lost=LOST_SIX, sas=(INSTALLED,), routes=FAR - {IPNetwork("fd00:2::/64")}, message=DUAL):
-    return replace(observed(device, routes, message, lost=(lost,) if lost else ()), sas=sas)
+ONLY_FOUR = FAR - {IPNetwork("fd00:2::/64")}
+
+
+def dual(device, *, lost=LOST_SIX, sas=(INSTALLED,), routes=ONLY_FOUR):
+    return replace(observed(device, routes, DUAL, lost=(lost,) if lost else ()), sas=sas)
 
 
 def test_routes_that_can_come_back_are_brought_back():
