@@ -78,13 +78,13 @@ def unrouted(wanted: Wanted, observed: Observed) -> frozenset[str]:
 
 
 def barred(wanted: Wanted, observed: Observed, *, idle: bool = True) -> dict[str, tuple[Obstacle, ...]]:
-    """Return by connection, those that charon has, what keeps routes that are missing from coming back.
+    """Return by connection what keeps routes that are missing from coming back, or from being set at all.
 
     Also for a child that has no SA (``idle``): none can come up, unless a trap of before still has them.
     """
     missing, found = _missing(wanted, observed), {}
     there = {*_installed(observed)}
-    for name in wanted.connections.keys() & observed.connections.keys():
+    for name in sorted(wanted.connections):
         hopeless = _barred(wanted, observed, name)
         concerned = missing.get(name, set()) | {
             child for child in hopeless if idle and (name, child) not in there

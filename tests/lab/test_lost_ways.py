@@ -130,8 +130,8 @@ NO_ADDRESS = "a does not have its declared address 203.0.113.20"
             [NO_ADDRESS, NO_ROUTE],
         ),
         (
-            f"ip address add 203.0.113.21/24 dev wan; ip address del 203.0.113.20/24 dev wan; {DEFAULT}",
-            f"ip address del 203.0.113.21/24 dev wan; ip address replace 203.0.113.20/24 dev wan; {DEFAULT}",
+            f"ip address del 203.0.113.20/24 dev wan; ip address add 203.0.113.21/24 dev wan; {DEFAULT}",
+            f"ip address del 203.0.113.21/24 dev wan; ip address add 203.0.113.20/24 dev wan; {DEFAULT}",
             [NO_ADDRESS],
         ),
     ],

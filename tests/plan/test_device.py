@@ -165,3 +165,9 @@ def test_a_gateway_without_a_way_to_its_peers_has_a_note():
         "gw has no route to 192.0.2.2 (Network is unreachable)",
     ]
     assert made.changes == ()
+
+
+def test_what_charon_does_not_have_yet_is_named_before_it_fails():
+    made = plan(replace(dual(NO_SIX, lost=None, sas=()), connections={}), DUAL)
+    assert [change.kind for change in made.changes] == [Kind.CREATE]
+    assert len(made.notes) == 1
