@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ipsecctl.deploy.carry import Carrier, remember
+from ipsecctl.deploy.doubts import doubts, obstacles
 from ipsecctl.deploy.locks import lock_all
 from ipsecctl.deploy.move import Moving, held, move_all, movings
 from ipsecctl.deploy.narrow import callers_that_wait
@@ -25,16 +26,9 @@ from ipsecctl.deploy.undo import Net, Waiting, armed
 from ipsecctl.deploy.watch import Watch, watch
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError, ViciRefused
 from ipsecctl.gateway import RECORD_PATH, NewFile, Record, write_files
-from ipsecctl.health import (
-    Declared,
-    declare,
-    device_gone_cause,
-    lost_homes,
-    parse_list_sas,
-    start_up_causes,
-)
+from ipsecctl.health import Declared, declare, parse_list_sas
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import Disruption, GatewayPlan, Part, device_gone, restart_for, start_up
+from ipsecctl.plan import Disruption, GatewayPlan, Part, restart_for
 
 __all__ = ["Applied", "GatewayResult", "Reporter", "apply"]
 
@@ -378,50 +372,12 @@ async def _tunnels(
             renew,
             wait_s=wait_s,
             left={**left, **not_moved},
-            doubts=_doubts(prepared, declared, {n for n, r in work.results.items() if r.restarted}),
+            doubts=doubts(prepared, declared, {n for n, r in work.results.items() if r.restarted}),
+            obstacles=obstacles(prepared, declared),
             moved=told.keys() - not_moved.keys(),
             report=work.report.tunnel,
         )
     return results, gone
-
-
-def _doubts(
-    prepared: Prepared, declared: Iterable[Declared], restarted: set[str]
-) -> dict[str, tuple[str, ...]]:
-    """Return by tunnel why it is not proven right: charon at an end has not read options that it needs, or an
-    end has no way to its own networks.
-
-    One that was ``restarted`` has read all.
-    """
-    pending = {
-        name: start_up(prepared.wanted[name], seen).pending(seen.facts.charon)
-        for name, seen in prepared.observed.items()
-        if name not in restarted
-    }
-    gone = {
-        name: device_gone_cause(name, seen.facts.restart)
-        for name, seen in prepared.observed.items()
-        if name not in restarted and device_gone(prepared.wanted[name], seen)
-    }
-    found = {
-        tunnel.name: tuple(gone[end] for end in (tunnel.left.name, tunnel.right.name) if end in gone)
-        + tuple(
-            cause
-            for end in (tunnel.left.name, tunnel.right.name)
-            if end in prepared.observed and end in tunnel.ways
-            for cause in lost_homes(end, tunnel.ways[end], prepared.observed[end].facts.ways)
-        )
-        + tuple(
-            cause
-            for end in (tunnel.left.name, tunnel.right.name)
-            if pending.get(end)
-            for cause in start_up_causes(
-                end, tunnel.mtus.get(end), pending[end], prepared.observed[end].facts.restart
-            )
-        )
-        for tunnel in declared
-    }
-    return {name: causes for name, causes in found.items() if causes}
 
 
 def _unreachable(name: str, error: IpsecctlError) -> GatewayUnreachable:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from ipsecctl.deploy.doubts import NO_OBSTACLES, Obstacles
 from ipsecctl.deploy.move import Moving, move_all
 from ipsecctl.deploy.narrow import mending, narrow_children
 from ipsecctl.deploy.watch import Watch
@@ -37,6 +38,9 @@ _GRACE_S = 3.0 * PATIENCE
 
 _PATIENCE_S = 2.0 * PATIENCE
 """After how long the gateways of tunnels that are not up yet are listened to, for the reason."""
+
+_OBSTRUCTED_S = 3.0 * PATIENCE
+"""How long a tunnel is waited for that cannot come up, by what was seen before: it may have been mended."""
 
 Callers = Mapping[str, str]
 
@@ -73,6 +77,7 @@ class _Pending:
     told: frozenset[int] = frozenset()
     left: str = ""
     doubts: tuple[str, ...] = ()
+    obstacles: Obstacles = NO_OBSTACLES
     acted: bool = False
     pushed: bool = False
     called: bool = False
@@ -98,6 +103,7 @@ async def bring_up(
     wait_s: float,
     left: Mapping[str, str] | None = None,
     doubts: Mapping[str, tuple[str, ...]] | None = None,
+    obstacles: Mapping[str, Obstacles] | None = None,
     moved: Collection[str] = (),
     report: Callable[[TunnelResult], None],
 ) -> tuple[TunnelResult, ...]:
@@ -106,7 +112,8 @@ async def bring_up(
     ``calling`` says by tunnel which gateway initiates; the others are only waited for. ``renew`` holds, by
     tunnel, the unique ids of IKE_SAs at the calling gateway that must go first, because they have an old
     configuration; ``left`` says by tunnel why old ones are left as they run, ``doubts`` what
-    keeps it from counting as up even when its SAs are; ``moved`` are those whose SAs we have made anew
+    keeps it from counting as up even when its SAs are, ``obstacles`` what keeps it from coming up, so that it
+    is not waited for as long; ``moved`` are those whose SAs we have made anew
     already. ``report`` is called as soon as
     a tunnel's result is known.
     """
@@ -119,6 +126,7 @@ async def bring_up(
             _RETRY_S,
             left=(left or {}).get(t.name, ""),
             doubts=(doubts or {}).get(t.name, ()),
+            obstacles=(obstacles or {}).get(t.name, NO_OBSTACLES),
             acted=t.name in moved,
         )
         for t in tunnels
@@ -136,7 +144,8 @@ async def bring_up(
         for health in healths:
             entry = pending[health.name]
             done = _settled(entry, health) or _stays_narrow(entry, health, now)
-            if done or _expired(entry, now - started - wait_s):
+            limit_s = min(wait_s, _OBSTRUCTED_S) if entry.obstacles.causes else wait_s
+            if done or _expired(entry, now - started - limit_s):
                 told = _with_words(watch, entry, health)
                 result = TunnelResult(told, now - started, entry.acted, _renewed(entry, health))
                 results.append(result)
@@ -217,14 +226,15 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     """Add to the causes what charon said about a tunnel that did not come up."""
     if health.verdict is Verdict.UP:
         old = f"{entry.caller} still has an IKE_SA that was to be made anew" if _old(entry, health) else ""
-        causes = tuple(filter(None, (entry.left, old, *entry.doubts)))
-        return replace(health, verdict=Verdict.DEGRADED, causes=causes, since=None) if causes else health
+        causes = tuple(filter(None, (*entry.obstacles.cut_off, entry.left, old, *entry.doubts)))
+        verdict = Verdict.DOWN if entry.obstacles.cut_off else Verdict.DEGRADED
+        return replace(health, verdict=verdict, causes=causes, since=None) if causes else health
     said = [(end.gateway, watch.complaint(end.gateway, health.name)) for end in health.ends]
     found = meaning(said, by_psk=entry.tunnel.by_psk)
     words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]
     words += [entry.refused] if entry.refused else []
     words += [entry.left] if entry.left else []
-    return replace(health, causes=(*found, *health.causes, *words))
+    return replace(health, causes=(*entry.obstacles.causes, *found, *health.causes, *words))
 
 
 async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float) -> None:

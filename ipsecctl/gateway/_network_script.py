@@ -14,19 +14,23 @@ from typing import Final
 __all__ = ["SCRIPT"]
 
 # Expects in $said lines of a prefix each, of which every route of the main table is to be told (`hold PREFIX`
-# where one must hold what no tunnel carries), and `own PREFIX` of the gateway's own networks, of which the
-# routes to parts of it and to what it is a part of are told; in $protocol the mark of our routes, which are
-# told in any case, and in $table our table.
+# where one must hold what no tunnel carries); `own PREFIX` of the gateway's own networks, of which the routes
+# to parts of it and to what it is a part of are told; `address A` and `peer A` of its ends of tunnels and of
+# the far ones, of which is told why there is no way from one to the other; in $protocol the mark of our
+# routes, which are told in any case, and in $table our table.
 #
-# `told FAMILY` says that all routes of a family were listed. A network of its own may be on the gateway
-# itself, so the addresses are told that no interface but lo bears. iproute2 leaves out the length of a host's
-# prefix, and the table of what is in the main one.
+# `told FAMILY` says that all addresses and routes of a family were listed. iproute2 leaves out the length of
+# a host's prefix, and the table of what is in the main one. `address` after links would list these again.
 SCRIPT: Final = r"""
-own=
-set -f; IFS='
+own= mine= peers= line='
 '
-for line in $said; do
-    case $line in 'own '*) own="$own ${line#own }" ;; esac
+set -f; IFS=$line
+for one in $said; do
+    case $one in
+        'own '*) own="$own ${one#own }" ;;
+        'address '*) mine="$mine ${one#address }" ;;
+        'peer '*) peers="$peers ${one#peer }" ;;
+    esac
 done
 unset IFS; set +f
 for link in /sys/class/net/ix-* /sys/class/net/ipsec0; do
@@ -39,20 +43,29 @@ asked
 for family in 4 6; do
     printf 'rules %s %s\n' $family "$(ip -j -N -$family rule show 2>/dev/null)"
 done
+of_family() { case $family$1 in 4*:*) return 1 ;; 4* | 6*:*) ;; *) return 1 ;; esac; }
 {
     printf '%s\n' "$said"
     for family in 4 6; do
         echo "family $family"
-        {
-            [ -z "$own" ] || echo 'address show dev lo'  # after links it would list these once more
-            printf '%s\n' 'route show table all' 'link show dev lo'
-            for network in $own; do
-                case $family$network in
-                    4*:*) ;;
-                    4* | 6*:*) printf "route show table main %s $network\n" match root ;;
-                esac
+        number=3 asked="address show${line}route show table all${line}link show dev lo"
+        for network in $own; do
+            of_family "$network" || continue
+            for how in match root; do
+                number=$((number + 1)) asked="$asked${line}route show table main $how $network"
             done
-        } | ip -o -N -$family -batch - 2>/dev/null
+        done
+        number=$((number + 1)) asked="$asked${line}link show dev lo"
+        for peer in $peers; do
+            of_family "$peer" || continue
+            for from in any $mine; do
+                [ "$from" = any ] || of_family "$from" || continue
+                number=$((number + 1)) asked="$asked${line}route get $peer"
+                [ "$from" = any ] || asked="$asked from $from"
+                echo "way $number $peer $from"
+            done
+        done
+        { printf '%s\n' "$asked" | ip -o -N -$family -force -batch - 2>&1 >&3 | sed 's/^/said /'; } 3>&1
     done
 } | awk -v mark="$protocol" -v ours="$table" '
     function plain(prefix) {
@@ -60,13 +73,20 @@ done
         sub(prefix ~ /:/ ? "/128$" : "/32$", "", prefix)
         return prefix
     }
-    $1 == "family" { family = $2; reached = 1; listed = 0; next }
-    !reached && ($1 == "own" || $1 == "hold") { print }
-    !reached && $1 == "own" { next }
-    !reached { wanted[plain($NF)] = 1; next }
-    /^[0-9]+: lo: / { print "told " family; listed = 1; next }
-    /^[0-9]+: lo / { print "here " $4; next }
-    listed { if (!told[$0]++) print "toward " $0; next }
+    $1 == "family" { family = $2; reached = 1; stage = 0; next }
+    !reached && $1 ~ /^(own|hold|address|peer)$/ { print }
+    !reached { if (NF == 1 || $1 == "hold") wanted[plain($NF)] = 1; next }
+    $1 == "way" { way[family, $2] = $3 " " $4; next }
+    $1 == "said" && $2 == "Command" {
+        sub(/.*:/, "")
+        if ((family, $0) in way) print "no-way " way[family, $0] " " why
+        next
+    }
+    $1 == "said" { sub(/^said ([A-Za-z ]*: )?/, ""); why = $0; next }
+    /^[0-9]+: lo: / { if (!stage++) print "told " family; next }
+    stage == 1 { if (!told[$0]++) print "toward " $0 }
+    stage { next }
+    /^[0-9]+: / { print "at " $2 " " $4; next }
     {
         kinds = $1 !~ /[.:]/ && $1 != "default"
         prefix = $(1 + kinds); table = 254; protocol = device = ""

@@ -14,13 +14,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 
-__all__ = ["CHARONS_TABLE", "DEVICE", "DOWN", "GONE", "Device", "parse_device"]
+from ipsecctl.gateway.ways import addresses, routes_listed
+
+__all__ = ["CHARONS_TABLE", "DEVICE", "DOWN", "GONE", "NO_IPV6", "Device", "parse_device"]
 
 DEVICE: Final = "ipsec0"
 GONE: Final = "gone"
 DOWN: Final = "down"
+NO_IPV6: Final = "kernel"
+"""In place of whose setting has IPv6 off: the kernel has none at all."""
+
 CHARONS_TABLE: Final = 220
 """The table of charon's routes, and the priority of its rule, unless strongswan.conf says otherwise."""
 
@@ -37,13 +42,17 @@ _HARMLESS: Final = frozenset(("priority", "src", "table", "protocol", "fwmark", 
 class Device:
     """What was seen of it. ``tables`` says by family (4, 6) in which table charon has its routes into it.
 
-    ``unruled`` are the families of which no rule has all packets look that table up.
+    ``unruled`` are the families of which no rule has all packets look that table up. ``ipv6_off`` says whose
+    setting (``all`` or the device's own) has IPv6 off on it, "" where it is on or that is not known.
+    ``sources`` are all addresses of the gateway, ``None`` where they are not known.
     """
 
     there: bool = True
     up: bool = True
     unruled: frozenset[int] = frozenset()
     tables: tuple[tuple[int, int], ...] = ()
+    ipv6_off: str = ""
+    sources: frozenset[IPAddress] | None = None
 
     @property
     def lacks(self) -> str:
@@ -61,6 +70,8 @@ class Device:
             self.up or other.up,
             self.unruled & other.unruled,
             other.tables or self.tables,
+            self.ipv6_off and other.ipv6_off,
+            None if self.sources is None or other.sources is None else self.sources | other.sources,
         )
 
 
@@ -86,7 +97,18 @@ def parse_device(told: Mapping[str, list[str]], routes: Iterable[tuple[IPNetwork
         for family, rules in _rules(text)
         if not _found(tables.get(family), rules)
     )
-    return Device(True, up, unruled, tuple(sorted(tables.items())))
+    sources = frozenset(network.ip for _, network in addresses(told)) if routes_listed(told) else None
+    return Device(True, up, unruled, tuple(sorted(tables.items())), _ipv6_off(told), sources)
+
+
+def _ipv6_off(told: Mapping[str, list[str]]) -> str:
+    """Return whose setting has IPv6 off: that of all interfaces, where it says so, as it stands for each."""
+    if "device-without-ipv6" in told:
+        return NO_IPV6
+    settings = dict(line.split(" ", 1) for line in told.get("device-ipv6", ()) if " " in line)
+    if settings.get(DEVICE) != "1":
+        return ""
+    return "all" if settings.get("all") == "1" else DEVICE
 
 
 def _rules(text: str) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:

@@ -38,6 +38,11 @@ __all__ = ["SCRIPT", "KernelView", "NotInKernel", "confirmed", "not_in_kernel", 
 SCRIPT: Final = rf"""
 if [ -e /sys/class/net/{DEVICE} ]; then
     if {{ read -r flags </sys/class/net/{DEVICE}/flags; }} 2>/dev/null; then printf 'device %s\n' "$flags"; fi
+    [ -e /proc/net/if_inet6 ] || echo device-without-ipv6
+    for name in {DEVICE} all; do  # what the kernel tells to the first read is one byte here, and all
+        {{ read -r off </proc/sys/net/ipv6/conf/$name/disable_ipv6 || [ "$off" ]; }} 2>/dev/null || off=
+        printf 'device-ipv6 %s %s\n' $name "$off"
+    done
 else
     echo 'device absent'
     # `ip -batch` cannot be asked for both: it ends with the first list of these.

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -19,7 +19,7 @@ from ipsecctl.desired import DEFAULT_LENGTHS, Rule, RuleKind
 from ipsecctl.gateway.names import LINK_ALIAS, ROUTE_PROTOCOL
 from ipsecctl.gateway.way_home import WayHome, ways_home
 
-__all__ = ["Link", "RouteSeen", "RuleSeen", "WaysSeen", "parse_ways", "routes_listed"]
+__all__ = ["Link", "RouteSeen", "RuleSeen", "WaysSeen", "addresses", "parse_ways", "routes_listed"]
 
 XFRM: Final = "xfrm"
 _KINDS: Final = (XFRM, "dummy")
@@ -139,8 +139,8 @@ def parse_ways(told: Mapping[str, Iterable[str]]) -> WaysSeen:
 
     These are documents of interfaces (``links``), names of interfaces (``link``), lines of routes (``route``
     of the main table, ``held`` of ours, ``connected``), and documents of rules behind their family
-    (``rules``); and the gateway's own networks (``own``) with routes to them (``toward``). What cannot be
-    read is left out: a name stands for its interface then.
+    (``rules``); and the gateway's own networks (``own``) with routes to them (``toward``) and all addresses
+    (``at``). What cannot be read is left out: a name stands for its interface then.
     """
     found = {name: Link(name) for name in told.get("link", ())}
     for text in told.get("links", ()):
@@ -157,7 +157,7 @@ def parse_ways(told: Mapping[str, Iterable[str]]) -> WaysSeen:
         homes=ways_home(
             _networks(told.get("own", ())),
             _routes(told.get("toward", ())),
-            _networks(told.get("here", ())),
+            (network for name, network in addresses(told) if name == "lo"),
         ),
     )
 
@@ -165,6 +165,14 @@ def parse_ways(told: Mapping[str, Iterable[str]]) -> WaysSeen:
 def routes_listed(told: Mapping[str, Iterable[str]]) -> bool:
     """Whether the script told all routes of both families."""
     return {"4", "6"} <= {*told.get("told", ())}
+
+
+def addresses(told: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, IPNetwork]]:
+    """Yield the addresses that the script told, with their prefix lengths, and whose they are."""
+    for line in told.get("at", ()):
+        name, _, text = line.partition(" ")
+        for network in _networks((text,)):
+            yield name.partition("@")[0], network
 
 
 def _networks(lines: Iterable[str]) -> Iterable[IPNetwork]:

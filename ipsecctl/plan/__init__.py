@@ -3,7 +3,7 @@
 from ipsecctl.plan.between import between
 from ipsecctl.plan.change import Cause, Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, plan_json
 from ipsecctl.plan.compare import plan_gateway
-from ipsecctl.plan.device import GONE, device_gone, rule_of, unrouted
+from ipsecctl.plan.device import GONE, barred, device_gone, rule_of, unrouted
 from ipsecctl.plan.host import file_entry
 from ipsecctl.plan.safety import Limit, Safety, Standing, Stop, parse_limit, stops
 from ipsecctl.plan.saved import SavedGateway, SavedPlan, is_saved_plan, load_plan, stale_because
@@ -33,6 +33,7 @@ __all__ = [
     "Step",
     "Stop",
     "Wanted",
+    "barred",
     "between",
     "device_gone",
     "file_entry",

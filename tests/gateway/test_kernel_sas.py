@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 
 from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.gateway.device import Device
@@ -24,6 +24,7 @@ from ipsecctl.gateway.kernel_sas import (
 )
 from ipsecctl.topology import DataPath
 
+IPV6_OFF = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip()
 RECORDED = Path(__file__).parent / "recorded"
 # `ip xfrm state list nokeys`, an empty line, and `ip xfrm policy`, of gateways with two tunnels each.
 RELEASES = ("6.1", "6.15", "7.2")
@@ -101,20 +102,32 @@ def test_if_ids_belong_to_policies(told):
 def test_where_charon_carries_esp_its_device_is_told_of(tmp_path):
     def told():
         script = SCRIPT.replace("/sys/class/net/ipsec0", str(tmp_path))
-        return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, check=True
+        ).stdout.splitlines()
 
-    assert told() == ""
+    assert not any(line.startswith("device ") for line in told())
     (tmp_path / "flags").write_text("0x1091\n")
-    assert told() == "device 0x1091\n"
+    assert told()[0] == "device 0x1091"
+    assert told()[-2:] == ["device-ipv6 ipsec0 ", f"device-ipv6 all {IPV6_OFF}"]
 
 
 def test_what_leads_into_it_counts_once_all_routes_of_both_families_were_listed():
     rules = 'rules 4 [{"priority":32766,"src":"all","table":"254"}]'
-    lines = ["device 0x1091", rules, "ipsec0-route 10.10.0.0/24 220", "ipsec0-route fe80::/64 254", "told 4"]
+    lines = [
+        "device 0x1091",
+        rules,
+        "ipsec0-route 10.10.0.0/24 220",
+        "ipsec0-route fe80::/64 254",
+        "at a 10.1.0.1/24",
+        "told 4",
+    ]
     assert parse("\n".join(lines)).routes is None
     view = parse("\n".join([*lines, "told 6"]))
     assert view.routes == {IPNetwork("10.10.0.0/24"), IPNetwork("fe80::/64")}
-    assert view.device == Device(unruled=frozenset({4}), tables=((4, 220),)), "of IPv6 nothing was told"
+    here = frozenset({IPAddress("10.1.0.1")})
+    found = Device(unruled=frozenset({4}), tables=((4, 220),), sources=here)
+    assert view.device == found, "of IPv6 nothing was told"
     assert parse("device absent\ntold 4\ntold 6") == KernelView(device=Device(there=False, up=False))
 
 

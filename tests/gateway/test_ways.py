@@ -228,7 +228,7 @@ def test_a_leap_of_which_the_end_is_missing_is_still_the_right_rule():
 
 
 def homes(*toward, own=(LAN,), here=()):
-    told = {"own": [str(n) for n in own], "toward": toward, "here": here}
+    told = {"own": [str(n) for n in own], "toward": toward, "at": here}
     return parse_ways(told).homes
 
 
@@ -288,8 +288,8 @@ def test_ipv6_ways_home():
 
 
 def test_a_network_that_is_on_the_gateway_itself():
-    assert homes(here=["127.0.0.1/8", "10.1.0.1/32"]) == {LAN: WayHome.THERE}
-    assert homes(here=["127.0.0.1/8", "10.1.1.1/32", "::1/128"]) == {LAN: WayHome.MISSING}
+    assert homes(here=["lo 127.0.0.1/8", "lo 10.1.0.1/32"]) == {LAN: WayHome.THERE}
+    assert homes(here=["lo 10.1.1.1/32", "lo ::1/128", "wan 10.1.0.1/32"]) == {LAN: WayHome.MISSING}
     assert homes(own=()) == {}  # nobody asked
     assert homes(own=("nonsense", LAN)) == {LAN: WayHome.MISSING}
 
@@ -305,16 +305,19 @@ def told(tmp_path):
     """
     ip = tmp_path / "ip"
     four, six = (RECORDED / "network.txt").read_text().removeprefix("# -4\n").split("# -6\n")
-    (tmp_path / "4").write_text(four)
-    (tmp_path / "6").write_text(six)
+    for family, recorded in ((4, four), (6, six)):
+        lists, said = recorded.split("# said\n")
+        (tmp_path / f"lists-{family}").write_text(lists)
+        (tmp_path / f"said-{family}").write_text(said)
     ip.write_text(
         f"""#!/bin/sh
 case "$*" in
 "-j -d -force -batch -") sed 's/.*type \\(.*\\)/[{{"ifname":"ix-\\1"}}]/' ;;
 "-j -N -4 rule show") echo "[]" ;;
 "-j -N -6 rule show") exit 1 ;;
-"-o -N -4 -batch -") cat >{tmp_path}/asked-4; cat {tmp_path}/4 ;;
-"-o -N -6 -batch -") cat >{tmp_path}/asked-6; cat {tmp_path}/6 ;;
+"-o -N -"[46]" -force -batch -")
+    family=${{3#-}}
+    cat >{tmp_path}/asked-$family; cat {tmp_path}/said-$family >&2; cat {tmp_path}/lists-$family ;;
 *) exit 9 ;;
 esac
 """
@@ -342,7 +345,9 @@ esac
 
 def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(told):
     found, *asked = told()
-    assert asked == [["route show table all", "link show dev lo"]] * 2
+    assert asked == [["address show", "route show table all", "link show dev lo", "link show dev lo"]] * 2
+    assert found["at"][:3] == ["lo 127.0.0.1/8", "lo 10.1.0.1/32", "eth0 192.0.2.1/24"]
+    assert "no-way" not in found, "of no peer anything was asked"
     assert found["links"] == ['[{"ifname":"ix-xfrm"}]', '[{"ifname":"ix-dummy"}]']
     assert found["rules"] == ["4 []", "6 "]
     assert (found["told"], routes_listed(found)) == (["4", "6"], True)
@@ -361,11 +366,10 @@ def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(told):
         ("fd00:2::/64", "unreachable", True),
     }
     assert {(str(r.prefix), r.kind, r.ours) for r in seen.routes} == ours
-    found, *_ = told("10.2.0.0/24", "hold 10.6.0.0/16", "0.0.0.0/0", "10.7.0.0/24", "fd00:2::/64")
+    found, *_ = told("10.2.0.0/24", "hold 10.6.0.0/16", "::/0", "10.7.0.0/24", "fd00:2::/64")
     assert {(str(r.prefix), r.kind, r.ours) for r in parse_ways(found).routes} - ours == {
         ("10.2.0.0/24", "unicast", False),
         ("10.6.0.0/16", "blackhole", False),
-        ("0.0.0.0/0", "unicast", False),
         ("::/0", "unicast", False),
     }
     assert found["hold"] == ["10.6.0.0/16"]
@@ -379,27 +383,37 @@ def test_it_tells_what_leads_into_charons_device(told):
 def test_it_asks_for_the_routes_around_and_inside_each_network_of_the_gateways_own(told):
     found, four, six = told("own 10.9.0.0/24", "10.2.0.0/24", "own fd00:3::/64", "own 10.8.0.0/16")
     assert found["own"] == ["10.9.0.0/24", "fd00:3::/64", "10.8.0.0/16"]
-    assert found["here"] == ["127.0.0.1/8", "10.1.0.1/32", "fd00:1::1/128", "::1/128"]
     assert four == [
-        "address show dev lo",
+        "address show",
         "route show table all",
         "link show dev lo",
         "route show table main match 10.9.0.0/24",
         "route show table main root 10.9.0.0/24",
         "route show table main match 10.8.0.0/16",
         "route show table main root 10.8.0.0/16",
+        "link show dev lo",
     ]
-    assert six[3:] == ["route show table main match fd00:3::/64", "route show table main root fd00:3::/64"]
+    assert six[3:5] == ["route show table main match fd00:3::/64", "route show table main root fd00:3::/64"]
     assert found["toward"] == [
-        "default via 192.0.2.254 dev eth0 ",
         "10.9.0.0/24 dev v2 proto 2 scope 253 src 10.9.0.1 ",
         "default via fd00:9::1 dev eth0 metric 1024 pref medium",
     ]
     assert parse_ways(found).homes[IPNetwork("10.9.0.0/24")] is WayHome.THERE
 
 
+def test_it_asks_for_the_way_to_each_peer_from_the_gateways_own_addresses(told):
+    questions = ("address 192.0.2.1", "address fd00:9::2", "peer 192.0.2.9", "peer 2001:db8::1")
+    found, four, six = told("own 10.9.0.0/24", *questions)
+    assert found["address"] == ["192.0.2.1", "fd00:9::2"]
+    assert found["peer"] == ["192.0.2.9", "2001:db8::1"]
+    assert four[6:] == ["route get 192.0.2.9", "route get 192.0.2.9 from 192.0.2.1"]
+    assert six[4:] == ["route get 2001:db8::1", "route get 2001:db8::1 from fd00:9::2"]
+    # The recorded answer to the eighth question is that there is no route.
+    assert found["no-way"] == ["192.0.2.9 192.0.2.1 No route to host"]
+
+
 def test_a_list_of_routes_that_breaks_off_is_not_all_of_them(told, tmp_path):
-    lines = (tmp_path / "6").read_text().splitlines(keepends=True)
-    (tmp_path / "6").write_text("".join(line for line in lines if " lo: " not in line))
+    lines = (tmp_path / "lists-6").read_text().splitlines(keepends=True)
+    (tmp_path / "lists-6").write_text("".join(line for line in lines if " lo: " not in line))
     found, *_ = told()
     assert (found["told"], routes_listed(found)) == (["4"], False)

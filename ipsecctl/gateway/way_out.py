@@ -1,0 +1,143 @@
+"""Whether a gateway can send to its peers at all: its own address on an interface, and a route to theirs.
+
+``parse_way_out`` reads what a script (_network_script.py) tells of that. Only what the kernel itself calls
+missing is told; where routing hangs on more than addresses, nothing is.
+
+Source: ``ip -batch`` of iproute2 6.1 to 7.2, which says on standard error what the kernel answered, and then
+at which line (``Command failed -:2``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from netaddr import AddrFormatError, IPAddress
+
+from ipsecctl.gateway.barred import Obstacle
+from ipsecctl.gateway.ways import addresses
+
+__all__ = ["WayOut", "addresses_of", "no_way_out", "parse_way_out", "way_out_questions"]
+
+_SHOWN: Final = 3
+
+_MORE: Final = frozenset(
+    [
+        "fwmark",
+        "l3mdev",
+        "uid_start",
+        "ipproto",
+        "sport",
+        "sport_start",
+        "dport",
+        "dport_start",
+        "tos",
+        "dsfield",
+        "tun_id",
+    ]
+)
+"""What a rule may look at beside addresses and interfaces, as ``ip -j rule`` names it."""
+
+_NO_ROUTE: Final = frozenset(
+    ("Network is unreachable", "No route to host", "Invalid argument", "Permission denied")
+)
+"""What the kernel answers without a route, and for one that is unreachable, a blackhole, prohibited."""
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """What a gateway lacks: ``no_route`` has the peers to which there is none with the kernel's answer.
+
+    ``no_address`` are its declared addresses that no interface has. What is not known is in neither.
+    """
+
+    no_route: Mapping[IPAddress, str] = field(default_factory=dict)
+    no_address: frozenset[IPAddress] = frozenset()
+
+
+def way_out_questions(own: Iterable[IPAddress], peers: Iterable[IPAddress]) -> tuple[str, ...]:
+    """Return the lines by which the script is asked, sorted."""
+    return (
+        *(f"address {address}" for address in sorted(set(own))),
+        *(f"peer {address}" for address in sorted(set(peers))),
+    )
+
+
+def parse_way_out(told: Mapping[str, Iterable[str]]) -> WayOut:
+    """Return what the script told, by the first word of its lines.
+
+    An address of the gateway's own that is there is the source that counts: there may be rules for it.
+    Without one, and with rules that look at a packet's marks and more, the answer would not be charon's.
+    """
+    there = {network.ip for _, network in addresses(told)}
+    own = {address for text in told.get("address", ()) for address in _address(text)}
+    listed = {int(family) for family in told.get("told", ())}
+    rules = dict(_rules(told))
+    no_route = {}
+    for line in told.get("no-way", ()):
+        peer, source, why = line.split(" ", 2)
+        for address in _address(peer):
+            sources = {str(mine) for mine in own & there if mine.version == address.version}
+            by_addresses = rules.get(address.version)
+            if by_addresses is None or why not in _NO_ROUTE:
+                continue
+            if source in sources or (source == "any" and not sources and by_addresses == "destination"):
+                no_route[address] = why
+    return WayOut(no_route, frozenset(a for a in own - there if a.version in listed))
+
+
+def _rules(told: Mapping[str, Iterable[str]]) -> Iterator[tuple[int, str]]:
+    """Yield by family what routing hangs on, ``destination`` or ``source and destination``.
+
+    A family of which the rules look at more, or cannot be read, is left out.
+    """
+    for text in told.get("rules", ()):
+        family, _, document = text.partition(" ")
+        try:
+            rules = json.loads(document)
+        except ValueError:
+            continue
+        if not (isinstance(rules, list) and all(isinstance(rule, dict) for rule in rules)):
+            continue
+        if not any(_MORE & {*rule} for rule in rules):
+            by_source = any(rule.get("src", "all") != "all" for rule in rules)
+            yield int(family), "source and destination" if by_source else "destination"
+
+
+def addresses_of(texts: Iterable[object]) -> Iterator[IPAddress]:
+    """Yield what is an address; names, ``%any`` and nothing at all are passed over."""
+    return (address for text in texts if text is not None for address in _address(str(text)))
+
+
+def _address(text: str) -> Iterator[IPAddress]:
+    try:
+        yield IPAddress(text)
+    except (AddrFormatError, ValueError):
+        return
+
+
+def no_way_out(
+    gateway: str, own: Iterable[IPAddress], peers: Iterable[IPAddress], seen: WayOut
+) -> tuple[Obstacle, ...]:
+    """Return what keeps a gateway from sending to ``peers``, its own address first."""
+    found = [
+        Obstacle(
+            f"{gateway} does not have its declared address {address}: no interface has it, and charon can "
+            "neither call from it nor be called there",
+            "set it (ip address add), or declare the one that the gateway has",
+        )
+        for address in sorted({*own} & seen.no_address)
+    ]
+    if lost := sorted({*peers} & seen.no_route.keys()):
+        shown = ", ".join(map(str, lost[:_SHOWN]))
+        more = f" and {len(lost) - _SHOWN} more peers" if len(lost) > _SHOWN else ""
+        found.append(
+            Obstacle(
+                f"{gateway} has no route to {shown}{more} ({seen.no_route[lost[0]]}): neither IKE nor ESP "
+                "leaves for there",
+                f"bring its WAN up, or set the route (ip route get {lost[0]} shows what the kernel has)",
+            )
+        )
+    return tuple(found)
