@@ -20,6 +20,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
+from ipsecctl.deploy._way_back import revived
 from ipsecctl.deploy.activate import activate, in_the_way, retire
 from ipsecctl.deploy.keys import NEXT, old_keys
 from ipsecctl.errors import ApplyFailed, ViciRefused
@@ -129,13 +130,28 @@ class Carrier:
                 return None
             return await self.finish(client, frozenset())
 
-    async def prefer_new_keys(self, client: Client) -> None:
-        """Have charon authenticate itself with the new keys; it goes on accepting the old ones.
+    async def prefer_new_keys(self, client: Client, tunnels: Collection[str]) -> None:
+        """Have charon authenticate itself with the new keys of ``tunnels``; it goes on accepting the old ones.
 
         It takes the first of several that fit, and what was loaded last stands first (``mem_cred_t``).
         """
         for name in self._held_keys():
-            await self._load_next_key(client, name)
+            if name.removeprefix(SHARED_PREFIX) in tunnels:
+                await self._load_next_key(client, name)
+
+    async def back(self, client: Client, tunnels: Collection[str]) -> None:
+        """Have charon again what it had for ``tunnels`` that were held back: their far ends have gone back.
+
+        What accepts the old and the new goes on accepting both, and the old key is preferred again.
+        """
+        for name in sorted(self.held.keys() & {*tunnels}):
+            wide, old = self.held[name], self.record.messages.get(name)
+            if wide is not None or old is not None:
+                message = wide if wide is not None else revived(old)
+                await self._command(client, Part.CONNECTION, name, "load-conn", {name: message})
+            key = f"{SHARED_PREFIX}{name}"
+            if key in self._held_keys():
+                await self._widen_key(client, key)
 
     async def load(self, client: Client, name: str) -> str:
         """Load a connection as it is to be; return what charon said against it, "" for nothing."""
