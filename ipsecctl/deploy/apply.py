@@ -4,6 +4,9 @@ A gateway that fails is reported and does not stop the others. Every gateway is 
 any tunnel is touched: running SAs are moved (deploy/move.py) when both ends accept the old and the new, what
 is no longer wanted is withdrawn after that, and no call meets a far end that does not know it yet. All
 gateways are locked from the first step to the last: of two applies that meet on one, the second does nothing.
+
+``_Work`` does one turn after the other, one for each batch (deploy/fleet.py). A tunnel has its turn when both
+of its ends were begun; until then its SAs stay, and an end that was begun accepts the old configuration.
 """
 
 from __future__ import annotations
@@ -12,15 +15,19 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any, Self
 
 from ipsecctl.deploy.carry import Carrier, remember
+from ipsecctl.deploy.fleet import Rollout, Turn, roll_out
+from ipsecctl.deploy.gate import carrying, carrying_before, new_tunnels
 from ipsecctl.deploy.locks import lock_all
 from ipsecctl.deploy.move import Moving, held, move_all, movings
+from ipsecctl.deploy.outcome import Applied, GatewayResult, Reporter
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
 from ipsecctl.deploy.safety import refused
 from ipsecctl.deploy.tunnels import TunnelResult, bring_up, callers
-from ipsecctl.deploy.undo import Net, Waiting, armed
+from ipsecctl.deploy.undo import Net
 from ipsecctl.deploy.watch import Watch, watch
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, IpsecctlError, ViciRefused
 from ipsecctl.gateway import RECORD_PATH, NewFile, Record, write_files
@@ -33,60 +40,13 @@ from ipsecctl.health import (
     start_up_causes,
 )
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import Disruption, GatewayPlan, Part, device_gone, restart_for, start_up
+from ipsecctl.plan import Disruption, GatewayPlan, Part, device_gone, needs, restart_for, start_up
 
 __all__ = ["Applied", "GatewayResult", "Reporter", "apply"]
 
 _WRITE_TRIES = 2
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayResult:
-    """What became of a gateway: ``changes`` done in ``took_s`` seconds, or the ``error`` that stopped it.
-
-    ``restart_for`` are the options for which its charon must yet be restarted, and ``restart`` says how;
-    ``restarted`` says that this was done, as nobody used it. With
-    ``charon_down`` the changes were done to the host alone, although there is an error.
-    """
-
-    name: str
-    changes: int
-    took_s: float
-    error: IpsecctlError | None = None
-    restart_for: tuple[str, ...] = ()
-    restart: str = ""
-    charon_down: bool = False
-    restarted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What an apply did. Gateways and tunnels are sorted by name.
-
-    ``waiting`` says what became of its net, ``None`` where it had none, or nothing to change.
-    """
-
-    gateways: tuple[GatewayResult, ...]
-    tunnels: tuple[TunnelResult, ...]
-    took_s: float
-    waiting: Waiting | None = None
-
-    @property
-    def nothing_done(self) -> bool:
-        """Whether there was nothing to do: no gateway changed, no tunnel acted upon."""
-        return not any(g.changes or g.error for g in self.gateways) and not any(t.acted for t in self.tunnels)
-
-    @property
-    def succeeded(self) -> bool:
-        return not any(g.error for g in self.gateways) and all(t.up for t in self.tunnels)
-
-
-@dataclass(frozen=True, slots=True)
-class Reporter:
-    """Who is told at once what has become of a gateway or a tunnel."""
-
-    gateway: Callable[[GatewayResult], None]
-    tunnel: Callable[[TunnelResult], None]
+_BEHIND_S = 3.0 * PATIENCE
+"""For how long no gateway has got anywhere before the others go on without those that have not."""
 
 
 async def apply(
@@ -96,6 +56,7 @@ async def apply(
     wait_s: float = 30.0 * PATIENCE,
     break_locks: bool = False,
     net: Net | None = None,
+    rollout: Rollout | None = None,
 ) -> Applied:
     """Carry out prepared plans and bring the tunnels up, waiting for these at most ``wait_s`` seconds.
 
@@ -103,7 +64,7 @@ async def apply(
     they may, ``ApplyFailed`` when a plan has conflicts, when
     another apply is at work on one of the gateways, or has been since the plan was made: then nothing at all
     is done. ``break_locks`` takes the gateways' locks from another apply. With a ``net`` the gateways go back
-    by themselves unless they are confirmed.
+    by themselves unless they are confirmed. ``rollout`` says in which batches; without it, all side by side.
     """
     conflicts = [conflict for plan in prepared.plans for conflict in plan.conflicts]
     if conflicts:
@@ -112,32 +73,22 @@ async def apply(
     if prepared.stops:
         raise refused(prepared.stops)
     async with lock_all(prepared, break_them=break_locks) as ready:
-        if net is None or not any(plan.changes for plan in ready.plans):
-            return await _apply(ready, report, wait_s)
-        async with armed(ready, net) as arms:
-            applied = await _apply(ready, report, wait_s)
-            return replace(applied, waiting=await arms.end(succeeded=applied.succeeded))
+        return await _apply(ready, report, wait_s, net, rollout or Rollout())
 
 
-async def _apply(prepared: Prepared, report: Reporter, wait_s: float) -> Applied:
+async def _apply(
+    prepared: Prepared, report: Reporter, wait_s: float, net: Net | None, rollout: Rollout
+) -> Applied:
     started = time.monotonic()
-    declared = declare(prepared.topology, prepared.states)
+    declared = tuple(t for t in declare(prepared.topology, prepared.states) if t.name in prepared.tunnels)
     calling = callers(prepared.states, declared)
-    work = _Work(prepared, report, declared, calling, movings(prepared, declared, calling))
-    renew = await _before(prepared, calling, work.moving)
-    await work.begin()
-    left = _left(prepared, work.results.values())
-    renew = _still_there(work, renew, left)
-    tunnels, gone = await _tunnels(work, renew, left, wait_s)
-    renewed = gone | {t.name for t in tunnels if t.renewed and t.name in renew}
-    not_written = await _strike_out(prepared, work.records, renewed)
-    gateways = tuple(
-        replace(g, error=g.error or not_written.get(g.name)) for _, g in sorted(work.results.items())
-    )
-    for gateway in gateways:
-        if gateway.name in not_written:
-            report.gateway(gateway)
-    return Applied(gateways, tunnels, time.monotonic() - started)
+    work = _Work(prepared, report, declared, calling, movings(prepared, declared, calling), wait_s)
+    async with work:
+        stopped, waiting = await roll_out(work, rollout, net)
+    gateways = tuple(result for _, result in sorted(work.results.items()))
+    tunnels = tuple(result for _, result in sorted(work.tunnels.items()))
+    half = {name: others for name, others in prepared.half.items() if name in prepared.tunnels}
+    return Applied(gateways, tunnels, time.monotonic() - started, waiting, stopped, half)
 
 
 def _left(prepared: Prepared, gateways: Iterable[GatewayResult]) -> dict[str, str]:
@@ -193,7 +144,7 @@ def _still_there(
 
 
 class _Work:
-    """What is being done on the gateways: begun on all of them before any goes on."""
+    """What is being done on the gateways, turn by turn: begun on all of a turn before any goes on."""
 
     def __init__(
         self,
@@ -202,31 +153,117 @@ class _Work:
         declared: tuple[Declared, ...],
         calling: Mapping[str, str],
         moving: Mapping[str, Moving],
+        wait_s: float,
     ) -> None:
         self.prepared = prepared
         self.report = report
         self.declared = declared
         self.calling = calling
         self.moving = moving
+        self.wait_s = wait_s
+        self.batch: dict[str, int] = {}
+        """The number of each gateway's batch."""
+
         self.results: dict[str, GatewayResult] = {}
+        self.tunnels: dict[str, TunnelResult] = {}
         self.records: dict[str, Record] = {}
         """What was left on each gateway that is done."""
 
         self.carriers: dict[str, Carrier] = {}
         """Those that go on when SAs were moved."""
 
+        self.renewed: set[str] = set()
+        """Tunnels whose SAs were ended and made anew."""
+
         self._plans = {plan.gateway: plan for plan in prepared.plans}
+        self._needs = {
+            name: needs(prepared.plans).get(name, frozenset()) | {*prepared.half.get(name, ())}
+            for name in {t.name for t in declared}
+        }
+        self._ends = {t.name: {g.name for g in (t.left, t.right) if g.managed} for t in declared}
+        self._begun: set[str] = set()
+        self._handled: set[str] = set()
+        self._moved: set[str] = set()
+        self._carried = carrying_before(prepared, declared)
+        self._new = new_tunnels(prepared, declared)
         self._started: dict[str, float] = {}
+        self._at_work: dict[str, asyncio.Task[None]] = {}
         self._bound = asyncio.Semaphore(SIDE_BY_SIDE)
 
-    async def begin(self) -> None:
-        """Carry all plans out as far as that can be done before SAs are moved."""
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go of gateways that have not come to an end."""
+        for task in self._at_work.values():
+            task.cancel()
+        await asyncio.gather(*self._at_work.values(), return_exceptions=True)
+
+    async def turn(
+        self, gateways: Collection[str], *, last: bool, passes: Callable[[Turn], bool], wait_for_all: bool
+    ) -> bool:
+        """Change gateways and bring up the tunnels that have both ends changed by now; return whether the
+        result ``passes``.
+
+        If not, the ends of these tunnels that were begun in earlier turns have again what they had. In the
+        ``last`` turn all that is left is finished. One of ``gateways`` that hangs is waited for if that is
+        said, else left to ``stragglers``.
+        """
+        changed = {name for name in gateways if self._plans[name].changes}
+        now = {t.name for t in self.declared if last or self._ends[t.name] & changed} - self._handled
+        self._begun |= {*gateways}
+        ready = {name for name in now if self._needs[name] <= self._begun}
+        others = self._ends.keys() - ready
+        renew = await _before(self.prepared, self.calling, {*self.moving, *others})
+        await self._begin_all(gateways, wait_for_all=wait_for_all)
+        late = self.late
+        ready = {name for name in ready if not self._ends[name] & late}
+        self._handled |= ready
+        left = _left(self.prepared, self.results.values())
+        renew = {n: ids for n, ids in _still_there(self, renew, left).items() if n in ready}
+        return await self._tunnels(gateways, ready, now - ready, renew, left, passes, last and not late)
+
+    @property
+    def late(self) -> set[str]:
+        """The gateways that have not come to the end of what comes before the tunnels."""
+        return {name for name, task in self._at_work.items() if not task.done()}
+
+    async def stragglers(self) -> None:
+        """Wait for those that hang, and do what is left with or without them."""
+        if late := self.late:
+            await asyncio.wait([self._at_work[name] for name in late])
+            await self.turn((), last=True, passes=lambda _: True, wait_for_all=True)
+
+    async def _begin_all(self, gateways: Collection[str], *, wait_for_all: bool) -> None:
+        """Carry plans out as far as that can be done before SAs are moved."""
+        for name in sorted(gateways):
+            self._at_work[name] = asyncio.create_task(self._begin(name))
+        left = [self._at_work[name] for name in gateways]
+        while left:
+            some = len(left) < len(gateways)
+            wait_s = _BEHIND_S if some and not wait_for_all else None
+            done, _ = await asyncio.wait(left, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return
+            for task in done:
+                task.result()  # what it raises is a fault of ours
+            left = [task for task in left if not task.done()]
+
+    def unplanned(self) -> None:
+        """Report the gateways that have no plan."""
         for name, error in self.prepared.failures.items():
-            if name not in self._plans:
+            inside = self.prepared.limit is None or name in self.prepared.limit
+            if name not in self._plans and inside:
                 self._done(GatewayResult(name, 0, 0.0, error))
-        async with asyncio.TaskGroup() as group:
-            for name in self._plans:
-                group.create_task(self._begin(name))
+
+    def _held(self, name: str) -> dict[str, dict[str, Any] | None]:
+        """Return what a gateway's charon has of connections that wait for the turn of their tunnel."""
+        plan, loaded = self._plans[name], self.prepared.observed[name].connections
+        waiting = {tunnel for tunnel in self._needs if not self._needs[tunnel] <= self._begun}
+        still: dict[str, dict[str, Any] | None] = dict.fromkeys(
+            waiting & plan.disturbed.keys() & loaded.keys()
+        )
+        return still | held(self.prepared, self.moving, name)
 
     async def _begin(self, name: str) -> None:
         async with self._bound:
@@ -235,7 +272,7 @@ class _Work:
             handle, wanted, observed = prepared.handles[name], prepared.wanted[name], prepared.observed[name]
             error: IpsecctlError | None = None
             if plan.changes:
-                carrier = Carrier(handle, plan, wanted, observed, held(prepared, self.moving, name))
+                carrier = Carrier(handle, plan, wanted, observed, self._held(name))
                 try:
                     record = await carrier.begin()
                 except IpsecctlError as failed:
@@ -250,14 +287,11 @@ class _Work:
                     await remember(handle, wanted, observed)
             self._conclude(name, error)
 
-    async def move(self, watched: Watch, left: Collection[str]) -> dict[str, str]:
-        """Move the SAs of tunnels but those that are ``left``, and finish all gateways.
-
-        Returns by tunnel why one was not moved, "" where it was.
-        """
+    async def _move(self, watched: Watch, ready: Collection[str]) -> dict[str, str]:
+        """Move the SAs of tunnels; return by tunnel why one was not moved, "" where it was."""
         async with asyncio.TaskGroup() as group:
             for name in self.carriers:
-                group.create_task(self._prefer_new_keys(watched, name))
+                group.create_task(self._prefer_new_keys(watched, name, ready))
 
         async def load(gateway: str, tunnel: str) -> str:
             client, carrier = watched.client(gateway), self.carriers.get(gateway)
@@ -265,18 +299,53 @@ class _Work:
                 return ""
             return await carrier.load(client, tunnel)
 
-        told = await move_all(watched, [m for name, m in self.moving.items() if name not in left], load)
-        moved = frozenset(name for name, why in told.items() if not why)
-        async with asyncio.TaskGroup() as group:
-            for name in self.carriers:
-                group.create_task(self._finish(watched, name, moved))
+        told = await move_all(watched, [m for name, m in self.moving.items() if name in ready], load)
+        self._moved |= {name for name, why in told.items() if not why}
+        for name, carrier in self.carriers.items():
+            for tunnel in sorted(carrier.held.keys() & {*ready} - self.moving.keys()):
+                await load(name, tunnel)  # an earlier turn kept it back for this one
+                self._moved.add(tunnel)
         return told
 
-    async def _prefer_new_keys(self, watched: Watch, name: str) -> None:
+    async def _finish_all(self, watched: Watch, gateways: Collection[str], *, last: bool) -> None:
+        """Finish those of ``gateways`` that wait for no later turn."""
+        done = [
+            name
+            for name, carrier in self.carriers.items()
+            if name in gateways and (last or carrier.held.keys() <= self._handled)
+        ]
+        async with asyncio.TaskGroup() as group:
+            for name in done:
+                group.create_task(self._finish(watched, name, frozenset(self._moved)))
+        for name in done:
+            del self.carriers[name]
+
+    async def close(self) -> None:
+        """Finish what still waits for turns that will not come."""
+        if self.carriers:
+            async with watch({name: self.prepared.handles[name] for name in self.carriers}) as watched:
+                await self._finish_all(watched, {*self.carriers}, last=True)
+
+    def drop(self, gateways: Iterable[str]) -> None:
+        """Leave gateways alone from now on: they go back."""
+        for name in gateways:
+            self.carriers.pop(name, None)
+            self.records.pop(name, None)
+
+    async def _back(self, watched: Watch, ready: Collection[str], batch: Collection[str]) -> None:
+        """Undo on gateways of earlier turns what was done for tunnels whose other end goes back."""
+        for name, carrier in self.carriers.items():
+            client = watched.client(name)
+            if client is not None and name not in batch:
+                with suppress(IpsecctlError):  # the next apply finds it begun
+                    await carrier.back(client, ready)
+        self._moved -= {*ready}
+
+    async def _prefer_new_keys(self, watched: Watch, name: str, tunnels: Collection[str]) -> None:
         client = watched.client(name)
         with suppress(IpsecctlError):  # the look that follows shows it
             if client is not None:
-                await self.carriers[name].prefer_new_keys(client)
+                await self.carriers[name].prefer_new_keys(client, tunnels)
 
     async def _finish(self, watched: Watch, name: str, moved: frozenset[str]) -> None:
         async with self._bound:
@@ -310,8 +379,78 @@ class _Work:
         )
 
     def _done(self, result: GatewayResult) -> None:
+        self.say(replace(result, batch=self.batch.get(result.name, 0)))
+
+    def say(self, result: GatewayResult) -> None:
+        """Have this as the result of a gateway, and report it."""
         self.results[result.name] = result
         self.report.gateway(result)
+
+    async def strike_out(self) -> None:
+        """Take from the records the tunnels whose SAs were made anew."""
+        for name, error in (await _strike_out(self.prepared, self.records, self.renewed)).items():
+            self.say(replace(self.results[name], error=self.results[name].error or error))
+
+    async def _tunnels(
+        self,
+        batch: Collection[str],
+        ready: set[str],
+        half: set[str],
+        renew: Mapping[str, frozenset[int]],
+        left: Mapping[str, str],
+        passes: Callable[[Turn], bool],
+        last: bool,
+    ) -> bool:
+        """Move and bring up the tunnels that are ``ready``, finish what is complete, and return whether that
+        ``passes``. Of the ``half`` ones it is only seen whether they carry what they did."""
+        prepared = self.prepared
+        declared = tuple(t for t in self.declared if t.name in ready)
+        at_work = {end for name in ready | half for end in self._ends[name]}
+        at_work |= {n for n, c in self.carriers.items() if last or n in batch or c.held.keys() & ready}
+        failed = {name for name, result in self.results.items() if result.error is not None}
+        lost = {n: error for n, error in prepared.failures.items() if n in failed or n not in self._plans}
+        handles = {
+            n: prepared.handles[n] for n in at_work & prepared.handles.keys() - lost.keys() - self.late
+        }
+        restarted = {n for n, r in self.results.items() if r.restarted}
+        doubts = _doubts(prepared, declared, restarted)
+        async with watch(handles) as watched:
+            watched.views.update({name: _unreachable(name, error) for name, error in lost.items()})
+            told = await self._move(watched, ready - left.keys())
+            await self._finish_all(watched, {*batch} if batch else {*self.carriers}, last=last)
+            plans = tuple(plan for plan in prepared.plans if plan.gateway in batch)
+            untouched = {*self.calling, *left, *self.moving, *half}
+            gone = await _let_go(watched, replace(prepared, plans=plans), untouched)
+            not_moved = {name: f"its SAs are left as they run: {why}" for name, why in told.items() if why}
+            results = await bring_up(
+                watched,
+                declared,
+                self.calling,
+                renew,
+                wait_s=self.wait_s,
+                left={**left, **not_moved},
+                doubts=doubts,
+                moved=told.keys() - not_moved.keys(),
+                report=self.report.tunnel,
+            )
+            self.tunnels |= {result.name: result for result in results}
+            self.renewed |= gone | {t.name for t in results if t.renewed and t.name in renew}
+            dead = self._carried & half - await carrying(watched, self._carried & half, self._ends)
+            watched_for = {
+                result.name: result for result in results if result.name in self._carried | self._new
+            }
+            passed = passes(
+                Turn({n for n in failed & {*batch} if not self._known(n)}, watched_for, doubts, dead)
+            )
+            if passed:
+                await self._finish_all(watched, {*self.carriers} - {*batch}, last=last)
+            else:
+                await self._back(watched, ready, batch)
+        return passed
+
+    def _known(self, name: str) -> bool:
+        """Whether it was known before the first change that a gateway would fail."""
+        return name in self.prepared.failures
 
 
 def _host_alone(plan: GatewayPlan, down: GatewayUnreachable) -> GatewayUnreachable:
@@ -352,33 +491,6 @@ async def _strike_out(
                 rest = tuple(tunnel for tunnel in record.renew if tunnel not in renewed)
                 group.create_task(one(name, replace(record, renew=rest)))
     return failed
-
-
-async def _tunnels(
-    work: _Work, renew: Mapping[str, frozenset[int]], left: Mapping[str, str], wait_s: float
-) -> tuple[tuple[TunnelResult, ...], set[str]]:
-    """Return what became of the tunnels, and those whose SAs were let go for the far end to make anew."""
-    prepared, declared = work.prepared, work.declared
-    failed = {name for name, result in work.results.items() if result.error is not None}
-    lost = {name: error for name, error in prepared.failures.items() if name in failed}
-    handles = {name: handle for name, handle in prepared.handles.items() if name not in lost}
-    async with watch(handles) as watched:
-        watched.views.update({name: _unreachable(name, error) for name, error in lost.items()})
-        told = await work.move(watched, left)
-        gone = await _let_go(watched, prepared, {*work.calling, *left, *work.moving})
-        not_moved = {name: f"its SAs are left as they run: {why}" for name, why in told.items() if why}
-        results = await bring_up(
-            watched,
-            declared,
-            work.calling,
-            renew,
-            wait_s=wait_s,
-            left={**left, **not_moved},
-            doubts=_doubts(prepared, declared, {n for n, r in work.results.items() if r.restarted}),
-            moved=told.keys() - not_moved.keys(),
-            report=work.report.tunnel,
-        )
-    return results, gone
 
 
 def _doubts(

@@ -131,7 +131,7 @@ class Carrier:
             return await self.finish(client, frozenset())
 
     async def prefer_new_keys(self, client: Client, tunnels: Collection[str]) -> None:
-        """Have charon authenticate itself with the new keys of ``tunnels``; it goes on accepting the old ones.
+        """Have charon authenticate itself with the new keys of ``tunnels``; it still accepts the old ones.
 
         It takes the first of several that fit, and what was loaded last stands first (``mem_cred_t``).
         """

@@ -1,4 +1,4 @@
-"""Which gateways of a topology are meant: by the names of gateways and sites, with ``*``, ``?`` and ``[]``."""
+"""Which gateways of a topology are meant: by names of gateways and sites, with ``*``, ``?`` and ``[]``."""
 
 from __future__ import annotations
 

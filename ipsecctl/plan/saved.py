@@ -36,7 +36,7 @@ class SavedPlan:
     """A plan and what it was made of.
 
     ``made`` is when (ISO 8601, UTC), ``by`` who made it. ``file`` is the topology's absolute path, ``text``
-    the SHA-256 of its text. ``lab``, ``take_over`` and ``allowed`` are what was said with it.
+    the SHA-256 of its text. ``lab``, ``take_over``, ``allowed`` and ``limit`` are what was said with it.
     ``certificates`` are SHA-256 by gateway and target; ``salt`` and ``secrets`` (hexadecimal) the digest of
     all secrets. ``document`` is ``ipsecctl/plan/1``.
     """
@@ -54,6 +54,7 @@ class SavedPlan:
     secrets: str
     gateways: Mapping[str, SavedGateway]
     document: Mapping[str, Any]
+    limit: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the file's content."""
@@ -88,7 +89,11 @@ def load_plan(content: bytes, file: str) -> SavedPlan:
             raise TypeError("'allowed' is no list")
         gateways = {name: SavedGateway(**marks) for name, marks in document.pop("gateways").items()}
         plan = SavedPlan(
-            **(document | {"gateways": gateways, "allowed": tuple(document["allowed"])}),
+            **(
+                document
+                | {"gateways": gateways, "allowed": tuple(document["allowed"])}
+                | {"limit": tuple(document.get("limit", ()))}
+            ),
         )
         _check(plan)
     except (TypeError, KeyError, ValueError, AttributeError) as exc:
@@ -102,7 +107,7 @@ def load_plan(content: bytes, file: str) -> SavedPlan:
 def _check(plan: SavedPlan) -> None:
     """Raise ``ValueError`` where a value is not of its type."""
     texts = [getattr(plan, f.name) for f in fields(plan) if f.type == "str"]
-    texts += [*plan.allowed, *plan.certificates.values(), *plan.certificates]
+    texts += [*plan.allowed, *plan.limit, *plan.certificates.values(), *plan.certificates]
     texts += [text for marks in plan.gateways.values() for text in (marks.record, marks.charon, marks.kernel)]
     if not all(isinstance(text, str) for text in texts) or not isinstance(plan.take_over, bool):
         raise ValueError("a value is not of its type")
