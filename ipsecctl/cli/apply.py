@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ipsecctl.deploy.prepare import Prepared
     from ipsecctl.deploy.tunnels import TunnelResult
     from ipsecctl.deploy.undo import Net
-    from ipsecctl.plan import SavedPlan
+    from ipsecctl.plan import Batch, SavedPlan
     from ipsecctl.topology import Topology
 
 __all__ = ["Work", "app", "show_outcome"]
@@ -235,7 +235,7 @@ class Work:
                 net=self.net,
                 gated=rollout.gated,
             )
-            reporter = service.Reporter(journal.both(screen.gateway, session), screen.tunnel)
+            reporter = service.Reporter(journal.both(screen.gateway, session), screen.tunnel, screen.batch)
             working = service.apply(
                 prepared,
                 reporter,
@@ -301,7 +301,7 @@ def _confirm(
 
 
 class _Screen:
-    """Says what happened to each gateway and tunnel as it happens, with a progress bar below on a terminal."""
+    """Says what happens to each gateway and tunnel as it happens, above a progress bar on a terminal."""
 
     def __init__(
         self,
@@ -337,6 +337,10 @@ class _Screen:
             self._line(
                 f"{paint('back', 'yellow', self._out)}    {result.name}: its batch failed, it has gone back"
             )
+        elif result.partly:
+            self._line(
+                f"{paint('partly', 'yellow', self._out)}  {result.error.summary if result.error else ''}"
+            )
         elif result.error is not None:
             self._line(f"{paint('failed', 'red', self._out)}  {result.error.summary}", result.error.hint)
         elif result.changes:
@@ -359,6 +363,10 @@ class _Screen:
         gap = " " * max(1, 8 - len(verdict))
         causes = "; ".join(result.health.causes)
         self._line(f"{paint(verdict, 'red', self._out)}{gap}{result.name}: {causes}")
+
+    def batch(self, batch: Batch, count: int) -> None:
+        what = "the canary" if batch.canary else f"batch {batch.number}"
+        self._line(f"{paint('well', 'green', self._out)}    {what}, of {_counted(count, 'batch', 'batches')}")
 
     def interrupted(self, file: Path) -> str:
         """Return what is to be said when the work is cut short: how far it is, and what finishes it."""
@@ -409,14 +417,20 @@ def _summary(applied: Applied) -> str:
 def _stopped(applied: Applied) -> str:
     """Return what is to be said of an apply that did not come to its last batch."""
     said = [f"Stopped: {applied.stopped}."]
-    for words, outcome in (("Done", "applied"), ("Gone back", "rolled back"), ("Not begun", "not begun")):
+    outcomes = {
+        "applied": "Done",
+        "partly": "Done in part",
+        "rolled back": "Gone back",
+        "not begun": "Not begun",
+    }
+    for outcome, words in outcomes.items():
         names = [gateway.name for gateway in applied.gateways if gateway.outcome == outcome]
         said += [f"{words}: {', '.join(names)}."] if names else []
     return " ".join(said)
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str, many: str = "") -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {many or f'{noun}s'}"
 
 
 def _document(applied: Applied) -> dict[str, Any]:

@@ -320,11 +320,16 @@ class _Work:
         for name in done:
             del self.carriers[name]
 
-    async def close(self) -> None:
-        """Finish what still waits for turns that will not come."""
+    async def close(self) -> dict[str, tuple[str, ...]]:
+        """Finish what still waits for turns that will not come; return the tunnels that are left, by gateway.
+
+        One that fails in this is not among them.
+        """
+        waiting = {name: tuple(sorted({*c.held} - self._moved)) for name, c in self.carriers.items()}
         if self.carriers:
             async with watch({name: self.prepared.handles[name] for name in self.carriers}) as watched:
                 await self._finish_all(watched, {*self.carriers}, last=True)
+        return {name: left for name, left in waiting.items() if left and not self.results[name].error}
 
     def drop(self, gateways: Iterable[str]) -> None:
         """Leave gateways alone from now on: they go back."""

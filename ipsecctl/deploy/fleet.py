@@ -7,13 +7,14 @@ and no further batch is begun. ``max_fail`` lets so many gateways fail before th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from ipsecctl.deploy.outcome import GatewayResult
+from ipsecctl.deploy.outcome import GatewayResult, Reporter
 from ipsecctl.deploy.undo import Armed, Net, Waiting, armed, new_token
 from ipsecctl.errors import ApplyFailed, IpsecctlError
 from ipsecctl.health import Verdict
@@ -71,6 +72,7 @@ class Work(Protocol):
     """What goes through the batches (``_Work`` of deploy/apply.py)."""
 
     prepared: Prepared
+    report: Reporter
     batch: dict[str, int]
     results: dict[str, GatewayResult]
     tunnels: dict[str, TunnelResult]
@@ -80,7 +82,7 @@ class Work(Protocol):
         self, gateways: Collection[str], *, last: bool, passes: Callable[[Turn], bool], wait_for_all: bool
     ) -> bool: ...
     async def stragglers(self) -> None: ...
-    async def close(self) -> None: ...
+    async def close(self) -> dict[str, tuple[str, ...]]: ...
     def drop(self, gateways: Iterable[str]) -> None: ...
     def say(self, result: GatewayResult) -> None: ...
     async def strike_out(self) -> None: ...
@@ -116,6 +118,7 @@ class _Course:
         self.stopped = ""
         self.waiting: Waiting | None = None
         self._failed: set[str] = set()
+        self._began = 0.0
         self._token = new_token()
         self._kept: list[Armed] = []
         work.batch |= {name: batch.number for batch in self.batches for name in batch.gateways}
@@ -150,6 +153,7 @@ class _Course:
         turns: Sequence[Batch] = self.batches or (Batch(1, ()),)
         for batch in turns:
             last = batch is turns[-1]
+            self._began = time.monotonic()
             arms = await self._arm(batch, stack)
             if self.stopped:
                 break
@@ -164,6 +168,8 @@ class _Course:
                 break
             if arms is not None:
                 await self._keep(arms)
+            if gated and batch.gateways:
+                self.work.report.batch(batch, len(self.batches))
         await self.work.stragglers()
         await self._end()
 
@@ -229,7 +235,7 @@ class _Course:
             if isinstance(back, IpsecctlError):
                 error = ApplyFailed(f"{error}; it could not be told to go back: {back.summary}", back.hint)
             plan = next(plan for plan in self.work.prepared.plans if plan.gateway == name)
-            done = result or GatewayResult(name, len(plan.changes), 0.0)
+            done = result or GatewayResult(name, len(plan.changes), time.monotonic() - self._began)
             rolled_back = not isinstance(back, IpsecctlError)
             self.work.say(replace(done, error=error, rolled_back=rolled_back, batch=number))
 
@@ -252,7 +258,11 @@ class _Course:
         if undo:
             for arms in self._kept:
                 work.drop(arms.handles)
-        await work.close()
+        for name, tunnels in (await work.close()).items() if self.stopped else ():
+            why = (
+                f"{name}: {', '.join(tunnels)} still {'have' if len(tunnels) > 1 else 'has'} to be completed"
+            )
+            work.say(replace(work.results[name], error=ApplyFailed(f"{why}: {self.stopped}"), partly=True))
         await work.strike_out()
         if not self.rollout.gated and self.net and self.net.on_failure:
             undo = any(r.error for r in work.results.values()) or not all(t.up for t in work.tunnels.values())

@@ -11,6 +11,7 @@ from ipsecctl.errors import IpsecctlError
 
 if TYPE_CHECKING:
     from ipsecctl.deploy.undo import Waiting
+    from ipsecctl.plan import Batch
 
 __all__ = ["Applied", "GatewayResult", "Reporter"]
 
@@ -23,7 +24,8 @@ class GatewayResult:
     ``restarted`` says that this was done, as nobody used it. With
     ``charon_down`` the changes were done to the host alone, although there is an error. ``batch`` is the
     number of its batch, 0 where there was nothing to change. ``rolled_back``: it has gone back, as its batch
-    failed; ``begun`` is false where its batch was not begun, for the same reason.
+    failed; ``begun`` is false where its batch was not begun, for the same reason. ``partly``: it is done but
+    for tunnels whose other end was to be changed in a batch that failed, or was not begun.
     """
 
     name: str
@@ -37,6 +39,7 @@ class GatewayResult:
     batch: int = 0
     rolled_back: bool = False
     begun: bool = True
+    partly: bool = False
 
     @property
     def outcome(self) -> str:
@@ -45,6 +48,8 @@ class GatewayResult:
             return "not begun"
         if self.rolled_back:
             return "rolled back"
+        if self.partly:
+            return "partly"
         return "failed" if self.error else "applied" if self.changes else "unchanged"
 
 
@@ -78,7 +83,8 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Who is told at once what has become of a gateway or a tunnel."""
+    """Who is told at once what has become of a gateway, of a tunnel, or that a batch is well."""
 
     gateway: Callable[[GatewayResult], None]
     tunnel: Callable[[TunnelResult], None]
+    batch: Callable[[Batch, int], None] = lambda _batch, _of: None
