@@ -287,7 +287,7 @@ def _confirm(
     if not any(plan.changes or plan.conflicts for plan in prepared.plans) or (sure and not held):
         return
     if not reviewed:
-        print_plan(prepared.plans, {}, sys.stderr)
+        print_plan(prepared.shown, {}, sys.stderr)
         for line in batch_lines(batches_of(prepared, rollout)) if rollout.gated else ():
             say(line)
     if held:
@@ -409,7 +409,7 @@ def _summary(applied: Applied) -> str:
         if not applied.succeeded:
             return f"{tunnels[0].upper()}{tunnels[1:]}, though {but}{gateways} as the topology says.{half}"
         return f"Nothing to do: {gateways} as the topology says, {but}{tunnels}.{half}"
-    text = f"{tunnels} after {applied.took_s:.1f} s."
+    text = f"{tunnels if total else 'Done'} after {applied.took_s:.1f} s."
     others = "; the others are done" if len(failed) < count else ""
     return text + (f" Failed: {', '.join(failed)}{others}." if failed else "") + half
 

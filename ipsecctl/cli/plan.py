@@ -92,10 +92,10 @@ def plan(
     batches = batches_of(prepared, rollout) if rollout.gated else ()
     if json:
         failures = {name: error.summary for name, error in prepared.failures.items()}
-        document = plan_json(prepared.plans, failures, (stop.as_json() for stop in prepared.stops))
+        document = plan_json(prepared.shown, failures, (stop.as_json() for stop in prepared.stops))
         print_json(document | ({"batches": batches_json(batches)} if rollout.gated else {}))
     else:
-        print_plan(prepared.plans, prepared.failures, sys.stdout, wide=wide, stops=prepared.stops)
+        print_plan(prepared.shown, prepared.failures, sys.stdout, wide=wide, stops=prepared.stops)
         for line in batch_lines(batches):
             print(line)
     if out is not None:

@@ -45,7 +45,7 @@ from ipsecctl.plan import Disruption, GatewayPlan, Part, device_gone, needs, res
 __all__ = ["Applied", "GatewayResult", "Reporter", "apply"]
 
 _WRITE_TRIES = 2
-_BEHIND_S = 3.0 * PATIENCE
+_BEHIND_S = 2.0 * PATIENCE
 """For how long no gateway has got anywhere before the others go on without those that have not."""
 
 

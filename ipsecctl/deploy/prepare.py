@@ -20,6 +20,7 @@ from ipsecctl.plan import (
     Safety,
     Stop,
     Wanted,
+    calm,
     half_notes,
     halves,
     plan_gateway,
@@ -57,6 +58,11 @@ class Prepared:
     stops: tuple[Stop, ...] = ()
     limit: frozenset[str] | None = None
     half: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> tuple[GatewayPlan, ...]:
+        """The plans for a person: what is changed at one end only is not disturbed yet."""
+        return calm(self.plans, self.half)
 
     @property
     def tunnels(self) -> frozenset[str]:
@@ -132,7 +138,7 @@ async def prepare(
             for plan in plans
             if plan.gateway in limit
         )
-    held = stops(standings(topology, targets, observed), plans, safety or Safety())
+    held = stops(standings(topology, targets, observed), calm(plans, half), safety or Safety())
     return Prepared(topology, states, handles, observed, targets, plans, failures, held, limit, half)
 
 

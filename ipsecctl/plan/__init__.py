@@ -5,7 +5,7 @@ from ipsecctl.plan.between import between
 from ipsecctl.plan.change import Cause, Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, plan_json
 from ipsecctl.plan.compare import plan_gateway
 from ipsecctl.plan.device import GONE, device_gone, rule_of, unrouted
-from ipsecctl.plan.halves import half_notes, halves, needs, touched
+from ipsecctl.plan.halves import calm, half_notes, halves, needs, touched
 from ipsecctl.plan.host import file_entry
 from ipsecctl.plan.limit import gateways_of_sites, limited, with_far_ends
 from ipsecctl.plan.safety import Limit, Safety, Standing, Stop, parse_limit, stops
@@ -40,6 +40,7 @@ __all__ = [
     "Wanted",
     "batches",
     "between",
+    "calm",
     "device_gone",
     "file_entry",
     "gateways_of_sites",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 
-from ipsecctl.plan.change import Disruption, GatewayPlan, Kind, Note, Part
+from ipsecctl.plan.change import Change, Disruption, GatewayPlan, Kind, Note, Part
 from ipsecctl.plan.wanted import SHARED_PREFIX
 
-__all__ = ["half_notes", "halves", "needs", "touched"]
+__all__ = ["calm", "half_notes", "halves", "needs", "touched"]
 
 
 def touched(plan: GatewayPlan) -> frozenset[str]:
@@ -29,6 +30,16 @@ def halves(plans: Iterable[GatewayPlan], limit: Collection[str]) -> dict[str, tu
     """Return by tunnel the gateways that would have to be changed for it and are not in the limit."""
     left = {name: tuple(sorted(gateways - {*limit})) for name, gateways in needs(plans).items()}
     return {name: gateways for name, gateways in left.items() if gateways}
+
+
+def calm(plans: Iterable[GatewayPlan], half: Collection[str]) -> tuple[GatewayPlan, ...]:
+    """Return plans as they are to be shown and judged: a tunnel changed at one end keeps its SAs."""
+
+    def calmed(change: Change) -> Change:
+        stays = change.part is Part.CONNECTION and change.kind is Kind.CHANGE and change.name in half
+        return replace(change, disruption=Disruption.NONE) if stays else change
+
+    return tuple(replace(plan, changes=tuple(map(calmed, plan.changes))) for plan in plans)
 
 
 def half_notes(plan: GatewayPlan, half: Mapping[str, Iterable[str]]) -> Iterator[Note]:
