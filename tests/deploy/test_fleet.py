@@ -52,7 +52,7 @@ def tunnel(name, verdict=Verdict.UP, *causes):
 
 
 class Work:
-    """Stands for what changes gateways: ``fails`` are those that fail, ``down`` the tunnels that stay down."""
+    """Stands for what changes gateways: ``fails`` do, and the tunnels of ``down`` do not come up."""
 
     def __init__(self, what, fails=(), down=(), open_=None):
         self.prepared = what

@@ -1,6 +1,6 @@
-"""A hub and four spokes, changed in batches: a canary, a batch that fails and goes back, a limit, one that hangs.
+"""A hub and four spokes, changed in batches: a canary, one that fails and goes back, a limit, one that hangs.
 
-The tests follow one another in one lab; each begins where all is as its topology says.
+The tests follow one another in one lab: each begins where the one before left all as the topology says.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ tunnels:
 ALL = ("hub", "s1", "s2", "s3", "s4")
 BATCHES = ("--canary", "s1", "--batch", "2", "--allow", "disturb")
 BACK_WITHIN_S = 60.0 * PATIENCE
-OF_CHARON = 'for p in /proc/[0-9]*; do case "$(cat $p/comm 2>/dev/null)" in charon*) kill -s {} ${{p#/proc/}} ;; esac; done'
+OF_CHARON = """for p in /proc/[0-9]*; do
+    case $(cat $p/comm 2>/dev/null) in charon*) kill -s {} ${{p#/proc/}} ;; esac
+done"""
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +47,12 @@ def applied(lab):
     return lab
 
 
-@pytest.fixture
-def changed(applied) -> Iterator[Callable[[str, str], None]]:
-    """Return what changes the topology's text; in the end all is as it was before, and applied."""
-    file = Path(applied.file)
-
-    def change(old: str, new: str) -> None:
-        text = file.read_text()
-        assert old in text
-        file.write_text(text.replace(old, new))
-
-    yield change
-    file.write_text(TOPOLOGY)
-    applied.apply()
+def change(lab, old: str, new: str) -> None:
+    """Change the topology's text."""
+    file = Path(lab.file)
+    text = file.read_text()
+    assert old in text, "an earlier test has failed"
+    file.write_text(text.replace(old, new))
 
 
 def outcomes(document) -> dict[str, tuple[int | None, str]]:
@@ -97,7 +92,7 @@ def hung(lab, gateway: str) -> Iterator[None]:
 
 
 def apply_and(lab, when: str, do: Callable[[], object], *options: str) -> tuple[int, dict]:
-    """Apply; when it says ``when``, have it stand still while something is done. Return status and outcome."""
+    """Apply; when it says ``when``, have it stand still while something is done. Return what came of it."""
     argv = [sys.executable, "-m", "ipsecctl", "apply", lab.file, "--lab", lab.lab.name, "--yes", "--json"]
     with subprocess.Popen(
         [*argv, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -115,15 +110,9 @@ def apply_and(lab, when: str, do: Callable[[], object], *options: str) -> tuple[
     return process.returncode, json.loads(out)
 
 
-def test_batches_follow_the_canary(applied, changed) -> None:
+def test_batches_follow_the_canary(applied) -> None:
     before = proposals(applied, "hub", "t-s4")
-    changed("profile: modern", "profile: nist-800-77")
-    shown = applied.json("plan", applied.file, *BATCHES[:4])["batches"]
-    assert [(batch["gateways"], batch["canary"]) for batch in shown] == [
-        (["hub", "s1"], True),
-        (["s2", "s3"], False),
-        (["s4"], False),
-    ]
+    change(applied, "profile: modern", "profile: nist-800-77")
     meanwhile: list[str] = []
     status, done = apply_and(
         applied,
@@ -142,15 +131,14 @@ def test_batches_follow_the_canary(applied, changed) -> None:
         "s4": (3, "applied"),
     }
     assert {proposals(applied, "hub", f"t-s{n}") for n in (1, 2, 3, 4)} == {meanwhile[0]}
-    assert planned(applied) == set()
 
 
-def test_a_batch_that_fails_goes_back_and_the_failed_are_tried_again(applied, changed) -> None:
-    changed("gateway: 198.51.100.10", "gateway: {address: 198.51.100.10, identity: hub.example.net}")
+def test_a_batch_that_fails_goes_back_and_the_failed_are_tried_again(applied) -> None:
+    change(applied, "gateway: 198.51.100.10", "gateway: {address: 198.51.100.10, identity: hub.example.net}")
     untouched = applied.sh("s4", "sha256sum /var/lib/ipsecctl/applied.json /etc/swanctl/conf.d/*")
     before = applied.sh("s2", "sha256sum /etc/swanctl/conf.d/*; swanctl --list-conns")
     status, done = apply_and(
-        applied, "well    the canary", lambda: applied.charon("s3", "kill"), *BATCHES, "--wait", "5"
+        applied, "well    the canary", lambda: applied.charon("s3", "stop"), *BATCHES, "--wait", "5"
     )
     assert status == 1
     assert outcomes(done) == {
@@ -170,14 +158,14 @@ def test_a_batch_that_fails_goes_back_and_the_failed_are_tried_again(applied, ch
     again = applied.json("apply", applied.file, "--yes", "--allow", "disturb", "--retry-failed")
     assert outcomes(again) == {"hub": (1, "applied"), "s2": (1, "applied"), "s3": (1, "applied")}
     assert again["half"] == {"t-s4": ["s4"]}
-    assert planned(applied) == {"hub", "s4"}
+    shown = applied.json("plan", applied.file, "--batch", "1")
+    assert [(batch["gateways"], batch["along"]) for batch in shown["batches"]] == [(["hub", "s4"], ["hub"])]
     all_carry(applied, ("s1", "s2", "s3", "s4"))
-    none = applied.ipsecctl("apply", applied.file, "--yes", "--retry-failed", statuses=(1,))
-    assert "no gateway failed in revision" in none.stderr
 
 
-def test_one_end_alone_goes_on_accepting_the_other(applied, changed) -> None:
-    changed("profile: modern", "profile: nist-800-77")
+def test_one_end_alone_goes_on_accepting_the_other(applied) -> None:
+    applied.json("apply", applied.file, "--yes", "--allow", "disturb")
+    change(applied, "profile: nist-800-77", "profile: modern")
     before = applied.sh("hub", "sha256sum /var/lib/ipsecctl/applied.json /etc/swanctl/conf.d/*")
     notes = [
         note["summary"]
@@ -200,8 +188,8 @@ def test_one_end_alone_goes_on_accepting_the_other(applied, changed) -> None:
     assert (whole["half"], planned(applied)) == ({}, set())
 
 
-def test_one_that_hangs_holds_up_nobody(applied, changed) -> None:
-    changed("profile: modern", "profile: nist-800-77")
+def test_one_that_hangs_holds_up_nobody(applied) -> None:
+    change(applied, "profile: modern", "profile: nist-800-77")
     with hung(applied, "s3"):
         began = time.monotonic()
         done = applied.json("apply", applied.file, "--yes", statuses=(1,))
@@ -210,17 +198,3 @@ def test_one_that_hangs_holds_up_nobody(applied, changed) -> None:
     assert {t["name"] for t in done["tunnels"] if t["verdict"] == "up"} == {"t-s1", "t-s2", "t-s4"}
     # Some seconds for its first answer, none of the thirty that an answer may take.
     assert took_s < 20 * PATIENCE
-
-
-@pytest.mark.parametrize(
-    ("options", "status", "said"),
-    [
-        (["--limit", "s9"], 1, "--limit 's9' fits no gateway and no site"),
-        (["--canary", "hbu"], 1, "Did you mean 'hub'?"),
-        (["--canary", "s1", "--limit", "s2"], 1, "s1 is not in --limit"),
-        (["--batch", "0%"], 2, "'0%' is no number of gateways"),
-        (["--max-fail", "many"], 2, "'many' is no number of gateways"),
-    ],
-)
-def test_what_cannot_be_meant_is_told_before_anything_is_done(applied, options, status, said) -> None:
-    assert said in applied.ipsecctl("apply", applied.file, "--yes", *options, statuses=(status,)).stderr
