@@ -38,6 +38,7 @@ __all__ = [
     "wants_table",
 ]
 
+_NAMED = 5
 _FEW = 2
 """Up to so many gateways need no table: their lines are on the screen yet."""
 
@@ -124,6 +125,13 @@ class Fleet:
         ours = {gateway.name for gateway in topology.gateways() if gateway.managed}
         again = frozenset(failed()) & ours
         return again if chosen is None else chosen & again
+
+    def noted(self, message: str, limit: frozenset[str] | None) -> str:
+        """Return a message for the history that says, too, where not all gateways were meant."""
+        if limit is None:
+            return message
+        only = f"only {', '.join(sorted(limit)[:_NAMED])}" + (", ..." if len(limit) > _NAMED else "")
+        return f"{message} ({only})" if message else only
 
     def rollout(self, topology: Topology, limit: frozenset[str] | None) -> Rollout:
         """Return the way over the gateways. Raises ``IpsecctlError`` for a canary that is none."""

@@ -222,7 +222,7 @@ class Work:
                 prepared,
                 file=str(self.file) if str(self.file) == "-" else str(self.file.absolute()),
                 text=self.text,
-                message=self.message,
+                message=self.fleet.noted(self.message, limit),
                 lab=lab,
                 rollback_of=self.rollback_of,
             )

@@ -87,7 +87,7 @@ async def _apply(
         stopped, waiting = await roll_out(work, rollout, net)
     gateways = tuple(result for _, result in sorted(work.results.items()))
     tunnels = tuple(result for _, result in sorted(work.tunnels.items()))
-    half = {name: others for name, others in prepared.half.items() if name in prepared.tunnels}
+    half = {name: others for name, others in prepared.half.items() if name in needs(prepared.plans)}
     return Applied(gateways, tunnels, time.monotonic() - started, waiting, stopped, half)
 
 

@@ -61,10 +61,10 @@ class Turn:
         """The tunnels that keep the gate shut, with what is wrong."""
         found = dict.fromkeys(sorted(self.dead), "it carries nothing any more")
         for name, result in self.tunnels.items():
-            known = result.health.verdict is Verdict.DEGRADED and name in self.doubts
+            verdict, causes = result.health.verdict, result.health.causes
+            known = verdict is Verdict.DEGRADED and {*causes} <= {*self.doubts.get(name, ())}
             if not result.up and not known:
-                causes = "; ".join(result.health.causes)
-                found[name] = f"it is {result.health.verdict}" + (f": {causes}" if causes else "")
+                found[name] = f"it is {verdict}" + (f": {'; '.join(causes)}" if causes else "")
         return found
 
 

@@ -265,6 +265,18 @@ def test_shares_are_read():
     assert not fleet_of().said
 
 
+@pytest.mark.parametrize(
+    ("message", "limit", "noted"),
+    [
+        ("CHG-1", None, "CHG-1"),
+        ("", frozenset("ba"), "only a, b"),
+        ("CHG-1", frozenset("abcdef"), "CHG-1 (only a, b, c, d, e, ...)"),
+    ],
+)
+def test_the_history_says_where_not_all_were_meant(message, limit, noted):
+    assert Fleet().noted(message, limit) == noted
+
+
 def test_a_plan_that_was_saved_without_a_limit_has_none(tmp_path):
     saved = {
         "schema": "ipsecctl/saved-plan/1",

@@ -264,6 +264,10 @@ def test_where_the_way_back_cannot_be_had_the_batch_is_not_begun(ended, monkeypa
         (Turn((), {"t": tunnel("t", Verdict.UNKNOWN, "s3 is off")}), {"t": "it is unknown: s3 is off"}),
         (Turn((), {"t": tunnel("t", Verdict.DEGRADED, "left")}), {"t": "it is degraded: left"}),
         (Turn((), {"t": tunnel("t", Verdict.DEGRADED, "old")}, {"t": ("old",)}), {}),
+        (
+            Turn((), {"t": tunnel("t", Verdict.DEGRADED, "left", "old")}, {"t": ("old",)}),
+            {"t": "it is degraded: left; old"},
+        ),
         (Turn((), {}, dead=["u"]), {"u": "it carries nothing any more"}),
     ],
 )
