@@ -68,8 +68,8 @@ class Turn:
         return found
 
 
-class Work(Protocol):
-    """What goes through the batches (``_Work`` of deploy/apply.py)."""
+class Turns(Protocol):
+    """What goes through the batches (``Work`` of deploy/turns.py)."""
 
     prepared: Prepared
     report: Reporter
@@ -95,7 +95,7 @@ def batches_of(prepared: Prepared, rollout: Rollout) -> tuple[Batch, ...]:
     return batches(changed, pairs, canary=rollout.canary, size=rollout.size)
 
 
-async def roll_out(work: Work, rollout: Rollout, net: Net | None) -> tuple[str, Waiting | None]:
+async def roll_out(work: Turns, rollout: Rollout, net: Net | None) -> tuple[str, Waiting | None]:
     """Go through all batches; return why they were not all done, "" if they were, and how the net ended.
 
     Raises ``ApplyFailed`` when there are more failures to begin with than may be, with nothing done, or when
@@ -110,7 +110,7 @@ async def roll_out(work: Work, rollout: Rollout, net: Net | None) -> tuple[str, 
 
 
 class _Course:
-    def __init__(self, work: Work, rollout: Rollout, net: Net | None) -> None:
+    def __init__(self, work: Turns, rollout: Rollout, net: Net | None) -> None:
         self.work = work
         self.rollout = rollout
         self.net = net
