@@ -269,7 +269,12 @@ def show_outcome(
 
 
 def _confirm(
-    prepared: Prepared, ctx: typer.Context, *, yes: bool, rollout: Rollout, reviewed: bool = False
+    prepared: Prepared,
+    ctx: typer.Context,
+    *,
+    yes: bool,
+    reviewed: bool = False,
+    rollout: Rollout | None = None,
 ) -> None:
     """Show the plan to whoever can be asked, and have it confirmed; a plan without changes needs neither.
 
@@ -288,7 +293,7 @@ def _confirm(
         return
     if not reviewed:
         print_plan(prepared.shown, {}, sys.stderr)
-        for line in batch_lines(batches_of(prepared, rollout)) if rollout.gated else ():
+        for line in batch_lines(batches_of(prepared, rollout)) if rollout and rollout.gated else ():
             say(line)
     if held:
         raise refused(prepared.stops)

@@ -19,6 +19,7 @@ __all__ = ["SavedGateway", "SavedPlan", "is_saved_plan", "load_plan", "stale_bec
 
 _FORMAT: Final = "ipsecctl/saved-plan/1"
 _FAMILY: Final = "ipsecctl/saved-plan/"
+_LISTS: Final = ("allowed", "limit")
 _SHOWN: Final = 3
 
 
@@ -49,12 +50,12 @@ class SavedPlan:
     lab: str
     take_over: bool
     allowed: tuple[str, ...]
+    limit: tuple[str, ...]
     certificates: Mapping[str, str]
     salt: str
     secrets: str
     gateways: Mapping[str, SavedGateway]
     document: Mapping[str, Any]
-    limit: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the file's content."""
@@ -85,15 +86,12 @@ def load_plan(content: bytes, file: str) -> SavedPlan:
             "Nothing was done. Plan again with this one: ipsecctl plan TOPOLOGY --out FILE",
         )
     try:
-        if not isinstance(document["allowed"], list):
-            raise TypeError("'allowed' is no list")
+        for name in _LISTS:
+            if not isinstance(document[name], list):
+                raise TypeError(f"'{name}' is no list")
         gateways = {name: SavedGateway(**marks) for name, marks in document.pop("gateways").items()}
         plan = SavedPlan(
-            **(
-                document
-                | {"gateways": gateways, "allowed": tuple(document["allowed"])}
-                | {"limit": tuple(document.get("limit", ()))}
-            ),
+            **(document | {"gateways": gateways} | {name: tuple(document[name]) for name in _LISTS}),
         )
         _check(plan)
     except (TypeError, KeyError, ValueError, AttributeError) as exc:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from ipsecctl.cli import apply as apply_command
 from ipsecctl.cli._fleet import Fleet, batch_lines, fleet_of, result_rows, wants_table
 from ipsecctl.deploy.outcome import Applied, GatewayResult
 from ipsecctl.errors import ApplyFailed
-from ipsecctl.plan import Batch, Share, load_plan
+from ipsecctl.plan import Batch, Share
 from ipsecctl.store import GatewayOutcome, GatewayRow, NewRevision, Outcome, Store, location
 
 TOPOLOGY = """
@@ -275,19 +274,3 @@ def test_shares_are_read():
 )
 def test_the_history_says_where_not_all_were_meant(message, limit, noted):
     assert Fleet().noted(message, limit) == noted
-
-
-def test_a_plan_that_was_saved_without_a_limit_has_none(tmp_path):
-    saved = {
-        "schema": "ipsecctl/saved-plan/1",
-        **dict.fromkeys(("made", "by", "topology", "file", "text", "lab", "salt", "secrets"), "00"),
-        "take_over": False,
-        "allowed": [],
-        "certificates": {},
-        "gateways": {},
-        "document": {"schema": "ipsecctl/plan/1", "changes": []},
-    }
-    assert load_plan(json.dumps(saved).encode(), "x.plan").limit == ()
-    with_limit = load_plan(json.dumps(saved | {"limit": ["n*"]}).encode(), "x.plan")
-    assert with_limit.limit == ("n*",)
-    assert load_plan(with_limit.to_json().encode(), os.devnull) == with_limit
