@@ -57,7 +57,8 @@ test: lint releases postgres test-wheel ## All tests but those of test-change an
 	$(PYTEST) tests -m 'not change' -n $(WORKERS) --dist loadgroup
 
 test-unit: export PYTHONDONTWRITEBYTECODE := # kept, the compiled tests save each worker seconds in the next run
-test-unit: $(VENV)/.dev ## What needs no Docker and no PostgreSQL
+test-unit: export IPSECCTL_TEST_QUICK ?= 1
+test-unit: $(VENV)/.dev ## What needs no Docker and no PostgreSQL, with a quarter of the examples of `make test`
 	$(PYTEST) tests -m 'not lab and not postgres' -n $(WORKERS)
 
 test-lab: $(VENV)/.dev releases ## What runs on real strongSwan
@@ -75,6 +76,7 @@ wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
 
 test-wheel: export PYTHONDONTWRITEBYTECODE :=
+test-wheel: export IPSECCTL_TEST_QUICK ?= 1
 test-wheel: wheel ## Unit tests against the installed wheel
 	rm -rf $(VENV)-wheel
 	$(PYTHON) -m venv --without-pip $(VENV)-wheel

@@ -24,7 +24,7 @@ StoreOption = Annotated[
     str | None,
     typer.Option(
         help="Where the history is: a file, or postgresql://USER@HOST/DATABASE. Default: IPSECCTL_STORE, "
-        "else a file of this user.",
+        "else a file of this user; for a lab a file of its own.",
         metavar="STORE",
     ),
 ]
@@ -32,13 +32,20 @@ LabOption = Annotated[str | None, typer.Option(help="The history of this lab.", 
 
 
 def open_store(said: str | None, lab: str | None = None) -> Store:
-    """Return the store that was asked for; that of a lab, where there is one and no other was asked for.
+    """Return the store that was asked for; that of a lab, where there is one and no option named another.
+
+    Where the environment names a store that is not used, as labs have their own, that is said.
 
     Raises ``StoreUnusable``, and ``IpsecctlError`` for a password on the command line.
     """
-    from ipsecctl.store import Store
+    from ipsecctl.store import VARIABLE, Store
 
-    return Store(store_at(said, lab))
+    where = store_at(said, lab)
+    if lab is not None and not said and os.environ.get(VARIABLE, "").strip():
+        say(
+            f"note: the history of lab '{lab}' is in {where}, not in {VARIABLE}: --store names another place."
+        )
+    return Store(where)
 
 
 def store_at(said: str | None, lab: str | None = None) -> Location:

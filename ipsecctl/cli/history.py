@@ -32,6 +32,14 @@ _COLOURS = {
 }
 
 
+_NOT_HEARD = {
+    "pending": "it has not said yet what became of it",
+    "interrupted": "how far it came was not heard: the next apply does what is left",
+    "cut off": "how far it came was not heard: the next apply does what is left",
+    "refused": "nothing was done",
+}
+
+
 @app.callback(invoke_without_command=True)
 def history(
     ctx: typer.Context,
@@ -213,6 +221,6 @@ def _happened(row: GatewayRow, stream: IO[str]) -> str:
     word = paint(str(row.outcome), _COLOURS[str(row.outcome)], stream)
     counted = f", {row.changes} change{'' if row.changes == 1 else 's'}" if row.changes else ""
     took = f" in {row.took_s:.1f} s" if row.took_s is not None and row.changes else ""
-    if str(row.outcome) == "pending":
-        return f"{word}{counted}{' planned; what became of it was not heard' if row.changes else ''}"
+    if str(row.outcome) in _NOT_HEARD:
+        return f"{word}{counted}{f' planned; {_NOT_HEARD[str(row.outcome)]}' if row.changes else ''}"
     return f"{word}{counted}{took}{f': {row.error}' if row.error else ''}"

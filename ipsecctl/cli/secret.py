@@ -13,7 +13,10 @@ from ipsecctl.cli._view import print_diagnostics, print_json, say
 from ipsecctl.errors import Severity, TopologyRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ipsecctl.topology import Topology
+    from ipsecctl.topology.model import Path as DocumentPath
 
 __all__ = ["app"]
 
@@ -44,13 +47,15 @@ def generate(
 
     Without FILE one is printed. With FILE, every 'file:' PSK that the topology refers to and that is not
     there is written, readable by you alone; none is shown, and none that is there is overwritten.
+    Exit status: 1 also where something else stands in the place of a PSK (a directory, a pipe, a link that
+    leads nowhere), or a PSK that is there cannot be read.
 
     \b
     Examples:
       ipsecctl secret generate
       ipsecctl secret generate topologies/clinic-dc.yaml
     """
-    from ipsecctl.secrets import generate_psk, write_missing
+    from ipsecctl.secrets import generate_psk, unusable_psks, write_missing
 
     if file is None:
         psk = generate_psk()
@@ -60,26 +65,32 @@ def generate(
             typer.echo(psk)
         return
     with errors_as_json(file, wanted=as_json):
-        topology = _topology(file)
+        topology, locate = _topology(file)
         written = [str(path) for path in write_missing(topology, base_dir(topology))]
     elsewhere = _not_in_files(topology)
+    unusable = unusable_psks(topology, base_dir(topology), locate)
     if as_json:
-        print_json({"schema": "ipsecctl/secrets-written/1", "written": written, "not_in_files": elsewhere})
-        return
-    for path in written:
-        typer.echo(path)
-    say(_said(len(written)))
-    if elsewhere:
-        say(f"not in files, so not made here: {', '.join(elsewhere)}")
+        document = {"schema": "ipsecctl/secrets-written/1", "written": written, "not_in_files": elsewhere}
+        print_json({**document, "diagnostics": [finding.as_json() for finding in unusable]})
+    else:
+        for path in written:
+            typer.echo(path)
+        if written or not unusable:
+            say(_said(len(written)))
+        if elsewhere:
+            say(f"not in files, so not made here: {', '.join(elsewhere)}")
+    if unusable:
+        print_diagnostics(unusable)
+        raise typer.Exit(1)
 
 
-def _topology(file: Path) -> Topology:
-    """Read a topology without looking at its secrets, which are still to be made."""
+def _topology(file: Path) -> tuple[Topology, Callable[[DocumentPath], tuple[int, int]]]:
+    """Read a topology, and where what stands in it, without looking at its secrets: some are to be made."""
     loaded, diagnostics = check_file(file, secrets=False)
     if loaded.topology is None:
         raise TopologyRefused(diagnostics)
     print_diagnostics([finding for finding in diagnostics if finding.severity is Severity.WARNING])
-    return loaded.topology
+    return loaded.topology, loaded.source.locate
 
 
 def _not_in_files(topology: Topology) -> list[str]:

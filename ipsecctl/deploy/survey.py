@@ -12,7 +12,7 @@ from ipsecctl.deploy.means import means_remembered
 from ipsecctl.deploy.watch import watch
 from ipsecctl.desired import compile_topology
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError
-from ipsecctl.gateway import CharonSilent, Handle, LiveView, Pending, look, reach
+from ipsecctl.gateway import LOOK_S, CharonSilent, Handle, LiveView, Pending, look, reach
 from ipsecctl.health import Declared, EndState, TunnelHealth, Verdict, declare, judge
 from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import Topology
@@ -34,7 +34,7 @@ class Survey:
     time: datetime
 
 
-async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float = 4.0 * PATIENCE) -> Survey:
+async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float = LOOK_S) -> Survey:
     """Return what is known of every declared tunnel after at most ``timeout_s`` seconds in all.
 
     What does not fit together at the two ends of a tunnel is looked at again, at both ends in the same

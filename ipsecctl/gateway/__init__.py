@@ -22,7 +22,7 @@ from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel
 from ipsecctl.gateway.lacks import Lack, lacks, unknown_options
 from ipsecctl.gateway.local import LocalHost
 from ipsecctl.gateway.lock import locked
-from ipsecctl.gateway.look import CharonSilent, Guard, LiveView, ShellView, look, look_at_guard
+from ipsecctl.gateway.look import LOOK_S, CharonSilent, Guard, LiveView, ShellView, look, look_at_guard
 from ipsecctl.gateway.names import (
     LINK_ALIAS,
     NFT_TABLE,
@@ -66,6 +66,7 @@ __all__ = [
     "CHARONS_TABLE",
     "DEVICE",
     "LINK_ALIAS",
+    "LOOK_S",
     "NFT_TABLE",
     "NO_CHARON",
     "RECORD_PATH",

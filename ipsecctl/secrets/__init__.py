@@ -4,7 +4,7 @@ The finding codes of this room are IP301 to IP329.
 """
 
 from ipsecctl.secrets.certificates import read_certificate
-from ipsecctl.secrets.inspection import inspect
+from ipsecctl.secrets.inspection import inspect, unusable_psks
 from ipsecctl.secrets.making import generate_psk, write_missing
 from ipsecctl.secrets.reading import IDENTITY_VARIABLE, read
 from ipsecctl.secrets.secret import Secret
@@ -18,5 +18,6 @@ __all__ = [
     "inspect",
     "read",
     "read_certificate",
+    "unusable_psks",
     "write_missing",
 ]

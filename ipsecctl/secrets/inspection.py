@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ipsecctl.topology import Credential, End, SecretRef, Topology, Tunnel
     from ipsecctl.topology.model import Path as DocumentPath
 
-__all__ = ["inspect"]
+__all__ = ["inspect", "unusable_psks"]
 
 _SHOWN: Final = 3
 _STRONGER: Final = "make one with 'ipsecctl secret generate', and give it to both ends"
@@ -56,7 +56,20 @@ def inspect(
     may be missing, as whether they are wanted is not known.
     """
     inspection = _Inspection(topology, base, now or datetime.now(UTC))
-    findings = [*inspection.findings(), *inspection.psks_of_no_tunnel(also)]
+    return _told([*inspection.findings(), *inspection.psks_of_no_tunnel(also)], topology, locate)
+
+
+def unusable_psks(
+    topology: Topology, base: Path, locate: Callable[[DocumentPath], tuple[int, int]]
+) -> tuple[Diagnostic, ...]:
+    """Return what ``inspect`` says of PSK files out of which no PSK can be had, worst first."""
+    inspection = _Inspection(topology, base, datetime.now(UTC))
+    return _told(inspection.unusable_psks(), topology, locate)
+
+
+def _told(
+    findings: Iterable[_Finding], topology: Topology, locate: Callable[[DocumentPath], tuple[int, int]]
+) -> tuple[Diagnostic, ...]:
     groups: dict[tuple[Severity, str, DocumentPath, str, str], list[str]] = defaultdict(list)
     for finding in findings:
         key = (finding.severity, finding.code, finding.where, finding.what, finding.hint)
@@ -105,6 +118,16 @@ class _Inspection:
             if found.secret is not None:
                 yield from _weaknesses(ref, found.secret, [])
 
+    def unusable_psks(self) -> Iterator[_Finding]:
+        """Yield why no PSK can be had out of a file that a managed end refers to."""
+        ends = [end for tunnel in self._topology.tunnels for end in (tunnel.left, tunnel.right)]
+        refs = dict.fromkeys(end.credential.psk for end in ends if end.gateway.managed)
+        for ref in refs:
+            if ref is not None and ref.kind.value == "file":
+                found = self._look(ref)
+                if found.secret is None:
+                    yield from (self._problem_of_psk(problem, ref) for problem in found.problems)
+
     def _look(self, ref: SecretRef) -> Examined:
         if ref not in self._secrets:
             self._secrets[ref] = examine(ref, self._base)
@@ -119,7 +142,7 @@ class _Inspection:
     def _problem_of_psk(self, problem: SecretProblem, ref: SecretRef) -> _Finding:
         """Return the finding for a PSK that cannot be had: one that is not there can be made."""
         finding = self._problem(problem, ref.where)
-        if problem.code == "IP301" and ref.kind.value == "file":
+        if problem.is_missing and ref.kind.value == "file":
             hint = f"make it with 'ipsecctl secret generate {self._file}', or put it there"
             return replace(finding, hint=hint)
         return finding

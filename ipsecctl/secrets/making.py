@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ipsecctl.errors import SecretUnavailable
-from ipsecctl.secrets.reading import read
+from ipsecctl.secrets.reading import examine, read
 from ipsecctl.secrets.secret import Secret
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def write_missing(topology: Topology, base: Path) -> tuple[Path, ...]:
 
     Paths are relative to ``base``, the directory of the topology file. Files get mode 0600 and are complete
     from the moment they are there; directories that have to be made get 0700. What is there is never
-    overwritten. Where the two ends of a tunnel refer to different places, both get the same PSK.
+    overwritten or written through, be it a link that leads nowhere; what is in the way of a PSK is told by
+    ``unusable_psks``, and the other end of its tunnel gets none. Where the two ends of a tunnel refer to
+    different places, both get the same PSK.
 
     Raises ``SecretUnavailable`` when a file cannot be written, or when the other end's PSK is there and
     unusable.
@@ -44,8 +46,10 @@ def write_missing(topology: Topology, base: Path) -> tuple[Path, ...]:
     written: list[Path] = []
     for tunnel in topology.tunnels:
         refs = _psks(tunnel)
-        missing = [ref for ref in refs if ref.kind.value == "file" and not os.path.lexists(base / ref.value)]
-        if not missing:
+        files = [(ref, examine(ref, base)) for ref in refs if ref.kind.value == "file"]
+        missing = [ref for ref, found in files if any(problem.is_missing for problem in found.problems)]
+        blocked = any(found.secret is None and ref not in missing for ref, found in files)
+        if not missing or blocked:
             continue
         there = next((ref for ref in refs if ref not in missing), None)
         psk = Secret(generate_psk().encode()) if there is None else read(there, base)

@@ -51,7 +51,7 @@ class SecretProblem(SecretUnavailable):
 
     @property
     def is_missing(self) -> bool:
-        """Whether a file is not there."""
+        """Whether a file is not there, and nothing is in its place."""
         return self.what == _NO_FILE
 
 
@@ -166,8 +166,7 @@ def _read_file(path: Path, name: str, *, private: bool) -> _Content:
                 raise SecretProblem("IP303", "not a regular file", name, "a secret lies in a plain file")
             content = file.read(_MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
-        hint = "put it there; paths are relative to the topology file"
-        raise SecretProblem("IP301", _NO_FILE, name, hint) from None
+        raise _not_there(path, name) from None
     except IsADirectoryError:
         raise SecretProblem("IP303", "a directory, not a file", name, "name the file that holds it") from None
     except OSError as error:
@@ -176,6 +175,21 @@ def _read_file(path: Path, name: str, *, private: bool) -> _Content:
     if len(content) > _MAX_BYTES:
         raise SecretProblem("IP303", "too large for a secret", name, "it has more than 1 MiB")
     return content, tuple(_sharings(status, name)) if private else ()
+
+
+def _not_there(path: Path, name: str) -> SecretProblem:
+    """Return why there is no file: nothing has its name, or something is in the way."""
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            subject = f"{name} ({place} -> {place.readlink()})"
+            hint = "make what it leads to (mounted, decrypted?), or remove the link"
+            return SecretProblem("IP301", "a link that leads nowhere", subject, hint)
+        if place != path and place.exists():
+            if not place.is_dir():
+                hint = "name another place, or move that away"
+                return SecretProblem("IP301", "below what is no directory", f"{name} ({place})", hint)
+            break
+    return SecretProblem("IP301", _NO_FILE, name, "put it there; paths are relative to the topology file")
 
 
 def _sharings(status: os.stat_result, name: str) -> Iterator[SecretProblem]:

@@ -41,12 +41,19 @@ class Outcome(StrEnum):
 
 
 class GatewayOutcome(StrEnum):
-    """What became of one gateway; ``PENDING``: nothing was heard yet, or ever if the apply has ended."""
+    """What became of one gateway.
+
+    ``PENDING``: nothing was heard yet. The last three are those of which nothing was heard until the apply
+    ended so; they are written nowhere, and read off its own outcome.
+    """
 
     PENDING = "pending"
     UNCHANGED = "unchanged"
     APPLIED = "applied"
     FAILED = "failed"
+    REFUSED = "refused"
+    INTERRUPTED = "interrupted"
+    CUT_OFF = "cut off"
 
 
 @dataclass(frozen=True, slots=True)

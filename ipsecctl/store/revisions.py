@@ -152,6 +152,8 @@ def _revisions(transaction: Transaction, rows: list[tuple[Any, ...]]) -> Iterabl
         ):
             outcome = Outcome.CUT_OFF
             ended_at = datetime.fromisoformat(heard) if heard else None
+        if ended_at is not None:  # what was heard last of one that was cut off may be from before it began
+            ended_at = max(ended_at, datetime.fromisoformat(began))
         text, plan, tunnels = row[20:] or ("", "{}", "[]")
         yield Revision(
             number,
@@ -166,7 +168,7 @@ def _revisions(transaction: Transaction, rows: list[tuple[Any, ...]]) -> Iterabl
             lab,
             Outcome(outcome),
             error,
-            _gateways(transaction, number),
+            _gateways(transaction, number, _LEFT_PENDING.get(Outcome(outcome))),
             confirmed,
             rollback_of,
             text,
@@ -175,12 +177,24 @@ def _revisions(transaction: Transaction, rows: list[tuple[Any, ...]]) -> Iterabl
         )
 
 
-def _gateways(transaction: Transaction, number: int) -> tuple[GatewayRow, ...]:
+_LEFT_PENDING = {
+    Outcome.FAILED: GatewayOutcome.INTERRUPTED,
+    Outcome.INTERRUPTED: GatewayOutcome.INTERRUPTED,
+    Outcome.CUT_OFF: GatewayOutcome.CUT_OFF,
+    Outcome.REFUSED: GatewayOutcome.REFUSED,
+}
+"""What a gateway of which nothing was heard has come to, when its apply has ended so."""
+
+
+def _gateways(transaction: Transaction, number: int, left: GatewayOutcome | None) -> tuple[GatewayRow, ...]:
+    """Return what became of each gateway; ``left`` is what those are that are still pending, if over."""
     rows = transaction.run(
         "SELECT name, outcome, changes, took_s, error, hint FROM ipsecctl_gateway WHERE revision = ?"
         " ORDER BY name",
         number,
     )
+    if left is not None:
+        rows = [(n, left if was == GatewayOutcome.PENDING else was, *rest) for n, was, *rest in rows]
     return tuple(GatewayRow(name, GatewayOutcome(outcome), *rest) for name, outcome, *rest in sorted(rows))
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from ipsecctl.topology._scalars import refuse_several
+
 __all__ = ["Doc", "one_to_list"]
 
 
@@ -16,5 +18,5 @@ class Doc(BaseModel):
 
 
 def one_to_list(value: Any) -> Any:
-    """Return a list, also of one value that stands there without one."""
-    return value if isinstance(value, list) else [value]
+    """Return a list, also of one value that stands there without one; refuse several in one text."""
+    return value if isinstance(value, list) else [refuse_several(value)]

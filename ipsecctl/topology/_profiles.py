@@ -79,6 +79,7 @@ class Profiles:
         self._used: set[str] = set()
         self._given = {name: self._examine(name, doc) for name, doc in docs.items()}
         for name in docs:
+            self._warn_of_legacy(name)
             if name in PROFILES:
                 hint = "give it another name, and 'based_on: " + name + "' if you want to change it"
                 findings.error("IP211", ("profiles", name), f"{name!r} is a built-in profile", hint, key=True)
@@ -184,17 +185,23 @@ class Profiles:
             tuple(examine_proposal(text, Protocol.IKE) for text in doc.ike),
             tuple(examine_proposal(text, Protocol.ESP) for text in doc.esp),
         )
-        warned: set[Algorithm] = set()
         for key, several in (("ike", given.ike), ("esp", given.esp)):
             for number, examined in enumerate(several):
                 for error in examined.errors:
                     hint = error.hint or "see 'ipsecctl crypto algorithms' for the algorithms"
                     self._findings.error(error.code, (*path, key, number), error.summary, hint)
-                legacy = [a for a in examined.algorithms if a not in warned]
-                warned.update(legacy)
                 self._report_broken(examined.algorithms, (*path, key, number))
-                self._report_legacy(legacy, (*path, key, number))
         return given
+
+    def _legacy_in(self, name: str) -> dict[Algorithm, Path]:
+        """Return the legacy algorithms in a profile's own proposals, each with where it first stands."""
+        found: dict[Algorithm, Path] = {}
+        for key, several in (("ike", self._given[name].ike), ("esp", self._given[name].esp)):
+            for number, examined in enumerate(several):
+                for algorithm in examined.algorithms:
+                    if algorithm.status is Status.LEGACY:
+                        found.setdefault(algorithm, ("profiles", name, key, number))
+        return found
 
     def _report_broken(self, algorithms: Iterable[Algorithm], path: Path) -> None:
         broken = [a for a in algorithms if a.status is Status.BROKEN]
@@ -205,18 +212,32 @@ class Profiles:
             )
             self._findings.error("IP204", path, f"broken algorithms: {_names(broken)}", hint)
 
-    def _report_legacy(self, algorithms: Iterable[Algorithm], path: Path) -> None:
-        legacy = [a for a in algorithms if a.status is Status.LEGACY]
+    def _warn_of_legacy(self, name: str) -> None:
+        """Warn once of all legacy algorithms of a profile of the file, where the first of them stands.
+
+        Not of those that it would have from what it is based on, too: that is reported there.
+        """
+        legacy = self._legacy_in(name)
+        base, seen = name, {name}
+        while legacy and (doc := self._docs.get(base)) is not None and doc.based_on not in seen:
+            inherits = not (doc.ike and doc.esp)
+            base = doc.based_on
+            seen.add(base)
+            if base in self._docs:
+                known: Iterable[Algorithm] = self._legacy_in(base)
+            else:
+                known = _algorithms_of(PROFILES[base]) if inherits and base in PROFILES else ()
+            legacy = {algorithm: where for algorithm, where in legacy.items() if algorithm not in known}
         if legacy:
             hint = "only for a partner that has nothing better: 'ipsecctl crypto algorithms' says why"
-            self._findings.warning("IP205", path, f"legacy algorithms: {_names(legacy)}", hint)
+            where = next(iter(legacy.values()))
+            self._findings.warning("IP205", where, f"legacy algorithms: {_names(legacy)}", hint)
 
     def _warn_of_built_in(self, profile: Profile, path: Path) -> None:
         """Warn once of a built-in profile with legacy algorithms, where it is first used."""
         if not self._findings.first("legacy profile", profile.name):
             return
-        algorithms = [a for p in (*ike_of(profile), *esp_of(profile)) for a in p.algorithms]
-        legacy = [a for a in algorithms if a.status is Status.LEGACY]
+        legacy = [a for a in _algorithms_of(profile) if a.status is Status.LEGACY]
         if legacy:
             hint = "only for a partner that has nothing better; 'modern' is the profile to want"
             summary = f"the profile {profile.name!r} allows legacy algorithms: {_names(legacy)}"
@@ -314,6 +335,11 @@ class Profiles:
 def _life(rekey_s: int) -> int:
     """Return the life for a rekey time when none is given: 110 % as in charon, and never too little."""
     return rekey_s + max(rekey_s // 10, _MARGIN_S)
+
+
+def _algorithms_of(profile: Profile) -> list[Algorithm]:
+    """Return the algorithms of all proposals of a profile, in their order."""
+    return [a for proposal in (*ike_of(profile), *esp_of(profile)) for a in proposal.algorithms]
 
 
 def _names(algorithms: Iterable[Algorithm]) -> str:

@@ -9,7 +9,7 @@ from netaddr import AddrFormatError, IPAddress, IPNetwork
 from pydantic import GetJsonSchemaHandler, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import core_schema
 
-from ipsecctl.topology._scalars import NAME, refuse, shown
+from ipsecctl.topology._scalars import NAME, refuse, refuse_several, shown
 
 __all__ = ["EndKey", "HostAddress", "IfId", "InsideAddress", "Mark", "ReplayWindow", "WordOrList"]
 
@@ -92,6 +92,7 @@ class WordOrList:
         def read(value: Any, listed: Any) -> Any:
             if not isinstance(value, str):
                 return listed(value)
+            refuse_several(value)
             if value not in self._words:
                 hint = f"write {', '.join(self._words)} or a list of networks"
                 refuse("IP014", f"{value!r} is no choice here", hint)

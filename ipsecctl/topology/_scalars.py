@@ -5,8 +5,9 @@ Each is a type for pydantic: a function that reads it and says in plain words wh
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, NoReturn, TypeAlias
 
@@ -47,10 +48,15 @@ __all__ = [
     "SpokeRef",
     "Text",
     "refuse",
+    "refuse_several",
     "shown",
 ]
 
 DYNAMIC: Final = "dynamic"
+_SEPARATORS: Final = re.compile(r"[\s,;]+")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./*:-]*(?<!:)")
+"""What YAML takes for a text, or for a number where that is one, in a list without quotation marks."""
+_WORDS_SHOWN: Final = 4
 NAME: Final = r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
 _DNS: Final = re.compile(
     r"(?=.{1,253}\Z)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?"
@@ -70,7 +76,7 @@ def refuse(
     *,
     at: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
-    meant: str | None = None,
+    meant: str | list[str] | None = None,
 ) -> NoReturn:
     """Refuse a value with a code of our own; pydantic adds the place.
 
@@ -80,6 +86,20 @@ def refuse(
     """
     context = {"summary": summary, "hint": hint, "at": at, "without": without, "meant": meant}
     raise PydanticCustomError(code, "{summary}", context)
+
+
+def refuse_several(value: Any) -> Any:
+    """Refuse a text of several words where each should be an item of a list; return all else as it is."""
+    words = [word for word in _SEPARATORS.split(value) if word] if isinstance(value, str) else []
+    if len(words) > 1:
+        refuse("IP013", f"a list is wanted here, not {shown(value)}", _list_hint(words), meant=words)
+    return value
+
+
+def _list_hint(words: Sequence[str]) -> str:
+    quoted = [word if _PLAIN.fullmatch(word) else json.dumps(word, ensure_ascii=False) for word in words]
+    more = ", ..." if len(words) > _WORDS_SHOWN else ""
+    return f"write a list: [{', '.join(quoted[:_WORDS_SHOWN])}{more}]"
 
 
 def shown(value: Any) -> str:

@@ -310,7 +310,7 @@ def _type_hint(wanted: str, value: Any, path: Path) -> str:
             else "write 'name: value' below it"
         )
     if wanted == "a list":
-        return "write it as [a, b]"
+        return "write a list: [a, b]"
     return f"write {wanted}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ipsecctl.topology._credential_doc import CredentialDoc, CredentialUse
 from ipsecctl.topology._doc import Doc, one_to_list
@@ -33,6 +33,7 @@ from ipsecctl.topology._scalars import (
     SpokeRef,
     Text,
     refuse,
+    refuse_several,
 )
 
 __all__ = [
@@ -224,7 +225,7 @@ class TunnelDoc(Doc):
     """
 
     description: Text = Field(default="", description="Free text.")
-    between: list[GatewayRef] = Field(
+    between: Annotated[list[GatewayRef], BeforeValidator(refuse_several)] = Field(
         default=[],
         description="A pair: the two ends.",
         examples=[["clinic-a", "dc/gw-1"]],
@@ -240,7 +241,7 @@ class TunnelDoc(Doc):
         description="The spokes: sites, or patterns with `*` and `?`, which never match a hub.",
         examples=[["clinic-a", "clinic-*"]],
     )
-    mesh: Annotated[list[SpokeRef], Field(min_length=1)] = Field(
+    mesh: Annotated[list[SpokeRef], BeforeValidator(refuse_several), Field(min_length=1)] = Field(
         default=[],
         description="A full mesh: each of these sites with each other.",
         examples=[["north", "south", "west"]],
@@ -334,5 +335,7 @@ class Document(Doc):
     )
     credentials: dict[Key, CredentialDoc] = Field(default={}, description="Credentials by name.")
     profiles: dict[Key, ProfileDoc] = Field(default={}, description="Crypto profiles of one's own, by name.")
-    sites: dict[Key, SiteDoc] = Field(description="The sites by name.")
+    sites: dict[Key, SiteDoc] = Field(
+        description="The sites by name.", json_schema_extra={"minProperties": 1}
+    )
     tunnels: dict[Key, TunnelDoc] = Field(default={}, description="Groups of tunnels by name.")

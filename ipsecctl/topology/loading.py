@@ -62,6 +62,8 @@ def _load(text: str, file: str) -> Loaded:
     if reading.readable:
         document = validate(reading, findings)
         if document is not None:
+            if not document.sites and not reading.problems and not findings.damaged(("sites",)):
+                findings.error("IP012", ("sites",), "there are no sites", "write at least two below 'sites:'")
             known, unplaced = _build(document, file, findings)
     topology = None if findings.has_errors else known
     return Loaded(topology, findings.sorted(), reading.source, known, unplaced)

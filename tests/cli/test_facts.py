@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipsecctl.cli import main
+from ipsecctl.gateway import _relay
 from ipsecctl.vici import encode_message
 
 RECORDED = Path(__file__).parents[1] / "gateway" / "recorded"
@@ -25,9 +26,10 @@ tunnels:
   u: {between: [alpha, partner]}
 """
 # Answers whatever is run with a recording, and VICI with a recording of charon.
-DOCKER = """#!PYTHON
-import json, socket, struct, threading
-from ipsecctl.gateway._relay import Relay
+DOCKER = """#!PYTHON -IS
+import json, socket, struct, sys, threading
+sys.path.append(FOLDER)
+from _relay import Relay
 answers = json.load(open(CHARON))
 def charon(end):
     while len(length := end.recv(4, socket.MSG_WAITALL)) == 4:
@@ -62,6 +64,7 @@ def run(tmp_path, monkeypatch, capsys):
         file.write_text(TOPOLOGY.replace("PROFILE", profile))
         fake = tmp_path / "bin" / "docker"
         text = docker.replace("PYTHON", sys.executable).replace("CHARON", repr(str(answers)))
+        text = text.replace("FOLDER", repr(str(Path(_relay.__file__).parent)))
         fake.write_text(text.replace("ANSWER", repr(str(RECORDED / f"{recorded}.txt"))))
         fake.chmod(0o700)
         with pytest.raises(SystemExit) as ended:

@@ -206,7 +206,10 @@ WRITING = (
 # with the streams that this one was started with, to the end of the interpreter.
 EACH = """
 import os, runpy, sys
-from ipsecctl.cli import crypto, overhead, schema, secret, validate
+from ipsecctl.cli import _load, crypto, overhead, schema, secret, validate
+import ipsecctl.crypto, ipsecctl.secrets, ipsecctl.topology.schema
+from ipsecctl.topology import load_bytes
+load_bytes(b"ipsecctl: 1", "")
 for line in sys.stdin.read().splitlines():
     if not os.fork():
         sys.argv = ["ipsecctl", *line.split()]

@@ -122,7 +122,7 @@ def sealed_bytes(proposal: str, inner_bytes: int, outer: int, nat_t: bool) -> in
 
 @pytest.mark.parametrize("proposal", SEALABLE)
 @given(data=st.data())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=settings.default.max_examples // 25, deadline=None)
 def test_inner_mtu_fits_the_link_and_one_byte_more_does_not(proposal: str, data: st.DataObject) -> None:
     outer = data.draw(st.sampled_from([4, 6]), "outer")
     nat_t = data.draw(st.booleans(), "nat_t")

@@ -43,7 +43,7 @@ def topology(gateways: tuple[tuple[int, str, str], ...], joined: tuple[tuple[int
     return loaded.topology
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples // 2, deadline=None)
 @given(st.lists(gateway, min_size=SITES, max_size=SITES), pairs, st.booleans())
 def test_every_end_lets_through_exactly_what_its_tunnel_carries(gateways, joined, interfaces):
     known = topology(tuple(gateways), tuple(sorted(joined)))
@@ -72,7 +72,6 @@ def test_every_end_lets_through_exactly_what_its_tunnel_carries(gateways, joined
             assert table == {f"10.{c.peer[1:]}.0.0/24": c.inner_mtu for c in by_policy}
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(gateway, min_size=SITES, max_size=SITES), pairs)
 def test_no_tunnel_is_smaller_than_the_smallest_that_it_hangs_together_with(gateways, joined):
     known = topology(tuple(gateways), tuple(sorted(joined)))

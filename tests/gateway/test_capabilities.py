@@ -269,7 +269,7 @@ _VALUES = st.recursive(
 _KEYS = ("ifname", "mtu", "linkinfo", "addr_info", "priority", "table", "ifalias")
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(st.data())
 def test_garbage_raises_nothing_but_the_one_error(data):
     """Lines of a real answer replaced, doubled, cut or filled with junk; also no line of it left at all."""
@@ -298,7 +298,7 @@ def test_garbage_raises_nothing_but_the_one_error(data):
     assert isinstance(hash(found), int)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2, deadline=None)
 @given(st.text(), st.dictionaries(st.text(max_size=5), _VALUES, max_size=4))
 def test_anything_at_all(text, answer):
     told = parse_charon(answer, answer | {"plugins": answer.get("", [])}, answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import selectors
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -215,6 +216,64 @@ def test_without_charon_the_shell_still_tells():
     with pytest.raises(GatewayUnreachable) as lost:
         asyncio.run(look(Seer(refuses, DEAD)))
     assert lost.value is DEAD
+
+
+class LeapingLoop(asyncio.SelectorEventLoop):
+    """A loop that does not wait: its clock leaps to when the next thing is due."""
+
+    def __init__(self):
+        self.now = 0.0
+        super().__init__(Leaping(self))
+
+    def time(self):
+        return self.now
+
+
+class Leaping(selectors.SelectSelector):
+    def __init__(self, loop):
+        super().__init__()
+        self.loop = loop
+
+    def select(self, timeout=None):
+        self.loop.now += timeout or 0.0
+        return super().select(0)
+
+
+class Hung(Seer):
+    """A gateway whose charon takes what it is sent, and is silent."""
+
+    @asynccontextmanager
+    async def vici(self, *, timeout_s):
+        await asyncio.sleep(3600)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("shell_takes_s", "waited_s"), [(0.1, 7), (2.3, 7), (2.5, 7.5), (3, 9), (3.5, 10), (8, 10)]
+)
+def test_a_silent_charon_costs_a_part_of_the_time_once_the_shell_has_answered(shell_takes_s, waited_s):
+    """On a slow line, where the shell takes long, too, charon has more of it."""
+
+    async def slow():
+        await asyncio.sleep(shell_takes_s)
+        return Completed(0, f"{recorded()}\nabsent\nforwarding 1\n".encode(), b"")
+
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        with pytest.raises(CharonSilent, match=rf"charon did not answer within {waited_s:g} s") as silent:
+            runner.run(look(Hung(slow), timeout_s=10))
+        assert runner.get_loop().time() == pytest.approx(waited_s)
+    assert silent.value.shell.guard is Guard.MISSING
+
+
+def test_where_nothing_answers_all_the_time_is_taken():
+    async def hangs():
+        await asyncio.sleep(3600)
+
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        with pytest.raises(GatewayUnreachable, match="no answer within 10 s") as lost:
+            runner.run(look(Hung(hangs), timeout_s=10))
+        assert runner.get_loop().time() == pytest.approx(10)
+    assert not isinstance(lost.value, CharonSilent)
 
 
 @pytest.mark.parametrize("known", [True, False])

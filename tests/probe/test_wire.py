@@ -348,7 +348,7 @@ def test_a_packet_cut_at_any_byte_is_read_or_refused(data):
         parse_everything(data[14 : 14 + length], link_type=101)
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(
     sample=st.sampled_from(SAMPLES),
     changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=6),
@@ -361,7 +361,7 @@ def test_damaged_packets_never_raise(sample, changes, link_type):
     parse_everything(bytes(data), link_type)
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(st.binary(max_size=300), st.sampled_from([0, 1, 101, 108, 113, 228, 276]))
 def test_noise_never_raises(noise, link_type):
     parse_everything(noise, link_type)

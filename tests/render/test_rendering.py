@@ -93,7 +93,7 @@ def test_what_swanctl_would_send_for_the_files_is_what_the_messages_say(case, sw
 identities = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(identities, st.binary(min_size=1, max_size=40))
 def test_any_identity_and_psk_reach_charon_the_same_by_file_and_by_message(swanctl_load_all, name, psk):
     state = case_states("clinic-dc")[0]

@@ -62,9 +62,7 @@ options = st.fixed_dictionaries(
         "force_udp": st.booleans(),
     },
 )
-LIKELY = settings(
-    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
+LIKELY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 
 
 @st.composite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -73,17 +74,34 @@ def test_both_ends_get_the_same_psk_where_they_keep_it_in_two_places(
     assert (tmp_path / "hub/t-b").read_text() == (tmp_path / "b/psk").read_text()
 
 
-def test_a_directory_that_cannot_be_made(load: Callable[[str], Loaded], tmp_path: Path) -> None:
+def test_what_is_in_the_way_of_one_end_leaves_the_other_without(tmp_path: Path) -> None:
+    text = TOPOLOGY.format(credential='{psk: "file:hub/{tunnel}"}').replace(
+        "    gateway: 203.0.113.30\n", '    gateway: 203.0.113.30\n    credential: {psk: "file:b/psk"}\n'
+    )
+    topology = load_text(text, "t.yaml").topology
+    assert topology is not None
+    (tmp_path / "b/psk").mkdir(parents=True)
+    assert write_missing(topology, tmp_path) == (tmp_path / "hub/t-a",)
+
+
+def test_a_directory_that_cannot_be_written(
+    load: Callable[[str], Loaded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
     topology = load(EACH).topology
     assert topology is not None
-    (tmp_path / "secrets").write_text("a file")
+    monkeypatch.setattr("ipsecctl.secrets.making.tempfile.mkstemp", refuse)
     with pytest.raises(SecretUnavailable, match="cannot write"):
         write_missing(topology, tmp_path)
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+def run(
+    capsys: pytest.CaptureFixture[str], *arguments: str, command: tuple[str, ...] = ("secret", "generate")
+) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as ended:
-        main(["secret", "generate", *arguments])
+        main([*command, *arguments])
     out, err = capsys.readouterr()
     return int(ended.value.code or 0), out, err
 
@@ -120,6 +138,66 @@ class TestCommand:
         assert status == 0
         assert document["schema"] == "ipsecctl/secrets-written/1"
         assert len(document["written"]) == 2
+
+    @pytest.mark.parametrize(
+        "kind", ["dangling", "dangling parent", "directory", "pipe", "file", "empty", "loop"]
+    )
+    def test_what_is_in_the_way_is_told_as_validate_tells_it(
+        self, file: Path, kind: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        place = file.parent / "secrets/deep/t-a.psk"
+        outside = file.parent / "outside"
+        above = kind in ("dangling parent", "file")
+        place.parent.parent.mkdir() if above else place.parent.mkdir(parents=True)
+        match kind:
+            case "dangling" | "dangling parent":
+                (place.parent if above else place).symlink_to(outside)
+            case "directory":
+                place.mkdir()
+            case "pipe":
+                os.mkfifo(place)
+            case "file":
+                place.parent.write_text("mine")
+            case "empty":
+                place.touch(0o600)
+            case "loop":
+                place.symlink_to(place)
+        status, out, err = run(capsys, str(file))
+        assert status == 1
+        assert out == ("" if above else f"{place.with_name('t-b.psk')}\n")
+        findings = [line for line in err.splitlines() if "error IP3" in line]
+        assert findings and all(line.startswith(f"{file}:4:") for line in findings)
+        assert not outside.exists(), "nothing is written through a link"
+        assert not place.is_file() or not place.read_bytes()
+        status, out, _ = run(capsys, str(file), command=("validate",))
+        assert status == 1
+        assert [line for line in out.splitlines() if "error IP3" in line] == findings
+        status, out, _ = run(capsys, str(file), "--json")
+        document = json.loads(out)
+        assert (status, document["written"]) == (1, [])
+        assert [f"error {d['code']}: {d['summary']}" for d in document["diagnostics"]] == [
+            line.partition(": ")[2] for line in findings
+        ]
+
+    def test_what_cannot_be_read_is_told_and_left_alone(
+        self, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run(capsys, str(file))
+        place = file.parent / "secrets/deep/t-a.psk"
+        before, opened = place.read_bytes(), os.open
+
+        def refuse(path: object, *rest: int, **more: int) -> int:
+            if path == place:
+                raise PermissionError(13, "Permission denied")
+            return opened(path, *rest, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(os, "open", refuse)
+        status, out, err = run(capsys, str(file))
+        assert (status, out) == (1, "")
+        assert "error IP302: cannot be read: file:secrets/deep/t-a.psk (Permission denied)" in err
+        assert run(capsys, str(file), command=("validate",))[0] == 1
+        monkeypatch.undo()
+        assert place.read_bytes() == before
 
     def test_what_is_in_no_file_is_said(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file.write_text(TOPOLOGY.format(credential='{psk: "env:PSK_{tunnel}"}'))

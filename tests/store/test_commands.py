@@ -159,6 +159,25 @@ def test_a_revision_is_shown_gateway_by_gateway(run, filled):
     assert run("history", "show", "1", "--json", "--text", *filled)[0] == 2
 
 
+def test_an_apply_that_was_interrupted_leaves_nothing_pending(run, place):
+    rows = (GatewayRow("a", changes=2), GatewayRow("b", changes=1))
+    with Store(place) as store, pytest.raises(SystemExit), store.session() as session:
+        session.lock([Claim("a", "a")], "pair")
+        session.begin(NewRevision("pair", "/srv/pair.yaml", TOPOLOGY, {"changes": []}, rows))
+        shown = run("history", "show", "1", *store_option(place))[1]
+        assert "\na: pending, 2 changes planned; it has not said yet what became of it\n" in shown
+        session.gateway(GatewayRow("b", GatewayOutcome.APPLIED, 1, 0.2))
+        raise SystemExit(130)
+    out = run("history", *store_option(place))[1]
+    assert "  interrupted  1 applied, 1 interrupted\n" in out
+    shown = run("history", "show", "1", *store_option(place))[1]
+    assert shown.startswith("revision  1: interrupted\n")
+    assert "\na: interrupted, 2 changes planned; how far it came was not heard: " in shown
+    assert "pending" not in out + shown
+    document = json.loads(run("history", "show", "1", "--json", *store_option(place))[1])
+    assert [gateway["outcome"] for gateway in document["gateways"]] == ["interrupted", "applied"]
+
+
 def test_a_revision_that_is_not_there(run, filled):
     for words in (("history", "show", "3"), ("diff", "1", "3")):
         code, out, err = run(*words, *filled)
@@ -237,6 +256,20 @@ def test_labs_are_not_in_the_history_of_what_was_done_to_gateways(run, folder):
     docker("pass")
     assert run("lab", "down", "other")[0] == 0
     assert {file.name for file in (folder / "state").rglob("*.db*")} == {"pair.db"}
+
+
+def test_that_a_lab_does_not_use_the_store_of_the_environment_is_said(run, folder, monkeypatch):
+    monkeypatch.setenv("IPSECCTL_STORE", str(folder / "team.db"))
+    place = folder / "state/ipsecctl/labs/pair.db"
+    note = f"note: the history of lab 'pair' is in {place}, not in IPSECCTL_STORE: --store names "
+    assert note in run("apply", "pair.yaml")[2]
+    assert place.exists() and not (folder / "team.db").exists()
+    assert note in run("history", "--lab", "pair")[2]
+    assert "note:" not in run("history")[2]
+    assert "note:" not in run("apply", "pair.yaml", "--store", "said.db")[2]
+    assert (folder / "said.db").exists()
+    monkeypatch.delenv("IPSECCTL_STORE")
+    assert "note:" not in run("history", "--lab", "pair")[2]
 
 
 def test_a_store_that_cannot_be_used_stops_an_apply_before_anything(run, folder):

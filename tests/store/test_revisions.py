@@ -158,7 +158,10 @@ def test_an_apply_that_ends_otherwise_is_closed(store, error, outcome, said):
         session.lock([DC], "clinics")
         session.begin(new())
         raise error
-    assert (store.revision(1).outcome, store.revision(1).error) == (outcome, said)
+    found = store.revision(1)
+    assert (found.outcome, found.error) == (outcome, said)
+    left = "interrupted" if outcome is Outcome.FAILED else str(outcome)
+    assert {str(row.outcome) for row in found.gateways} == {left}, "none is pending for ever"
     assert store.locks() == ()
 
 
@@ -216,7 +219,8 @@ def test_a_killed_apply_is_seen_as_cut_off_and_blocks_nobody(store, place):
         process.send_signal(signal.SIGKILL)
     found = store.revision(1)
     assert found.outcome is Outcome.CUT_OFF
-    assert [row.outcome for row in found.gateways] == [GatewayOutcome.PENDING, GatewayOutcome.APPLIED]
+    assert [row.outcome for row in found.gateways] == [GatewayOutcome.CUT_OFF, GatewayOutcome.APPLIED]
+    assert found.ended is not None and found.ended >= found.began
     assert not store.locks()[0].alive
     with store.session() as session:
         taken = session.lock([DC], "clinics")

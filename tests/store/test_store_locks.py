@@ -161,7 +161,10 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=3 * settings.default.max_examples // 5,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(STEPS)
 def test_whatever_happens_a_gateway_has_one_owner_who_was_heard_of(sessions, steps):
     """Hold the store against a model that is a dictionary of locks and one of times."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from netaddr.ip import BaseIP
 
@@ -21,7 +21,7 @@ EXAMPLES = [path.read_text(encoding="utf-8") for path in sorted(resource_dir("to
 EVERY_KEY = (Path(__file__).parent / "right" / "every-key.yaml").read_text(encoding="utf-8")
 EVERY_VALUE = yaml.safe_load(EVERY_KEY.partition("---\n")[2])
 CLINIC_DC = next(text for text in EXAMPLES if "name: clinic-dc" in text)
-LENIENT = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+LENIENT = settings(max_examples=2 * settings.default.max_examples // 5)
 
 
 def sound(loaded: Loaded, text: str) -> None:

@@ -6,6 +6,7 @@ Git keeps no modes, and certificates and keys are made anew.
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ def set_up() -> Callable[[Path, Path], None]:
 
 
 def _set_up(setup: Path, base: Path) -> None:
-    """Make certificates (signed by ``authority``), copies, files and directories, in this order."""
+    """Make certificates (signed by ``authority``), copies, files, directories, links and pipes, in order."""
     wanted: dict[str, Any] = yaml.safe_load(setup.read_text(encoding="utf-8"))
     if "authority" in wanted:
         _make_certificates(wanted, base)
@@ -38,6 +39,10 @@ def _set_up(setup: Path, base: Path) -> None:
         _write(base / name, file["content"].encode(), int(file["mode"], 8))
     for name in wanted.get("directories", []):
         (base / name).mkdir(parents=True)
+    for name, target in wanted.get("links", {}).items():
+        (base / name).symlink_to(target)
+    for name in wanted.get("pipes", []):
+        os.mkfifo(base / name)
 
 
 def _make_certificates(wanted: dict[str, Any], base: Path) -> None:
