@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from netaddr import IPAddress
+
 from ipsecctl.desired import GatewayState, Means, compile_topology
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.gateway import (
@@ -15,15 +17,24 @@ from ipsecctl.gateway import (
     Needs,
     Observed,
     Trials,
+    addresses_of,
     capabilities,
     lacks,
     needs_of,
     unknown_options,
+    way_out_questions,
 )
 from ipsecctl.plan import Conflict, Note
 from ipsecctl.topology import Mode, Topology
 
-__all__ = ["Compiled", "compile_observed", "far_prefixes", "means_remembered", "own_prefixes"]
+__all__ = [
+    "Compiled",
+    "compile_observed",
+    "far_prefixes",
+    "means_remembered",
+    "outer_questions",
+    "own_prefixes",
+]
 
 _SIDE_BY_SIDE = 16
 
@@ -210,6 +221,18 @@ def far_prefixes(topology: Topology) -> dict[str, frozenset[str]]:
                 prefixes = [*far, *(here.routes or ())]
                 found.setdefault(here.gateway.name, set()).update(str(prefix.cidr) for prefix in prefixes)
     return {name: frozenset(prefixes) for name, prefixes in found.items()}
+
+
+def outer_questions(topology: Topology) -> dict[str, tuple[str, ...]]:
+    """Return by gateway what to ask it of its way to its peers; of names and dynamic addresses nothing."""
+    own: dict[str, set[IPAddress]] = {}
+    peers: dict[str, set[IPAddress]] = {}
+    for tunnel in topology.tunnels:
+        left, right = tunnel.left.gateway, tunnel.right.gateway
+        for here, far in ((left, right), (right, left)):
+            own.setdefault(here.name, set()).update(addresses_of([here.address]))
+            peers.setdefault(here.name, set()).update(addresses_of([far.reachable_at]))
+    return {name: way_out_questions(own[name], peers[name]) for name in own}
 
 
 def own_prefixes(topology: Topology) -> dict[str, frozenset[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ipsecctl.deploy.means import compile_observed, far_prefixes, own_prefixes
+from ipsecctl.deploy.means import compile_observed, far_prefixes, outer_questions, own_prefixes
 from ipsecctl.deploy.pending import waiting
 from ipsecctl.deploy.safety import standings
 from ipsecctl.desired import GatewayState
@@ -74,6 +74,15 @@ class Prepared:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Questions:
+    """What gateways are asked beside what they are always asked, by their names: see ``observe``."""
+
+    prefixes: Mapping[str, Iterable[str]]
+    own: Mapping[str, Iterable[str]]
+    outer: Mapping[str, Iterable[str]]
+
+
 async def prepare(
     topology: Topology,
     base: Path,
@@ -96,8 +105,8 @@ async def prepare(
         seen = with_far_ends(topology, limit)
         handles = {name: handle for name, handle in handles.items() if name in seen}
         failures = {name: error for name, error in failures.items() if name in seen}
-    prefixes, own = far_prefixes(topology), own_prefixes(topology)
-    observed = await _observe_all(handles, failures, prefixes, own, timeout_s)
+    asked = _Questions(far_prefixes(topology), own_prefixes(topology), outer_questions(topology))
+    observed = await _observe_all(handles, failures, asked, timeout_s)
     compiled = await compile_observed(topology, handles, observed, timeout_s=timeout_s)
     states = compiled.states
     secrets, certificates = _read_all(states, base)
@@ -158,8 +167,7 @@ def reach_all(topology: Topology, lab: str | None) -> tuple[dict[str, Handle], d
 async def _observe_all(
     handles: Mapping[str, Handle],
     failures: dict[str, IpsecctlError],
-    prefixes: Mapping[str, Iterable[str]],
-    own: Mapping[str, Iterable[str]],
+    asked: _Questions,
     timeout_s: float,
 ) -> dict[str, Observed]:
     """Observe all gateways side by side; those that fail go to ``failures``."""
@@ -171,7 +179,11 @@ async def _observe_all(
             try:
                 name = handle.name
                 seen = await observe(
-                    handle, prefixes.get(name, ()), own=own.get(name, ()), timeout_s=timeout_s
+                    handle,
+                    asked.prefixes.get(name, ()),
+                    own=asked.own.get(name, ()),
+                    outer=asked.outer.get(name, ()),
+                    timeout_s=timeout_s,
                 )
                 observed[handle.name] = seen
                 if seen.charon_down is not None:

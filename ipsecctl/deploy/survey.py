@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ipsecctl.deploy.means import means_remembered
+from ipsecctl.deploy.means import means_remembered, outer_questions
 from ipsecctl.deploy.watch import watch
 from ipsecctl.desired import compile_topology
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError
@@ -46,7 +46,7 @@ async def survey(topology: Topology, *, lab: str | None = None, timeout_s: float
     deadline = loop.time() + timeout_s
     views: dict[str, LiveView | GatewayUnreachable] = {}
     handles = _handles(topology, lab, views)
-    await _look_at(handles, views, deadline)
+    await _look_at(handles, outer_questions(topology), views, deadline)
     now = datetime.now(UTC)
     seen = {n: view.shell.means for n, view in views.items() if isinstance(view, (CharonSilent, LiveView))}
     declared = declare(topology, compile_topology(topology, means_remembered(seen)))
@@ -83,7 +83,10 @@ def _handles(
 
 
 async def _look_at(
-    handles: Mapping[str, Handle], views: dict[str, LiveView | GatewayUnreachable], deadline: float
+    handles: Mapping[str, Handle],
+    outer: Mapping[str, tuple[str, ...]],
+    views: dict[str, LiveView | GatewayUnreachable],
+    deadline: float,
 ) -> None:
     """Look at gateways side by side until ``deadline`` (of the loop's clock), whatever one of them does."""
     bound = asyncio.Semaphore(_SIDE_BY_SIDE)
@@ -95,7 +98,7 @@ async def _look_at(
                 left_s = deadline - loop.time()
                 if left_s <= 0:
                     raise GatewayUnreachable(handle.name, "its turn did not come in time")
-                views[handle.name] = await look(handle, timeout_s=left_s)
+                views[handle.name] = await look(handle, outer=outer.get(handle.name, ()), timeout_s=left_s)
         except GatewayUnreachable as error:
             views[handle.name] = error
 

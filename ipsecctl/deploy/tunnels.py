@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from ipsecctl.deploy.doubts import NO_OBSTACLES, Obstacles
 from ipsecctl.deploy.watch import Watch
 from ipsecctl.deploy.words import meaning
 from ipsecctl.desired import GatewayState
@@ -33,6 +34,9 @@ _GRACE_S = 3.0 * PATIENCE
 
 _PATIENCE_S = 2.0 * PATIENCE
 """After how long the gateways of tunnels that are not up yet are listened to, for the reason."""
+
+_OBSTRUCTED_S = 3.0 * PATIENCE
+"""How long a tunnel is waited for that cannot come up, by what was seen before: it may have been mended."""
 
 Callers = Mapping[str, str]
 
@@ -69,6 +73,7 @@ class _Pending:
     told: frozenset[int] = frozenset()
     left: str = ""
     doubts: tuple[str, ...] = ()
+    obstacles: Obstacles = NO_OBSTACLES
     acted: bool = False
     pushed: bool = False
     called: bool = False
@@ -92,6 +97,7 @@ async def bring_up(
     wait_s: float,
     left: Mapping[str, str] | None = None,
     doubts: Mapping[str, tuple[str, ...]] | None = None,
+    obstacles: Mapping[str, Obstacles] | None = None,
     moved: Collection[str] = (),
     report: Callable[[TunnelResult], None],
 ) -> tuple[TunnelResult, ...]:
@@ -100,7 +106,8 @@ async def bring_up(
     ``calling`` says by tunnel which gateway initiates; the others are only waited for. ``renew`` holds, by
     tunnel, the unique ids of IKE_SAs at the calling gateway that must go first, because they have an old
     configuration; ``left`` says by tunnel why old ones are left as they run, ``doubts`` what
-    keeps it from counting as up even when its SAs are; ``moved`` are those whose SAs we have made anew
+    keeps it from counting as up even when its SAs are, ``obstacles`` what keeps it from coming up, so that it
+    is not waited for as long; ``moved`` are those whose SAs we have made anew
     already. ``report`` is called as soon as
     a tunnel's result is known.
     """
@@ -113,6 +120,7 @@ async def bring_up(
             _RETRY_S,
             left=(left or {}).get(t.name, ""),
             doubts=(doubts or {}).get(t.name, ()),
+            obstacles=(obstacles or {}).get(t.name, NO_OBSTACLES),
             acted=t.name in moved,
         )
         for t in tunnels
@@ -127,7 +135,8 @@ async def bring_up(
         healths = judge([p.tunnel for p in pending.values()], views, datetime.now(UTC))
         for health in healths:
             entry = pending[health.name]
-            if _expired(entry, now - started - wait_s) or _settled(entry, health):
+            limit_s = min(wait_s, _OBSTRUCTED_S) if entry.obstacles.causes else wait_s
+            if _expired(entry, now - started - limit_s) or _settled(entry, health):
                 told = _with_words(watch, entry, health)
                 result = TunnelResult(told, now - started, entry.acted, _renewed(entry, health))
                 results.append(result)
@@ -173,14 +182,15 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     """Add to the causes what charon said about a tunnel that did not come up."""
     if health.verdict is Verdict.UP:
         old = f"{entry.caller} still has an IKE_SA that was to be made anew" if _old(entry, health) else ""
-        causes = tuple(filter(None, (entry.left, old, *entry.doubts)))
-        return replace(health, verdict=Verdict.DEGRADED, causes=causes, since=None) if causes else health
+        causes = tuple(filter(None, (*entry.obstacles.cut_off, entry.left, old, *entry.doubts)))
+        verdict = Verdict.DOWN if entry.obstacles.cut_off else Verdict.DEGRADED
+        return replace(health, verdict=verdict, causes=causes, since=None) if causes else health
     said = [(end.gateway, watch.complaint(end.gateway, health.name)) for end in health.ends]
     found = meaning(said, by_psk=entry.tunnel.by_psk)
     words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]
     words += [f"{entry.caller}: {entry.refused}"] if entry.refused else []
     words += [entry.left] if entry.left else []
-    return replace(health, causes=(*found, *health.causes, *words))
+    return replace(health, causes=(*entry.obstacles.causes, *found, *health.causes, *words))
 
 
 async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float) -> None:

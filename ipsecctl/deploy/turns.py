@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from ipsecctl.deploy import renewal
 from ipsecctl.deploy.carry import Carrier, remember
+from ipsecctl.deploy.doubts import doubts, obstacles
 from ipsecctl.deploy.fleet import Turn
 from ipsecctl.deploy.gate import carrying, carrying_before, new_tunnels
 from ipsecctl.deploy.move import Moving, held, move_all
@@ -316,7 +317,7 @@ class Work:
             n: prepared.handles[n] for n in at_work & prepared.handles.keys() - lost.keys() - self.late
         }
         restarted = {n for n, r in self.results.items() if r.restarted}
-        doubts = _doubts(prepared, declared, restarted)
+        known = doubts(prepared, declared, restarted)
         async with watch(handles) as watched:
             watched.views.update({name: _unreachable(name, error) for name, error in lost.items()})
             told = await self._move(watched, ready - left.keys())
@@ -332,7 +333,8 @@ class Work:
                 renew,
                 wait_s=self.wait_s,
                 left={**left, **not_moved},
-                doubts=doubts,
+                doubts=known,
+                obstacles=obstacles(prepared, declared),
                 moved=told.keys() - not_moved.keys(),
                 report=self.report.tunnel,
             )
@@ -343,7 +345,7 @@ class Work:
                 result.name: result for result in results if result.name in self._carried | self._new
             }
             passed = passes(
-                Turn({n for n in failed & {*batch} if not self._known(n)}, watched_for, doubts, dead)
+                Turn({n for n in failed & {*batch} if not self._known(n)}, watched_for, known, dead)
             )
             if passed:
                 await self._finish_all(watched, {*self.carriers} - {*batch}, last=last)
@@ -363,45 +365,6 @@ def _host_alone(plan: GatewayPlan, down: GatewayUnreachable) -> GatewayUnreachab
     cause = f"{down.cause}; {host}; not done: its connections and keys, and what is to be taken away"
     hint = f"{down.hint.rstrip('.')}, then apply again." if down.hint else "Start it, then apply again."
     return GatewayUnreachable(down.gateway, cause, hint, charon_down=True)
-
-
-def _doubts(
-    prepared: Prepared, declared: Iterable[Declared], restarted: set[str]
-) -> dict[str, tuple[str, ...]]:
-    """Return by tunnel why it is not proven right: charon at an end has not read options that it needs, or an
-    end has no way to its own networks.
-
-    One that was ``restarted`` has read all.
-    """
-    pending = {
-        name: start_up(prepared.wanted[name], seen).pending(seen.facts.charon)
-        for name, seen in prepared.observed.items()
-        if name not in restarted
-    }
-    gone = {
-        name: device_gone_cause(name, seen.facts.restart)
-        for name, seen in prepared.observed.items()
-        if name not in restarted and device_gone(prepared.wanted[name], seen)
-    }
-    found = {
-        tunnel.name: tuple(gone[end] for end in (tunnel.left.name, tunnel.right.name) if end in gone)
-        + tuple(
-            cause
-            for end in (tunnel.left.name, tunnel.right.name)
-            if end in prepared.observed and end in tunnel.ways
-            for cause in lost_homes(end, tunnel.ways[end], prepared.observed[end].facts.ways)
-        )
-        + tuple(
-            cause
-            for end in (tunnel.left.name, tunnel.right.name)
-            if pending.get(end)
-            for cause in start_up_causes(
-                end, tunnel.mtus.get(end), pending[end], prepared.observed[end].facts.restart
-            )
-        )
-        for tunnel in declared
-    }
-    return {name: causes for name, causes in found.items() if causes}
 
 
 def _unreachable(name: str, error: IpsecctlError) -> GatewayUnreachable:

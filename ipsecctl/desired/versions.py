@@ -35,6 +35,7 @@ class Knows(StrEnum):
     ML_KEM = "ML-KEM"
     RAW_ESP = "kernel-libipsec.raw_esp"
     LIBIPSEC_TRAPS = "traps of kernel-libipsec"
+    SOURCELESS_ROUTES = "routes of kernel-libipsec without a source address"
     LONG_NAMES = "long names of sections"
 
 
@@ -51,6 +52,7 @@ SINCE: Mapping[Knows, Version] = MappingProxyType(
         Knows.ML_KEM: (6, 0, 0),  # 47de9ef9a1: the keywords; whether it can do it get-algorithms says
         Knows.RAW_ESP: (5, 9, 11),  # e306fa5f73
         Knows.LIBIPSEC_TRAPS: (5, 9, 11),  # b0eb88f703: acquires; before, traffic without an SA is lost
+        Knows.SOURCELESS_ROUTES: (5, 9, 12),  # 190d8cbe19; before, a CHILD_SA fails without one
         Knows.LONG_NAMES: (6, 0, 4),  # 9fe4f9fc9f, 80e2cf44a3
     }
 )

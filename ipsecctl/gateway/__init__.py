@@ -1,6 +1,7 @@
 """Reach a gateway: its charon, its files, its commands; see what is on it."""
 
 from ipsecctl.gateway.ask import capabilities
+from ipsecctl.gateway.barred import Obstacle, Pair, bars
 from ipsecctl.gateway.capabilities import (
     Answer,
     Capabilities,
@@ -60,6 +61,7 @@ from ipsecctl.gateway.undo import (
     undo_at_once,
 )
 from ipsecctl.gateway.way_home import WayHome
+from ipsecctl.gateway.way_out import WayOut, addresses_of, no_way_out, way_out_questions
 from ipsecctl.gateway.ways import Link, RouteSeen, RuleSeen, WaysSeen
 
 __all__ = [
@@ -102,6 +104,8 @@ __all__ = [
     "NewFile",
     "NotInKernel",
     "Observed",
+    "Obstacle",
+    "Pair",
     "Pending",
     "Record",
     "Request",
@@ -114,8 +118,11 @@ __all__ = [
     "UndoState",
     "Way",
     "WayHome",
+    "WayOut",
     "WaysSeen",
+    "addresses_of",
     "arm",
+    "bars",
     "canonical",
     "capabilities",
     "confirm",
@@ -132,11 +139,13 @@ __all__ = [
     "look_at_guard",
     "names_of_sas",
     "needs_of",
+    "no_way_out",
     "notes",
     "observe",
     "reach",
     "restart_charon",
     "undo_at_once",
     "unknown_options",
+    "way_out_questions",
     "write_files",
 ]

@@ -14,13 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from netaddr import IPNetwork
+from netaddr import AddrFormatError, IPAddress, IPNetwork
 
-__all__ = ["CHARONS_TABLE", "DEVICE", "DOWN", "GONE", "SCRIPT", "Device", "parse_device"]
+__all__ = ["CHARONS_TABLE", "DEVICE", "DOWN", "GONE", "NO_IPV6", "SCRIPT", "Device", "parse_device"]
 
 DEVICE: Final = "ipsec0"
 GONE: Final = "gone"
 DOWN: Final = "down"
+NO_IPV6: Final = "kernel"
+"""In place of whose setting has IPv6 off: the kernel has none at all."""
+
 CHARONS_TABLE: Final = 220
 """The table of charon's routes, and the priority of its rule, unless strongswan.conf says otherwise."""
 
@@ -37,20 +40,30 @@ SCRIPT: Final = rf"""
     read -r flags </sys/class/net/{DEVICE}/flags && printf 'device %s\n' "$flags"
     for family in 4 6; do
         rules=$(ip -j -N -$family rule show 2>/dev/null) && printf 'device-rules %s %s\n' $family "$rules"
-    done"""
+    done
+    for name in {DEVICE} all; do
+        printf 'device-ipv6 %s %s\n' $name "$(cat /proc/sys/net/ipv6/conf/$name/disable_ipv6 2>/dev/null)"
+    done
+    [ -e /proc/net/if_inet6 ] || echo device-without-ipv6
+    (ip -o address show && echo complete) 2>/dev/null | sed -n '
+        s/^complete$/device-sources/p; s/^[0-9]*: *[^ ]* *inet6\{{0,1\}} \([^ ]*\).*/device-source \1/p'"""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
     """What was seen of it. ``tables`` says by family (4, 6) in which table charon has its routes into it.
 
-    ``unruled`` are the families of which no rule has all packets look that table up.
+    ``unruled`` are the families of which no rule has all packets look that table up. ``ipv6_off`` says whose
+    setting (``all`` or the device's own) has IPv6 off on it, "" where it is on or that is not known.
+    ``sources`` are all addresses of the gateway, ``None`` where they are not known.
     """
 
     there: bool = True
     up: bool = True
     unruled: frozenset[int] = frozenset()
     tables: tuple[tuple[int, int], ...] = ()
+    ipv6_off: str = ""
+    sources: frozenset[IPAddress] | None = None
 
     @property
     def lacks(self) -> str:
@@ -68,6 +81,8 @@ class Device:
             self.up or other.up,
             self.unruled & other.unruled,
             other.tables or self.tables,
+            self.ipv6_off and other.ipv6_off,
+            None if self.sources is None or other.sources is None else self.sources | other.sources,
         )
 
 
@@ -93,7 +108,29 @@ def parse_device(told: Mapping[str, list[str]], routes: Iterable[tuple[IPNetwork
         for family, rules in _rules(text)
         if not _found(tables.get(family), rules)
     )
-    return Device(True, up, unruled, tuple(sorted(tables.items())))
+    return Device(True, up, unruled, tuple(sorted(tables.items())), _ipv6_off(told), _sources(told))
+
+
+def _ipv6_off(told: Mapping[str, list[str]]) -> str:
+    """Return whose setting has IPv6 off: that of all interfaces, where it says so, as it stands for each."""
+    if "device-without-ipv6" in told:
+        return NO_IPV6
+    settings = dict(line.split(" ", 1) for line in told.get("device-ipv6", ()) if " " in line)
+    if settings.get(DEVICE) != "1":
+        return ""
+    return "all" if settings.get("all") == "1" else DEVICE
+
+
+def _sources(told: Mapping[str, list[str]]) -> frozenset[IPAddress] | None:
+    if "device-sources" not in told:
+        return None
+    found = set()
+    for text in told.get("device-source", ()):
+        try:
+            found.add(IPAddress(text.partition("/")[0]))
+        except (AddrFormatError, ValueError):
+            continue
+    return frozenset(found)
 
 
 def _rules(text: str) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:

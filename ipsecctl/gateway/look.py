@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from ipsecctl.desired import FIREWALL_FILE, HOLDING_METRIC, ROUTES_FILE, SYSCTL_FILE, Means
 from ipsecctl.errors import GatewayUnreachable, ViciError, ViciRefused
-from ipsecctl.gateway import kernel_sas, restart, way_home, ways
+from ipsecctl.gateway import kernel_sas, restart, way_home, way_out, ways
 from ipsecctl.gateway.handle import Handle
 from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel, confirmed, parse_kernel
 from ipsecctl.gateway.names import (
@@ -25,6 +25,7 @@ from ipsecctl.gateway.names import (
 from ipsecctl.gateway.record import Record
 from ipsecctl.gateway.restart import how_to_restart
 from ipsecctl.gateway.undo import LOOK, Pending, parse_pending
+from ipsecctl.gateway.way_out import WayOut, parse_way_out
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Message
@@ -73,7 +74,8 @@ class ShellView:
 
     ``pending`` are the options for which charon must be restarted (``StartUp.pending``), ``restart`` says how
     that is done there. ``in_kernel`` is what the kernel has of charon's SAs, by its own account. ``undo`` is
-    the apply that waits there for its confirmation.
+    the apply that waits there for its confirmation. ``way_out`` is what is missing on its way to its peers,
+    of those asked for.
     """
 
     guard: Guard = Guard.UNKNOWN
@@ -88,6 +90,7 @@ class ShellView:
     applied: bool | None = None
     unheld: tuple[str, ...] | None = None
     undo: Pending | None = None
+    way_out: WayOut = field(default_factory=WayOut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +118,14 @@ class CharonSilent(GatewayUnreachable):
         self.shell = shell
 
 
-async def look(handle: Handle, *, timeout_s: float = LOOK_S) -> LiveView:
+async def look(handle: Handle, *, outer: Iterable[str] = (), timeout_s: float = LOOK_S) -> LiveView:
     """Return what lives on a gateway; it never waits for an IKE_SA that is busy.
 
     Raises ``GatewayUnreachable`` when there is no answer of charon's within ``timeout_s`` seconds in all,
     ``CharonSilent`` when the shell told something nevertheless. What the shell tells is asked for side by
     side with it, and not known when that fails. Once it has told something the line is known to be good, and
     charon is given 70 % of the time, or three times what the shell took where that is more.
+    ``outer`` are the questions for the gateway's way to its peers (``way_out_questions``).
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -129,7 +133,7 @@ async def look(handle: Handle, *, timeout_s: float = LOOK_S) -> LiveView:
     limit = asyncio.timeout_at(deadline)
 
     async def shell_told() -> ShellView:
-        told = await _shell(handle, timeout_s)
+        told = await _shell(handle, timeout_s, outer)
         if told != ShellView() and not charon.done():
             took_s = loop.time() - began
             patient_s = max(_CHARONS_PART * timeout_s, _TIMES_THE_SHELL * took_s)
@@ -202,6 +206,8 @@ _SCRIPT = (
     r"""
 LC_ALL=C; export LC_ALL
 settings=$4 routes=$5 protocol=$6 counter=$7 table=$8 held="metric ${10}"
+outside=$(cat) outer=outer
+outer() { [ -z "$outside" ] || printf '%s\n' "$outside"; }
 for socket in $9; do
     [ ! -S "$socket" ] || { stat -c 'charon %i-%Y' "$socket"; break; }
 done
@@ -220,6 +226,7 @@ printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv4/ip_forward)"
     + LOOK
     + restart.SCRIPT
     + kernel_sas.SCRIPT
+    + way_out.SCRIPT
     + r"""
 if grep -q '^net\.ipv6\.conf\.all\.forwarding *= *1' "$settings" 2>/dev/null; then
     printf 'forwarding %s\n' "$(cat /proc/sys/net/ipv6/conf/all/forwarding)"
@@ -255,12 +262,13 @@ prefixes=applied
 )
 
 
-async def _shell(handle: Handle, timeout_s: float) -> ShellView:
+async def _shell(handle: Handle, timeout_s: float, outer: Iterable[str] = ()) -> ShellView:
     marks = (ROUTE_PROTOCOL, REWRITTEN_COUNTER, ROUTE_TABLE, " ".join(VICI_SOCKETS), str(HOLDING_METRIC))
     places = (RECORD_PATH, *NFT_TABLE, SYSCTL_FILE, ROUTES_FILE, *marks)
     try:
         async with asyncio.timeout(timeout_s):
-            completed = await handle.run(("sh", "-c", _SCRIPT, "guard", *places), timeout_s=0.9 * timeout_s)
+            argv, asked = ("sh", "-c", _SCRIPT, "guard", *places), "\n".join(outer).encode()
+            completed = await handle.run(argv, asked, timeout_s=0.9 * timeout_s)
         return parse_shell(completed.stdout.decode("utf-8", "replace").splitlines(), handle)
     except (GatewayUnreachable, TimeoutError, ValueError):
         return ShellView()
@@ -288,6 +296,7 @@ def parse_shell(lines: Iterable[str], handle: Handle | None = None) -> ShellView
         applied=record is not None if values else None,
         unheld=tuple(sorted(found.get("unheld", ()))) if "holding" in found else None,
         undo=parse_pending(found.get("undo", [""])[0]),
+        way_out=parse_way_out(found),
     )
 
 

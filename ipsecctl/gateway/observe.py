@@ -11,7 +11,7 @@ from typing import Any
 
 from ipsecctl.desired import GUARD_UNIT
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciError, ViciRefused
-from ipsecctl.gateway import kernel_sas, restart, way_home, ways
+from ipsecctl.gateway import kernel_sas, restart, way_home, way_out, ways
 from ipsecctl.gateway._capability_parser import parse_charon
 from ipsecctl.gateway.capabilities import LIBIPSEC_PLUGIN, Charon
 from ipsecctl.gateway.handle import Completed, Handle
@@ -20,6 +20,7 @@ from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL, ROUTE
 from ipsecctl.gateway.record import Record
 from ipsecctl.gateway.restart import how_to_restart, restart_command
 from ipsecctl.gateway.undo import LOOK, Pending, parse_pending
+from ipsecctl.gateway.way_out import WayOut, parse_way_out
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
 from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import DataPath
@@ -65,7 +66,7 @@ class Facts:
     the record's as it lies there, that of nothing without one. ``restart`` says how charon is restarted.
     ``restart_command`` does so, and is empty where that is not known.
     ``in_kernel`` is what the kernel has of charon's SAs, by its own account. ``undo`` is the apply that waits
-    there for its confirmation.
+    there for its confirmation. ``way_out`` is what is missing on its way to its peers, of those asked for.
     """
 
     files: Mapping[str, FileSeen] = field(default_factory=dict)
@@ -86,6 +87,7 @@ class Facts:
     restart_command: tuple[str, ...] = ()
     in_kernel: KernelView = field(default_factory=KernelView)
     undo: Pending | None = None
+    way_out: WayOut = field(default_factory=WayOut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,14 @@ async def observe(
     prefixes: Iterable[str] = (),
     *,
     own: Iterable[str] = (),
+    outer: Iterable[str] = (),
     timeout_s: float = 20.0 * PATIENCE,
 ) -> Observed:
     """Return all that a plan needs to know of a gateway, in two round trips side by side.
 
     ``prefixes`` are those that a plan may want to lead into tunnels: others' routes to them are told too.
-    ``own`` are the networks of the gateway's site: how it reaches each of them is told.
+    ``own`` are the networks of the gateway's site: how it reaches each of them is told. ``outer`` are the
+    questions for its way to its peers (``way_out_questions``).
 
     Where only charon does not run, the rest is returned; but not where nothing tells what data path it has.
 
@@ -138,7 +142,7 @@ async def observe(
     """
     try:
         async with asyncio.TaskGroup() as group:
-            facts = group.create_task(_facts(handle, prefixes, own, timeout_s))
+            facts = group.create_task(_facts(handle, prefixes, own, outer, timeout_s))
             charon = group.create_task(_charon_if_it_runs(handle, timeout_s))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None  # both say the same when it is the gateway that is gone
@@ -225,9 +229,10 @@ async def _certificates(client: Client) -> frozenset[str]:
 _FACTS = (
     r"""
 LC_ALL=C; export LC_ALL
-protocol=$4 table=$6 said=$(cat) prefixes=asked own=own
+protocol=$4 table=$6 said=$(cat) prefixes=asked own=own outer=outer
 own() { printf '%s\n' "$said" | sed -n 's/^own //p'; }
-asked() { printf '%s\n' "$said" | grep -v '^own '; }
+outer() { printf '%s\n' "$said" | grep -E '^(address|peer) '; }
+asked() { printf '%s\n' "$said" | grep -Ev '^(own|address|peer) '; }
 asked=$(asked)
 [ "$(id -u)" = 0 ] || { echo "root's rights are needed" >&2; exit 1; }
 [ ! -f "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
@@ -286,14 +291,21 @@ fi
     + kernel_sas.SCRIPT
     + ways.SCRIPT
     + way_home.SCRIPT
+    + way_out.SCRIPT
     + "exit 0\n"
 )
 
 
-async def _facts(handle: Handle, prefixes: Iterable[str], own: Iterable[str], timeout_s: float) -> Facts:
+async def _facts(
+    handle: Handle,
+    prefixes: Iterable[str],
+    own: Iterable[str],
+    outer: Iterable[str],
+    timeout_s: float,
+) -> Facts:
     marks = (RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, GUARD_UNIT, ROUTE_TABLE)
     argv = ("sh", "-c", _FACTS, "observe", *marks, *VICI_SOCKETS)
-    lines = [*sorted(prefixes), *(f"own {prefix}" for prefix in sorted(own))]
+    lines = [*sorted(prefixes), *(f"own {prefix}" for prefix in sorted(own)), *outer]
     asked = "".join(f"{line}\n" for line in lines).encode()
     completed: Completed = await handle.run(argv, asked, timeout_s=timeout_s)
     if completed.status != 0:
@@ -344,6 +356,7 @@ def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
         restart_command=restart_command(handle, service) if handle else (),
         in_kernel=parse_kernel(found),
         undo=parse_pending(found.get("undo", [""])[0]),
+        way_out=parse_way_out(found),
     )
 
 

@@ -9,6 +9,7 @@ from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
 from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict, declare
 from ipsecctl.health.way import Way, WayView, lost_homes
+from ipsecctl.health.way_out import way_out_obstacles
 
 __all__ = [
     "ChildSa",
@@ -34,4 +35,5 @@ __all__ = [
     "parse_list_sas",
     "start_up_causes",
     "status_json",
+    "way_out_obstacles",
 ]

@@ -17,14 +17,22 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from ipsecctl.errors import GatewayUnreachable
-from ipsecctl.gateway import CharonSilent, Guard, KernelView, LiveView, ShellView
-from ipsecctl.health.device import device_causes
+from ipsecctl.gateway import (
+    Charon,
+    CharonSilent,
+    Guard,
+    KernelView,
+    LiveView,
+    ShellView,
+)
+from ipsecctl.health.device import device_causes, without_barred
 from ipsecctl.health.kernel import kernel_causes
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
 from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.traffic import departures, ike_departures
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
 from ipsecctl.health.way import cut_off, rewritten_note, view_way, way_causes
+from ipsecctl.health.way_out import way_out_obstacles
 from ipsecctl.topology import Gateway
 
 __all__ = ["judge"]
@@ -86,6 +94,7 @@ def _end(
         restart=shell.restart,
         applied=shell.applied,
         unheld=shell.unheld,
+        way_out=shell.way_out,
     )
     if isinstance(view, LiveView):
         found, loaded, missing = sas.get(tunnel.name, ()), tunnel.name in view.connections, None
@@ -97,7 +106,7 @@ def _end(
         known = shell.means.get(gateway.name)
         path = shell.in_kernel.on(known.data_path) if known else KernelView()
         seen = replace(end, state=EndState.SEEN, sas=found, loaded=loaded, not_in_kernel=missing)
-        return replace(seen, own_path=path)
+        return replace(seen, own_path=path, version=Charon(view.version).version_numbers or None)
     if view is None:
         return replace(end, error="it was not looked at")
     state = EndState.CHARON_DOWN if view.charon_down else EndState.UNREACHABLE
@@ -132,7 +141,7 @@ def _since(ends: Iterable[EndView], now: datetime) -> datetime | None:
 def _one_sided(end: EndView, tunnel: Declared) -> str:
     """Return what the only end that is seen shows."""
     missing = [name for name in tunnel.children if not _carrying(end, name)]
-    lost = [cause for name in tunnel.children for cause in kernel_causes(end.gateway, end.lacks(name))]
+    lost = [cause for name in tunnel.children for cause in _kernel_causes(tunnel, end, name)]
     if lost := [*_device_causes(tunnel, end), *lost]:
         return "; ".join(lost)
     if not missing:
@@ -148,7 +157,23 @@ def _device_causes(tunnel: Declared, end: EndView) -> list[str]:
     if needs is None or end.state is not EndState.SEEN:
         return []
     idle = [name for name in tunnel.children if end.loaded and not _has_sa(end, name)]
-    return list(device_causes(end.gateway, needs, end.own_path, idle, end.restart))
+    lacking = [sa for name in tunnel.children for sa in end.lacks(name)]
+    return list(device_causes(end.gateway, needs, end.own_path, idle, end.restart, end.version, lacking))
+
+
+def _kernel_causes(tunnel: Declared, end: EndView, name: str) -> list[str]:
+    """Return what the kernel of one end lacks of a child's SAs and the next apply brings back."""
+    needs, missing = tunnel.devices.get(end.gateway), end.lacks(name)
+    if needs is not None:
+        missing = without_barred(end.gateway, needs, end.own_path, end.version, missing)
+    return kernel_causes(end.gateway, missing)
+
+
+def _no_way_out(tunnel: Declared, ends: Iterable[EndView]) -> list[str]:
+    """Return what keeps ends from sending to each other at all."""
+    return [
+        obstacle.cause for end in ends for obstacle in way_out_obstacles(tunnel, end.gateway, end.way_out)
+    ]
 
 
 def _has_sa(end: EndView, name: str) -> bool:
@@ -160,7 +185,7 @@ def _beside_charon(tunnel: Declared, ends: Iterable[EndView]) -> list[str]:
     found = _Findings(tunnel)
     ends = tuple(ends)
     _blame_ways(found, ends)
-    return [*_nothing_applied(ends), *found.blocked, *_unguarded(ends)]
+    return [*_nothing_applied(ends), *_no_way_out(tunnel, ends), *found.blocked, *_unguarded(ends)]
 
 
 def _nothing_applied(ends: Iterable[EndView]) -> list[str]:
@@ -218,7 +243,7 @@ def _judge_alone(tunnel: Declared, end: EndView, health: _Health) -> TunnelHealt
             found.good.append(name)
         elif not end.lacks(name):
             found.missing.append(name)
-        found.blame(name, *kernel_causes(end.gateway, end.lacks(name)))
+        found.blame(name, *_kernel_causes(tunnel, end, name))
         found.blame(name, *_duplicates(end, name), *_departures(tunnel, end, name))
     _blame_ike(found, (end,))
     _blame_unloaded(found, (end,))
@@ -307,7 +332,7 @@ def _match(name: str, left: EndView, right: EndView, found: _Findings) -> None:
         found.unsteady = True
         found.blame(name, _unmatched(left, ours, right, theirs))
     for end in (left, right):
-        found.blame(name, *kernel_causes(end.gateway, end.lacks(name)))
+        found.blame(name, *_kernel_causes(found.tunnel, end, name))
         if duplicates := _duplicates(end, name):
             found.blame(name, *duplicates)
             found.unsteady = True
@@ -355,16 +380,17 @@ def _carrying(end: EndView, name: str) -> list[ChildSa]:
 
 def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> TunnelHealth:
     unguarded = [*found.blocked, *_unguarded(ends)]
+    no_way_out = _no_way_out(found.tunnel, ends)
     if len(found.missing) == len(found.tunnel.children):
         why = _why_nothing(ends)
-        nothing = dict.fromkeys([*found.device, *found.wrong, *why, *unguarded, *found.notes])
+        nothing = dict.fromkeys([*no_way_out, *found.device, *found.wrong, *why, *unguarded, *found.notes])
         unsteady = found.unsteady or any(_under_way(end) for end in ends)
         return health(Verdict.DOWN, nothing, unsteady=unsteady)
     missing = [f"{name}: no CHILD_SA at either end" for name in found.missing]
     if len(ends) == 1:
         missing = [f"{name}: no CHILD_SA at {ends[0].gateway}" for name in found.missing]
-    causes = [*dict.fromkeys([*found.device, *found.wrong]), *missing, *unguarded]
-    nothing_passes = not found.good or found.cut_off
+    causes = [*dict.fromkeys([*no_way_out, *found.device, *found.wrong]), *missing, *unguarded]
+    nothing_passes = not found.good or found.cut_off or bool(no_way_out)
     verdict = Verdict.DOWN if nothing_passes else Verdict.DEGRADED if causes else Verdict.UP
     return health(verdict, [*causes, *found.notes], unsteady=found.unsteady)
 

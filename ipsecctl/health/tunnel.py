@@ -20,9 +20,10 @@ from ipsecctl.desired import (
     Route,
     RouteKind,
     RuleKind,
+    Version,
     own_rules,
 )
-from ipsecctl.gateway import Guard, KernelView, NotInKernel
+from ipsecctl.gateway import Guard, KernelView, NotInKernel, WayOut
 from ipsecctl.health.device import OwnDevice
 from ipsecctl.health.sa import IkeSa
 from ipsecctl.health.traffic import Traffic
@@ -83,6 +84,7 @@ class EndView:
     ``ShellView``, also where charon does not answer; ``way`` is what was seen of the way into the tunnel.
     ``not_in_kernel`` are those of its CHILD_SAs that only charon believes in, ``None`` where nobody could
     look. ``own_path`` is what was seen of charon's own data path, where charon runs and carries ESP.
+    ``version`` is charon's, ``way_out`` what is missing on the gateway's way to its peers.
     """
 
     gateway: str
@@ -101,6 +103,8 @@ class EndView:
     own_path: KernelView = field(default_factory=KernelView)
     applied: bool | None = None
     unheld: tuple[str, ...] | None = None
+    version: Version | None = None
+    way_out: WayOut = field(default_factory=WayOut)
 
     def lacks(self, child: str) -> tuple[NotInKernel, ...]:
         """Return of which CHILD_SAs of a child the kernel lacks something."""
@@ -210,9 +214,19 @@ def _ways(state: GatewayState) -> Iterator[tuple[str, Way]]:
 def _device(connection: Connection) -> OwnDevice:
     far = {child.name: tuple(ts.prefix for ts in child.remote_ts) for child in connection.children}
     trapped = {child.name for child in connection.children if child.start_action is Action.TRAP}
+    pairs = {
+        child.name: tuple(
+            (here.prefix, there.prefix)
+            for here in child.local_ts
+            for there in child.remote_ts
+            if here.prefix.version == there.prefix.version
+        )
+        for child in connection.children
+    }
     return OwnDevice(
         far=tuple(sorted({prefix for prefixes in far.values() for prefix in prefixes})),
         trapped=tuple((name, prefixes) for name, prefixes in sorted(far.items()) if name in trapped),
+        pairs=tuple(sorted(pairs.items())),
     )
 
 

@@ -4,7 +4,7 @@ from ipsecctl.plan.batches import Batch, Share, batches, parse_share
 from ipsecctl.plan.between import between
 from ipsecctl.plan.change import Cause, Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, plan_json
 from ipsecctl.plan.compare import plan_gateway
-from ipsecctl.plan.device import GONE, device_gone, rule_of, unrouted
+from ipsecctl.plan.device import GONE, barred, device_gone, rule_of, unrouted
 from ipsecctl.plan.halves import calm, half_notes, halves, needs, touched
 from ipsecctl.plan.host import file_entry
 from ipsecctl.plan.limit import gateways_of_sites, limited, with_far_ends
@@ -38,6 +38,7 @@ __all__ = [
     "Step",
     "Stop",
     "Wanted",
+    "barred",
     "batches",
     "between",
     "calm",

@@ -18,7 +18,7 @@ from ipsecctl.plan.connections import (
     network_pairs,
     not_held_any_more,
 )
-from ipsecctl.plan.device import GONE, device_changes, device_gone, unrouted
+from ipsecctl.plan.device import GONE, barred, barred_notes, device_changes, device_gone, unrouted
 from ipsecctl.plan.host import HostComparison
 from ipsecctl.plan.kernel import kernel_reasons
 from ipsecctl.plan.obstacles import ipv6_notes, legacy_conflicts, legacy_notes
@@ -34,7 +34,14 @@ from ipsecctl.plan.reported import departing
 from ipsecctl.plan.stages import Way, disruption, way
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
 from ipsecctl.plan.wanted import SHARED_PREFIX, Wanted, certificate_digest
-from ipsecctl.plan.ways import interface_changes, route_changes, rule_changes, way_conflicts, way_home_notes
+from ipsecctl.plan.ways import (
+    interface_changes,
+    route_changes,
+    rule_changes,
+    way_conflicts,
+    way_home_notes,
+    way_out_notes,
+)
 from ipsecctl.render import STRONGSWAN_FILE, SWANCTL_SECRETS_FILE
 
 __all__ = ["plan_gateway"]
@@ -105,6 +112,8 @@ class _Comparison:
         self.restarts = bool(self.options) and may_restart(observed, cut_off=self.device_gone)
         self.restart_for = () if self.restarts else self.options
         self.unrouted = unrouted(wanted, observed)
+        if left := barred(wanted, observed).keys() - self.unrouted:
+            self.lost = tuple(replace(sa, routes=()) if sa.tunnel in left else sa for sa in self.lost)
         self.kept = network_pairs(wanted.connections.values())
 
     def changes(self) -> Iterator[Change]:
@@ -190,6 +199,8 @@ class _Comparison:
         yield from legacy_notes(self.wanted, self.facts.legacy_rules, self.facts.legacy_unread)
         yield from ipv6_notes(self.wanted, self.facts)
         yield from way_home_notes(self.wanted, self.facts)
+        yield from way_out_notes(self.wanted, self.facts)
+        yield from barred_notes(self.wanted, self.observed)
 
     def _change(self, part: Part, name: str, kind: Kind, *reasons: str, **more: Any) -> Change:
         return Change(self.wanted.gateway, part, name, kind, reasons=reasons, **more)

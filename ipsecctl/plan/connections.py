@@ -10,6 +10,7 @@ from netaddr import AddrFormatError, IPNetwork
 
 __all__ = [
     "NetworkPairs",
+    "child_pairs",
     "differing",
     "differing_keys",
     "flatten",
@@ -60,9 +61,18 @@ def network_pairs(connections: Iterable[Mapping[str, Any]]) -> NetworkPairs:
         (local, remote)
         for connection in connections
         for child in connection.get("children", {}).values()
+        for local, remote in child_pairs(child)
+        if local.prefixlen and remote.prefixlen
+    )
+
+
+def child_pairs(child: Mapping[str, Any]) -> NetworkPairs:
+    """Return between which networks a child carries traffic, those that are all of a family among them."""
+    return frozenset(
+        (local, remote)
         for local in _networks(child.get("local_ts", ()))
         for remote in _networks(child.get("remote_ts", ()))
-        if local.version == remote.version and local.prefixlen and remote.prefixlen
+        if local.version == remote.version
     )
 
 

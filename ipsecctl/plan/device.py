@@ -2,26 +2,24 @@
 
 All three are charon's. A device that is down is set up, and charon brings its routes back then; a rule that
 is missing is made as charon makes it. Routes that are missing for another reason come back with the policies
-of their connections only, and the device itself with charon's start.
+of their connections only, and the device itself with charon's start. Routes that cannot be set, as with IPv6
+switched off, are left alone: a CHILD_SA that is ended for them would not come back, with all that it carries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from netaddr import IPNetwork
 
 from ipsecctl.desired import Action
-from ipsecctl.gateway import CHARONS_TABLE, DEVICE, Device, Observed
+from ipsecctl.gateway import CHARONS_TABLE, DEVICE, Device, Observed, Obstacle, bars
 from ipsecctl.gateway.device import DOWN
-from ipsecctl.plan.change import Change, Kind, Part, fields
-from ipsecctl.plan.connections import remote_networks
+from ipsecctl.plan.change import Change, Kind, Note, Part, fields
+from ipsecctl.plan.connections import child_pairs, remote_networks
 from ipsecctl.plan.reasons import Drift
 from ipsecctl.plan.wanted import Wanted
 from ipsecctl.topology import DataPath
 
-__all__ = ["GONE", "device_changes", "device_gone", "rule_of", "unrouted"]
+__all__ = ["GONE", "barred", "barred_notes", "device_changes", "device_gone", "rule_of", "unrouted"]
 
 GONE = f"its device {DEVICE}, which is gone"
 """For what charon must be restarted then."""
@@ -65,30 +63,84 @@ def device_gone(wanted: Wanted, observed: Observed) -> bool:
 
 
 def unrouted(wanted: Wanted, observed: Observed) -> frozenset[str]:
-    """Return the connections, those that charon has, whose routes into its device are not there.
+    """Return the connections, those that charon has, whose routes into its device are not there and can be.
 
-    The routes of a CHILD_SA, or of a trap: without SAs no other end's traps are known to be there.
+    The routes of a CHILD_SA, or of a trap: without SAs no other end's traps are known to be there. One that
+    carries something in a CHILD_SA whose routes could not be set anew is not among them.
     """
-    device = _device(wanted, observed)
-    if device is None or device.lacks == DOWN:
-        return frozenset()
-    routes = observed.facts.in_kernel.on(observed.data_path).routes
-    if routes is None:
-        return frozenset()
-    trapped = {
-        name
-        for name, message in wanted.connections.items()
-        if name in observed.connections
-        and not all(any(prefix in route for route in routes) for prefix in _trapped(message))
+    found = set()
+    carrying = {*_installed(observed)} - {(sa.tunnel, sa.child) for sa in observed.not_in_kernel if sa.dead}
+    for name, children in _missing(wanted, observed).items():
+        hopeless = _barred(wanted, observed, name)
+        if children - hopeless.keys() and not any((name, child) in carrying for child in hopeless):
+            found.add(name)
+    return frozenset(found)
+
+
+def barred(wanted: Wanted, observed: Observed, *, idle: bool = True) -> dict[str, tuple[Obstacle, ...]]:
+    """Return by connection what keeps routes that are missing from coming back, or from being set at all.
+
+    Also for a child that has no SA (``idle``): none can come up, unless a trap of before still has them.
+    """
+    missing, found = _missing(wanted, observed), {}
+    there = {*_installed(observed)}
+    for name in sorted(wanted.connections):
+        hopeless = _barred(wanted, observed, name)
+        concerned = missing.get(name, set()) | {
+            child for child in hopeless if idle and (name, child) not in there
+        }
+        obstacles = {bar for child in concerned & hopeless.keys() for bar in hopeless[child]}
+        if obstacles:
+            found[name] = tuple(sorted(obstacles))
+    return found
+
+
+def barred_notes(wanted: Wanted, observed: Observed) -> Iterator[Note]:
+    """Yield what keeps routes from coming back, and the connections with them as they are."""
+    for obstacles in barred(wanted, observed).values():
+        for obstacle in obstacles:
+            yield Note(obstacle.what, obstacle.mend[:1].upper() + obstacle.mend[1:] + ".")
+
+
+def _barred(wanted: Wanted, observed: Observed, name: str) -> dict[str, tuple[Obstacle, ...]]:
+    """Return by child of a connection what keeps its routes from being set, of those that something does."""
+    device, version = _device(wanted, observed), observed.charon.version_numbers or None
+    children = wanted.connections.get(name, {}).get("children", {})
+    found = {
+        child: bars(wanted.gateway, device, version, sorted(child_pairs(message)))
+        for child, message in children.items()
     }
-    return frozenset(trapped | {sa.tunnel for sa in observed.not_in_kernel if sa.routes})
+    return {child: obstacles for child, obstacles in found.items() if obstacles}
 
 
-def _trapped(message: Mapping[str, Any]) -> Iterator[IPNetwork]:
-    """Yield the far networks towards which a connection sets a trap."""
-    for child in message.get("children", {}).values():
-        if child.get("start_action") == Action.TRAP:
-            yield from remote_networks({"children": {"": child}})
+def _missing(wanted: Wanted, observed: Observed) -> dict[str, set[str]]:
+    """Return by connection, those that charon has, the children whose routes are not there."""
+    device = _device(wanted, observed)
+    routes = observed.facts.in_kernel.on(observed.data_path).routes
+    if device is None or device.lacks == DOWN or routes is None:
+        return {}
+    found: dict[str, set[str]] = {}
+    for name in wanted.connections.keys() & observed.connections.keys():
+        for child, message in wanted.connections[name].get("children", {}).items():
+            if message.get("start_action") == Action.TRAP and not all(
+                any(prefix in route for route in routes)
+                for prefix in remote_networks({"children": {child: message}})
+            ):
+                found.setdefault(name, set()).add(child)
+    for sa in observed.not_in_kernel:
+        if sa.routes:
+            found.setdefault(sa.tunnel, set()).add(sa.child)
+    return found
+
+
+def _installed(observed: Observed) -> Iterator[tuple[str, str]]:
+    """Yield connection and child of each CHILD_SA that charon has."""
+    for message in observed.sas:
+        for name, sa in message.items():
+            listed = sa.get("child-sas") if isinstance(sa, Mapping) else None
+            for child in listed.values() if isinstance(listed, Mapping) else ():
+                if isinstance(child, Mapping) and child.get("state") in ("INSTALLED", "REKEYING"):
+                    yield name, str(child.get("name", ""))
 
 
 def _device(wanted: Wanted, observed: Observed) -> Device | None:

@@ -18,7 +18,16 @@ from ipsecctl.desired import (
     Rule,
     RuleKind,
 )
-from ipsecctl.gateway import Facts, Link, Record, RouteSeen, RuleSeen, WayHome
+from ipsecctl.gateway import (
+    Facts,
+    Link,
+    Record,
+    RouteSeen,
+    RuleSeen,
+    WayHome,
+    addresses_of,
+    no_way_out,
+)
 from ipsecctl.plan.change import Change, Conflict, Fields, Kind, Note, Part, fields
 from ipsecctl.plan.reasons import (
     ALTERED,
@@ -40,6 +49,7 @@ __all__ = [
     "rule_changes",
     "way_conflicts",
     "way_home_notes",
+    "way_out_notes",
 ]
 
 _REMADE = "an interface keeps its if_id for life: it is made anew, and its routes with it"
@@ -244,6 +254,19 @@ def way_home_notes(wanted: Wanted, facts: Facts) -> Iterator[Note]:
                 "Bring up the interface, or add the route. If its default route is its way there, say "
                 "'one_armed: true' for the gateway.",
             )
+
+
+# --------------------------------------------------------------------------------------------------- way out
+
+
+def way_out_notes(wanted: Wanted, facts: Facts) -> Iterator[Note]:
+    """Yield what keeps a gateway from sending to its peers: it may come later, so nothing is refused."""
+    own, peers = (
+        {address for message in wanted.connections.values() for address in addresses_of(message.get(key, ()))}
+        for key in ("local_addrs", "remote_addrs")
+    )
+    for obstacle in no_way_out(wanted.gateway, own, peers, facts.way_out):
+        yield Note(obstacle.what, obstacle.mend[:1].upper() + obstacle.mend[1:] + ".")
 
 
 # -------------------------------------------------------------------------------------------------- conflicts

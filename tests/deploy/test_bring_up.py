@@ -9,6 +9,7 @@ import pytest
 from netaddr import IPAddress
 
 import ipsecctl.deploy.tunnels as tunnels
+from ipsecctl.deploy.doubts import Obstacles
 from ipsecctl.deploy.tunnels import bring_up
 from ipsecctl.errors import GatewayUnreachable, ViciRefused
 from ipsecctl.gateway import LiveView
@@ -73,9 +74,10 @@ def hurry(monkeypatch):
     monkeypatch.setattr(tunnels, "_RETRY_S", 0.01)
     monkeypatch.setattr(tunnels, "_SETTLE_S", 0.01)
     monkeypatch.setattr(tunnels, "_PATIENCE_S", 0.03)
+    monkeypatch.setattr(tunnels, "_OBSTRUCTED_S", 0.05)
 
 
-def bring(script, *, wait_s=5.0, calling="a", renew=()):
+def bring(script, *, wait_s=5.0, calling="a", renew=(), **more):
     async def main():
         return await bring_up(
             script,
@@ -84,6 +86,7 @@ def bring(script, *, wait_s=5.0, calling="a", renew=()):
             {"t": frozenset(renew)},
             wait_s=wait_s,
             report=lambda result: None,
+            **more,
         )
 
     (result,) = asyncio.run(main())
@@ -182,3 +185,24 @@ def test_a_tunnel_that_is_left_as_it_runs_says_so_and_is_not_touched():
     (result,) = asyncio.run(main())
     assert (result.health.verdict, result.health.causes) == (Verdict.DEGRADED, ("left as it runs",))
     assert script.sent == []
+
+
+CUT_OFF = {"t": Obstacles(cut_off=("a has no route",))}
+BARRED = {"t": Obstacles(barred=("a: IPv6 is off",))}
+
+
+@pytest.mark.parametrize("obstacles", [CUT_OFF, BARRED])
+def test_what_cannot_come_up_is_named_and_not_waited_for(obstacles):
+    result = bring(Script(NOTHING), wait_s=600.0, obstacles=obstacles)
+    assert result.health.verdict is Verdict.DOWN
+    assert result.health.causes[0] == obstacles["t"].causes[0]
+    assert result.took_s < 600.0
+
+
+def test_an_obstacle_that_is_gone_meanwhile_does_no_harm():
+    assert bring(Script(NOTHING, CALLING, UP), obstacles=BARRED).up
+
+
+def test_sas_through_which_nothing_is_sent_are_not_up():
+    health = bring(Script(UP), obstacles=CUT_OFF).health
+    assert (health.verdict, health.causes) == (Verdict.DOWN, ("a has no route",))

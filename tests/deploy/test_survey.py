@@ -65,7 +65,7 @@ def survey(monkeypatch):
     def run(*looks, pause_s=0.001):
         pending = list(looks)
 
-        async def look(handle, *, timeout_s):
+        async def look(handle, *, outer=(), timeout_s):
             return seen(handle.name, looks[0]["ab".index(handle.name)])
 
         class Watched:

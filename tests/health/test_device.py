@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 
 from ipsecctl.desired import Means
 from ipsecctl.errors import GatewayUnreachable
-from ipsecctl.gateway import CharonSilent, Device, Guard, KernelView, NotInKernel, ShellView
+from ipsecctl.gateway import CharonSilent, Device, Guard, KernelView, NotInKernel, ShellView, WayOut
 from ipsecctl.health import OwnDevice, Verdict, judge, left_over, status_json
 from ipsecctl.topology import DataPath
 
@@ -117,3 +117,46 @@ def test_sas_of_what_is_not_declared_any_more(made):
     tunnels = judge([made.tunnel], views, NOW)
     assert left_over(tunnels, views) == {"a": ("old",)}
     assert [g["left_over"] for g in status_json(tunnels, views, NOW)["gateways"]] == [["old"], []]
+
+
+PAIRS = (
+    (IPNetwork("10.1.0.0/24"), IPNetwork("10.2.0.0/24")),
+    (IPNetwork("fd00:1::/64"), IPNetwork("fd00:2::/64")),
+)
+
+
+@pytest.mark.parametrize(("up", "verdict"), [(True, Verdict.DEGRADED), (False, Verdict.DOWN)])
+def test_routes_that_cannot_come_back_are_told_with_what_bars_them(made, up, verdict):
+    tunnel = replace(made.tunnel, devices={"a": OwnDevice(FAR, (("t", FAR),), (("t", PAIRS),))})
+    lost = replace(LOST, routes=("fd00:2::/64",), dead=False)
+    path = KernelView(routes=frozenset(FAR[:1]), device=Device(ipv6_off="all"))
+    shell = {"in_kernel": path, "means": {"a": Means(DataPath.LIBIPSEC)}}
+    left = made.view("a", *([made.ike(made.child())] if up else []), **shell)
+    right = made.view("b", *([made.ike(made.child(flipped=True), initiator="no")] if up else []))
+    views = {"a": replace(left, not_in_kernel=(lost,) if up else ()), "b": right}
+    (health,) = judge([tunnel], views, NOW)
+    assert health.verdict is verdict
+    assert health.causes[0].startswith("a: IPv6 is off on ipsec0")
+    assert not any("makes the SAs anew" in cause for cause in health.causes), "that would not help"
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_an_end_that_can_send_nothing(made, up):
+    tunnel = replace(made.tunnel, right=replace(made.tunnel.right, address=IPAddress("192.0.2.2")))
+    lost = WayOut({IPAddress("192.0.2.2"): "Network is unreachable"}, frozenset([IPAddress("192.0.2.1")]))
+    views = {
+        "a": made.view("a", *([made.ike(made.child())] if up else []), way_out=lost),
+        "b": made.view("b", *([made.ike(made.child(flipped=True), initiator="no")] if up else [])),
+    }
+    (health,) = judge([tunnel], views, NOW)
+    assert health.verdict is Verdict.DOWN
+    assert [cause.partition(":")[0] for cause in health.causes[:2]] == [
+        "a does not have its declared address 192.0.2.1",
+        "a has no route to 192.0.2.2 (Network is unreachable)",
+    ]
+    moving = replace(
+        tunnel, left=replace(tunnel.left, address=None), right=replace(tunnel.right, address="gw")
+    )
+    (health,) = judge([moving], views, NOW)
+    assert health.verdict is (Verdict.UP if up else Verdict.DOWN)
+    assert not any("route" in cause or "address" in cause for cause in health.causes)

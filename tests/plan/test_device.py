@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.gateway import Device, Facts, KernelView, NotInKernel, Observed, Record
+from ipsecctl.gateway import Device, Facts, KernelView, NotInKernel, Observed, Record, WayOut
 from ipsecctl.plan import Disruption, Kind, Part, Wanted, plan_gateway, rule_of, unrouted
 from ipsecctl.topology import DataPath
 
@@ -105,3 +105,69 @@ def test_sas_that_an_unloaded_connection_has_left_are_ended_and_others_stay():
     assert (change.part, change.name, change.kind) == (Part.CONNECTION, "old", Kind.REMOVE)
     assert "still has SAs of it" in change.reasons[0]
     assert plan_gateway(Wanted("gw", "top"), seen).changes == ()
+
+
+DUAL = {"version": "2", "children": {"t": {**CHILD, "local_ts": ["10.1.0.0/24", "fd00:1::/64"]}}}
+NO_SIX = Device(ipv6_off="all")
+LOST_SIX = NotInKernel("t", "t", "c0ffee01", routes=("fd00:2::/64",), dead=False)
+INSTALLED = {"t": {"child-sas": {"t-1": {"name": "t", "state": "INSTALLED", "spi-in": "c0ffee01"}}}}
+
+
+ONLY_FOUR = FAR - {IPNetwork("fd00:2::/64")}
+
+
+def dual(device, *, lost=LOST_SIX, sas=(INSTALLED,), routes=ONLY_FOUR):
+    return replace(observed(device, routes, DUAL, lost=(lost,) if lost else ()), sas=sas)
+
+
+def test_routes_that_can_come_back_are_brought_back():
+    made = plan(dual(Device()), DUAL)
+    assert (made.disturbed, made.notes) == ({"t": Disruption.CHILD_RESTART}, ())
+
+
+def test_sas_are_not_ended_for_routes_that_cannot_come_back():
+    seen = dual(NO_SIX)
+    made = plan(seen, DUAL)
+    assert (made.changes, made.disturbed) == ((), {})
+    (note,) = made.notes
+    assert note.summary.startswith("gw: IPv6 is off on ipsec0")
+    assert "sysctl -w net.ipv6.conf.all.disable_ipv6=0" in note.hint
+    wanted = Wanted("gw", "top", connections={"t": DUAL}, data_path=DataPath.LIBIPSEC)
+    assert unrouted(wanted, seen) == frozenset(), "nor does who carries the plan out"
+
+
+def test_the_note_is_there_without_an_sa_and_not_where_routes_are_whole():
+    assert len(plan(dual(NO_SIX, lost=None, sas=()), DUAL).notes) == 1
+    assert plan(dual(NO_SIX, lost=None, sas=()), DUAL).changes == ()
+    assert plan(dual(NO_SIX, lost=None, routes=FAR), DUAL).notes == ()
+
+
+def test_a_child_of_its_own_for_ipv6_that_is_dead_keeps_nothing_from_being_mended():
+    four = {**CHILD, "remote_ts": ["10.2.0.0/24"]}
+    six = {**CHILD, "local_ts": ["fd00:1::/64"], "remote_ts": ["fd00:2::/64"]}
+    both = {"version": "2", "children": {"t": four, "six": six}}
+    dead = NotInKernel("t", "six", "c0ffee02", routes=("fd00:2::/64",))
+    sas = {"t": {"child-sas": {name: {"name": name, "state": "INSTALLED"} for name in ("t", "six")}}}
+    only_six = replace(observed(NO_SIX, frozenset({IPNetwork("10.2.0.0/24")}), both, lost=[dead]), sas=(sas,))
+    assert plan(only_six, both).disturbed == {}
+    lost = [dead, NotInKernel("t", "t", "c0ffee01", routes=("10.2.0.0/24",))]
+    all_lost = replace(observed(NO_SIX, frozenset(), both, lost=lost), sas=(sas,))
+    assert plan(all_lost, both).disturbed == {"t": Disruption.CHILD_RESTART}
+
+
+def test_a_gateway_without_a_way_to_its_peers_has_a_note():
+    message = {**MESSAGE, "local_addrs": ["192.0.2.1"], "remote_addrs": ["192.0.2.2"]}
+    seen = observed(Device(), message=message)
+    lost = WayOut({IPAddress("192.0.2.2"): "Network is unreachable"}, frozenset([IPAddress("192.0.2.1")]))
+    made = plan(replace(seen, facts=replace(seen.facts, way_out=lost)), message)
+    assert [note.summary.partition(":")[0] for note in made.notes] == [
+        "gw does not have its declared address 192.0.2.1",
+        "gw has no route to 192.0.2.2 (Network is unreachable)",
+    ]
+    assert made.changes == ()
+
+
+def test_what_charon_does_not_have_yet_is_named_before_it_fails():
+    made = plan(replace(dual(NO_SIX, lost=None, sas=()), connections={}), DUAL)
+    assert [change.kind for change in made.changes] == [Kind.CREATE]
+    assert len(made.notes) == 1

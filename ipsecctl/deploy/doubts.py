@@ -1,0 +1,85 @@
+"""What was seen of gateways before an apply and keeps a tunnel from being right, or from coming up."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ipsecctl.deploy.prepare import Prepared
+from ipsecctl.health import Declared, device_gone_cause, lost_homes, start_up_causes, way_out_obstacles
+from ipsecctl.plan import barred, device_gone, start_up
+
+__all__ = ["NO_OBSTACLES", "Obstacles", "doubts", "obstacles"]
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacles:
+    """Why a tunnel does not come up however long one waits, as causes; some may run on as it is.
+
+    ``cut_off``: an end can send nothing to the other. ``barred``: an end cannot set the routes of SAs.
+    """
+
+    cut_off: tuple[str, ...] = ()
+    barred: tuple[str, ...] = ()
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        return (*self.cut_off, *self.barred)
+
+
+NO_OBSTACLES = Obstacles()
+
+
+def obstacles(prepared: Prepared, declared: Iterable[Declared]) -> dict[str, Obstacles]:
+    """Return by tunnel what is in its way, of those that something is."""
+    held = {
+        name: barred(prepared.wanted[name], seen)
+        for name, seen in prepared.observed.items()
+        if name in prepared.wanted
+    }
+    found = {}
+    for tunnel in declared:
+        ends = [name for name in (tunnel.left.name, tunnel.right.name) if name in prepared.observed]
+        lost = (
+            o for end in ends for o in way_out_obstacles(tunnel, end, prepared.observed[end].facts.way_out)
+        )
+        kept = (o for end in ends for o in held.get(end, {}).get(tunnel.name, ()))
+        found[tunnel.name] = Obstacles(tuple(o.cause for o in lost), tuple(o.cause for o in kept))
+    return {name: both for name, both in found.items() if both.causes}
+
+
+def doubts(
+    prepared: Prepared, declared: Iterable[Declared], restarted: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return by tunnel why it is not proven right: charon at an end cannot set routes that are missing, or
+    has not read options that it needs, or an end has no way to its own networks.
+
+    One that was ``restarted`` has read all.
+    """
+    waiting = {name: seen for name, seen in prepared.observed.items() if name not in restarted}
+    pending = {
+        name: start_up(prepared.wanted[name], seen).pending(seen.facts.charon)
+        for name, seen in waiting.items()
+    }
+    gone = {
+        name: device_gone_cause(name, seen.facts.restart)
+        for name, seen in waiting.items()
+        if device_gone(prepared.wanted[name], seen)
+    }
+
+    held = {name: barred(prepared.wanted[name], seen, idle=False) for name, seen in waiting.items()}
+
+    def causes(tunnel: Declared) -> Iterator[str]:
+        ends = (tunnel.left.name, tunnel.right.name)
+        yield from (o.cause for end in ends for o in held.get(end, {}).get(tunnel.name, ()))
+        yield from (gone[end] for end in ends if end in gone)
+        for end in ends:
+            if end in prepared.observed and end in tunnel.ways:
+                yield from lost_homes(end, tunnel.ways[end], prepared.observed[end].facts.ways)
+        for end in ends:
+            if pending.get(end):
+                restart = prepared.observed[end].facts.restart
+                yield from start_up_causes(end, tunnel.mtus.get(end), pending[end], restart)
+
+    found: Mapping[str, tuple[str, ...]] = {tunnel.name: tuple(causes(tunnel)) for tunnel in declared}
+    return {name: why for name, why in found.items() if why}

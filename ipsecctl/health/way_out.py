@@ -1,0 +1,17 @@
+"""A gateway that can send nothing to its peer: its address is gone from its interfaces, or its route."""
+
+from __future__ import annotations
+
+from ipsecctl.gateway import Obstacle, WayOut, addresses_of, no_way_out
+from ipsecctl.health.tunnel import Declared
+
+__all__ = ["way_out_obstacles"]
+
+
+def way_out_obstacles(tunnel: Declared, gateway: str, seen: WayOut) -> tuple[Obstacle, ...]:
+    """Return what keeps one end of a tunnel from sending to the other, of what was ``seen`` there.
+
+    Addresses that are not fixed (dynamic ones, names) are not known, and so nothing is lost of them.
+    """
+    here, far = (tunnel.left, tunnel.right) if tunnel.left.name == gateway else (tunnel.right, tunnel.left)
+    return no_way_out(gateway, addresses_of([here.address]), addresses_of([far.reachable_at]), seen)
