@@ -6,7 +6,8 @@ last the record of what was done. Cut off anywhere, the record names all that is
 on from there.
 
 Where SAs are to be moved (deploy/move.py) there is a break in it, for all gateways to come as far: ``begin``
-widens (it loads what accepts the old and the new, keys included), the SAs move, and ``finish`` narrows.
+widens (it loads what accepts the old and the new, keys included), the SAs move, and ``finish`` narrows. A
+connection that calls waits for ``finish``, too, where the far end has still to load what it answers with.
 
 Where charon does not run, the host's part is done alone: files, interfaces, routes, firewall, sysctls, unit.
 """
@@ -81,7 +82,8 @@ class Carrier:
     """Carries a plan out on one gateway, in two halves where SAs are to be moved between them.
 
     ``held`` are the connections that must wait for that, with what charon has until then: one that accepts
-    the old and the new, or ``None`` for what it has.
+    the old and the new, or ``None`` for what it has. ``later`` are those that call, and wait until the far
+    end has its own: their SAs are made anew after that.
     """
 
     def __init__(
@@ -91,12 +93,14 @@ class Carrier:
         wanted: Wanted,
         observed: Observed,
         held: Mapping[str, Mapping[str, Any] | None] = _NOTHING_HELD,
+        later: Collection[str] = (),
     ) -> None:
         self.handle = handle
         self.plan = plan
         self.wanted = wanted
         self.observed = observed
         self.held = held
+        self.later = frozenset(later)
         self.record = observed.facts.record or Record.fresh()
         if observed.charon_down is not None:
             self.record = _foreseeing(self.record, wanted)
@@ -126,7 +130,7 @@ class Carrier:
             await self._restart()
         async with self.handle.vici(timeout_s=30.0 * PATIENCE) as client:
             await self._load(client)
-            if self.held and not self.refused:
+            if (self.held or self.later) and not self.refused:
                 return None
             return await self.finish(client, frozenset())
 
@@ -138,6 +142,19 @@ class Carrier:
         for name in self._held_keys():
             if name.removeprefix(SHARED_PREFIX) in tunnels:
                 await self._load_next_key(client, name)
+
+    async def release(self, client: Client, tunnels: Collection[str]) -> None:
+        """Load connections that were held back, as they are to be."""
+        later = self.later & {*tunnels}
+        await self._let_go_of_routes(client, later)
+        for name in sorted((self.held.keys() & {*tunnels}) | later):
+            await self.load(client, name)
+        self.held, self.later = {**self.held, **dict.fromkeys(later)}, self.later - later
+
+    @property
+    def waiting(self) -> frozenset[str]:
+        """The connections that are held back."""
+        return self.later | self.held.keys()
 
     async def back(self, client: Client, tunnels: Collection[str]) -> None:
         """Have charon again what it had for ``tunnels`` that were held back: their far ends have gone back.
@@ -162,11 +179,13 @@ class Carrier:
 
     async def finish(self, client: Client, moved: Collection[str]) -> Record:
         """Withdraw what is no longer wanted and write down what was done; ``moved`` are the connections whose
-        SAs have the new configuration. The others that were held back stay as they are, and begun.
+        SAs have the new configuration, or may be made anew with it. The others that were held back stay as
+        they are, and begun.
 
         Raises as ``begin`` does.
         """
-        for name in self.held.keys() & {*moved}:
+        await self._let_go_of_routes(client, self.later & {*moved})
+        for name in sorted((self.held.keys() | self.later) & {*moved}):
             await self.load(client, name)
         await self._narrow_keys(client, moved)
         if not self.restarted:  # a fresh one has nothing that is no longer in our files
@@ -228,7 +247,7 @@ class Carrier:
         charon = await restart_charon(self.handle, self.observed.facts.restart_command, for_what)
         self.start_up = StartUp(charon, self.start_up.written, self.start_up.written)
         self.restarted = True
-        self.held = {}  # it has no SA, and nothing old
+        self.held, self.later = {}, frozenset()  # it has no SA, and nothing old
 
     # --------------------------------------------------------------------------------------------------- VICI
 
@@ -246,8 +265,10 @@ class Carrier:
                 await self._widen_key(client, name)
             else:
                 await self._command(client, Part.SHARED, name, "load-shared", self.wanted.shared[name])
-        await self._let_go_of_routes(client)
+        await self._let_go_of_routes(client, {*self._names(Part.CONNECTION)} - self.later)
         for name in self._names(Part.CONNECTION):
+            if name in self.later:
+                continue
             wide = self.held.get(name)
             if name not in self.held:
                 await self.load(client, name)
@@ -280,7 +301,7 @@ class Carrier:
                 with suppress(ViciRefused):  # somebody cleared it, which is what is wanted
                     await client.command("unload-shared", {"id": f"{name}{NEXT}"})
 
-    async def _let_go_of_routes(self, client: Client) -> None:
+    async def _let_go_of_routes(self, client: Client, names: Collection[str]) -> None:
         """Make kernel-libipsec forget policies whose routes are gone: it sets a route with its policy only.
 
         The policy goes with its last user: the trap of the connection, and its CHILD_SAs. Loading the
@@ -288,7 +309,7 @@ class Carrier:
         """
         if self.restarted:
             return  # a fresh one has neither
-        for name in unrouted(self.wanted, self.observed) & {*self._names(Part.CONNECTION)}:
+        for name in sorted(unrouted(self.wanted, self.observed) & {*names}):
             with suppress(ViciRefused):  # gone meanwhile, which is what is wanted
                 await client.command("unload-conn", {"name": name})
             with suppress(ViciRefused):
@@ -337,7 +358,7 @@ class Carrier:
     async def _finish(self, firewall: str, connections: Mapping[str, Any], moved: Collection[str]) -> Record:
         """Write down what was done; what charon refused, and what was not moved, stays "begun", so that the
         next apply tries again."""
-        key, wanted, waiting = self.record, self.wanted, self.held.keys() - {*moved}
+        key, wanted, waiting = self.record, self.wanted, (self.held.keys() | self.later) - {*moved}
         beside = [name for name in self._held_keys() if name.removeprefix(SHARED_PREFIX) in waiting]
         loaded = {name: connections[name] for name in wanted.connections if name in connections}
 

@@ -1,5 +1,7 @@
 """Bring tunnels up and wait for them: initiate at the end that calls, then look at both ends until they fit.
 
+CHILD_SAs of ours that came up with less than is declared are made anew beside the old ones, once.
+
 Nothing here waits inside charon: ``initiate`` and ``terminate`` with a timeout of -1 only queue the work, and
 ``list-sas`` shows what came of it. A blocking one holds a worker thread of charon until it is done, and
 charon has 16.
@@ -14,6 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ipsecctl.deploy.doubts import NO_OBSTACLES, Obstacles
+from ipsecctl.deploy.move import Moving, move_all
+from ipsecctl.deploy.narrow import mending, narrow_children
 from ipsecctl.deploy.watch import Watch
 from ipsecctl.deploy.words import meaning
 from ipsecctl.desired import GatewayState
@@ -79,6 +83,8 @@ class _Pending:
     called: bool = False
     next_try: float = 0.0
     out_of_step_since: float | None = None
+    narrow_since: float | None = None
+    mended: bool = False
     refused: str = ""
 
 
@@ -133,10 +139,13 @@ async def bring_up(
         if now - started > _PATIENCE_S:
             watch.listen(gateways)
         healths = judge([p.tunnel for p in pending.values()], views, datetime.now(UTC))
+        if await _mend(watch, pending, healths):
+            continue
         for health in healths:
             entry = pending[health.name]
             limit_s = min(wait_s, _OBSTRUCTED_S) if entry.obstacles.causes else wait_s
-            if _expired(entry, now - started - limit_s) or _settled(entry, health):
+            done = _settled(entry, health) or _stays_narrow(entry, health, now)
+            if done or _expired(entry, now - started - limit_s):
                 told = _with_words(watch, entry, health)
                 result = TunnelResult(told, now - started, entry.acted, _renewed(entry, health))
                 results.append(result)
@@ -168,6 +177,41 @@ def _settled(entry: _Pending, health: TunnelHealth) -> bool:
     return hopeless or (health.verdict is Verdict.UP and not _old(entry, health))
 
 
+async def _mend(watch: Watch, pending: Mapping[str, _Pending], healths: Iterable[TunnelHealth]) -> bool:
+    """Make CHILD_SAs anew, beside the old ones, that carry less than declared; each tunnel's once.
+
+    Returns whether there were any.
+    """
+    found: dict[str, Moving] = {}
+    for health in healths:
+        entry = pending[health.name]
+        if entry.mended or entry.left or health.unsteady or _old(entry, health):
+            continue
+        if (moving := mending(entry.tunnel, health.ends, entry.caller)) is not None:
+            found[health.name] = moving
+            entry.mended = entry.acted = True
+    for name, why in (await move_all(watch, found.values(), _as_loaded)).items():
+        pending[name].refused = why
+    return bool(found)
+
+
+async def _as_loaded(_gateway: str, _tunnel: str) -> str:
+    """Load nothing: both ends have what is declared."""
+    return ""
+
+
+def _stays_narrow(entry: _Pending, health: TunnelHealth, now: float) -> bool:
+    """Whether all that keeps a tunnel from being up are selectors that nothing will widen any more."""
+    seen = [end for end in health.ends if end.state is EndState.SEEN]
+    missing = any(_missing(entry.tunnel, end) for end in seen)
+    narrow = not missing and not _old(entry, health) and narrow_children(entry.tunnel, health.ends)
+    if not narrow:
+        entry.narrow_since = None
+    elif entry.narrow_since is None:
+        entry.narrow_since = now
+    return entry.narrow_since is not None and now - entry.narrow_since > _SETTLE_S
+
+
 def _old(entry: _Pending, health: TunnelHealth) -> frozenset[int]:
     """Return which of the IKE_SAs that must go are still there."""
     end = _calling_end(entry, health)
@@ -188,7 +232,7 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     said = [(end.gateway, watch.complaint(end.gateway, health.name)) for end in health.ends]
     found = meaning(said, by_psk=entry.tunnel.by_psk)
     words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]
-    words += [f"{entry.caller}: {entry.refused}"] if entry.refused else []
+    words += [entry.refused] if entry.refused else []
     words += [entry.left] if entry.left else []
     return replace(health, causes=(*entry.obstacles.causes, *found, *health.causes, *words))
 
@@ -219,7 +263,7 @@ async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float)
         try:
             await client.command(command, message)
         except IpsecctlError as refused:
-            entry.refused = refused.summary
+            entry.refused = f"{entry.caller}: {refused.summary}"
 
 
 def _missing(tunnel: Declared, end: EndView) -> list[str]:

@@ -19,15 +19,16 @@ from ipsecctl.deploy.doubts import doubts, obstacles
 from ipsecctl.deploy.fleet import Turn
 from ipsecctl.deploy.gate import carrying, carrying_before, new_tunnels
 from ipsecctl.deploy.move import Moving, held, move_all
+from ipsecctl.deploy.narrow import callers_that_wait
 from ipsecctl.deploy.outcome import GatewayResult, Reporter
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
 from ipsecctl.deploy.tunnels import TunnelResult, bring_up
 from ipsecctl.deploy.watch import Watch, watch
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError
 from ipsecctl.gateway import Record
-from ipsecctl.health import Declared, device_gone_cause, lost_homes, start_up_causes
+from ipsecctl.health import Declared
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import GatewayPlan, Part, device_gone, needs, restart_for, start_up
+from ipsecctl.plan import GatewayPlan, Part, needs, restart_for
 
 __all__ = ["Work"]
 
@@ -52,6 +53,7 @@ class Work:
         self.declared = declared
         self.calling = calling
         self.moving = moving
+        self.later = callers_that_wait(prepared, declared, calling, moving)
         self.wait_s = wait_s
         self.batch: dict[str, int] = {}
         """The number of each gateway's batch."""
@@ -62,7 +64,7 @@ class Work:
         """What was left on each gateway that is done."""
 
         self.carriers: dict[str, Carrier] = {}
-        """Those that go on when SAs were moved."""
+        """Those that go on when all of a turn have begun and SAs were moved."""
 
         self.renewed: set[str] = set()
         """Tunnels whose SAs were ended and made anew."""
@@ -171,7 +173,9 @@ class Work:
             handle, wanted, observed = prepared.handles[name], prepared.wanted[name], prepared.observed[name]
             error: IpsecctlError | None = None
             if plan.changes:
-                carrier = Carrier(handle, plan, wanted, observed, self._held(name))
+                waiting = self._held(name)
+                later = self.later.get(name, frozenset()) - waiting.keys()
+                carrier = Carrier(handle, plan, wanted, observed, waiting, later)
                 try:
                     record = await carrier.begin()
                 except IpsecctlError as failed:
@@ -200,18 +204,26 @@ class Work:
 
         told = await move_all(watched, [m for name, m in self.moving.items() if name in ready], load)
         self._moved |= {name for name, why in told.items() if not why}
-        for name, carrier in self.carriers.items():
-            for tunnel in sorted(carrier.held.keys() & {*ready} - self.moving.keys()):
-                await load(name, tunnel)  # an earlier turn kept it back for this one
-                self._moved.add(tunnel)
+        await self._release(watched, {*ready} - self.moving.keys())
         return told
+
+    async def _release(self, watched: Watch, tunnels: Collection[str]) -> None:
+        """Load what was kept back for tunnels that are not moved; who calls comes last."""
+        for calls in (False, True):
+            for name, carrier in self.carriers.items():
+                client = watched.client(name)
+                now = {t for t in tunnels if t in carrier.waiting and (self.calling.get(t) == name) is calls}
+                with suppress(IpsecctlError):  # the look that follows shows it
+                    if client is not None and now:
+                        await carrier.release(client, now)
+                        self._moved |= now
 
     async def _finish_all(self, watched: Watch, gateways: Collection[str], *, last: bool) -> None:
         """Finish those of ``gateways`` that wait for no later turn."""
         done = [
             name
             for name, carrier in self.carriers.items()
-            if name in gateways and (last or carrier.held.keys() <= self._handled)
+            if name in gateways and (last or carrier.waiting <= self._handled)
         ]
         async with asyncio.TaskGroup() as group:
             for name in done:
@@ -224,7 +236,7 @@ class Work:
 
         One that fails in this is not among them.
         """
-        waiting = {name: tuple(sorted({*c.held} - self._moved)) for name, c in self.carriers.items()}
+        waiting = {name: tuple(sorted(c.waiting - self._moved)) for name, c in self.carriers.items()}
         if self.carriers:
             async with watch({name: self.prepared.handles[name] for name in self.carriers}) as watched:
                 await self._finish_all(watched, {*self.carriers}, last=True)
@@ -310,7 +322,7 @@ class Work:
         prepared = self.prepared
         declared = tuple(t for t in self.declared if t.name in ready)
         at_work = {end for name in ready | half for end in self._ends[name]}
-        at_work |= {n for n, c in self.carriers.items() if last or n in batch or c.held.keys() & ready}
+        at_work |= {n for n, c in self.carriers.items() if last or n in batch or c.waiting & ready}
         failed = {name for name, result in self.results.items() if result.error is not None}
         lost = {n: error for n, error in prepared.failures.items() if n in failed or n not in self._plans}
         handles = {

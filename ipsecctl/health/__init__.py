@@ -7,6 +7,7 @@ from ipsecctl.health.kernel import kernel_lacks
 from ipsecctl.health.outdated import outdated
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
 from ipsecctl.health.start_up import start_up_causes
+from ipsecctl.health.traffic import narrower
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict, declare
 from ipsecctl.health.way import Way, WayView, lost_homes
 from ipsecctl.health.way_out import way_out_obstacles
@@ -30,6 +31,7 @@ __all__ = [
     "kernel_lacks",
     "left_over",
     "lost_homes",
+    "narrower",
     "nothing_known_json",
     "outdated",
     "parse_list_sas",

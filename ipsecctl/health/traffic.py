@@ -16,7 +16,7 @@ from netaddr import AddrFormatError, IPNetwork, IPSet
 from ipsecctl.crypto import ALGORITHMS, KEYWORDS, Algorithm, Kind, Proposal
 from ipsecctl.health.sa import ChildSa, IkeSa
 
-__all__ = ["Traffic", "departures", "ike_departures"]
+__all__ = ["Traffic", "departures", "ike_departures", "narrower"]
 
 _SELECTOR = re.compile(r"([0-9a-fA-F:.]+(?:/\d+)?)(?:\[([a-z0-9-]+)(?:/(\d+)(?:-(\d+))?)?\])?")
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58}
@@ -41,13 +41,24 @@ def departures(declared: Traffic, sa: ChildSa, *, narrowing: bool = False) -> li
     With ``narrowing`` selectors may be narrower than declared.
     """
     found = []
-    for side, wanted, got in (
-        ("local", declared.local_ts, sa.local_ts),
-        ("remote", declared.remote_ts, sa.remote_ts),
-    ):
-        if got and not _same(wanted, got, narrowing=narrowing):
+    for side, wanted, got in _sides(declared, sa):
+        if not _same(wanted, got, narrowing=narrowing):
             found.append(f"its {side} selectors are {' '.join(got)}, declared are {' '.join(wanted)}")
     return found + _suite_departs(declared.proposals, sa)
+
+
+def narrower(declared: Traffic, sa: ChildSa) -> bool:
+    """Whether a CHILD_SA's selectors allow less than declared, and nothing else."""
+    sides = _sides(declared, sa)
+    return all(_same(wanted, got, narrowing=True) for _, wanted, got in sides) and not all(
+        _same(wanted, got, narrowing=False) for _, wanted, got in sides
+    )
+
+
+def _sides(declared: Traffic, sa: ChildSa) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Return the selectors of each side as declared and as charon tells them, where it does."""
+    sides = (("local", declared.local_ts, sa.local_ts), ("remote", declared.remote_ts, sa.remote_ts))
+    return [side for side in sides if side[2]]
 
 
 def ike_departures(declared: tuple[Proposal, ...], sa: IkeSa) -> list[str]:

@@ -9,6 +9,9 @@ switched off, are left alone: a CHILD_SA that is ended for them would not come b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
+
+from netaddr import IPNetwork
 
 from ipsecctl.desired import Action
 from ipsecctl.gateway import CHARONS_TABLE, DEVICE, Device, Observed, Obstacle, bars
@@ -65,8 +68,9 @@ def device_gone(wanted: Wanted, observed: Observed) -> bool:
 def unrouted(wanted: Wanted, observed: Observed) -> frozenset[str]:
     """Return the connections, those that charon has, whose routes into its device are not there and can be.
 
-    The routes of a CHILD_SA, or of a trap: without SAs no other end's traps are known to be there. One that
-    carries something in a CHILD_SA whose routes could not be set anew is not among them.
+    The routes of a CHILD_SA, or of a trap: without SAs no other end's traps are known to be there. A trap has
+    those that it was applied with: a network that is only now declared behind the far end has none yet. One
+    that carries something in a CHILD_SA whose routes could not be set anew is not among them.
     """
     found = set()
     carrying = {*_installed(observed)} - {(sa.tunnel, sa.child) for sa in observed.not_in_kernel if sa.dead}
@@ -113,18 +117,27 @@ def _barred(wanted: Wanted, observed: Observed, name: str) -> dict[str, tuple[Ob
     return {child: obstacles for child, obstacles in found.items() if obstacles}
 
 
+def _trapped(message: Mapping[str, Any]) -> Iterator[IPNetwork]:
+    """Yield the far networks towards which a connection sets a trap."""
+    for child in message.get("children", {}).values():
+        if child.get("start_action") == Action.TRAP:
+            yield from remote_networks({"children": {"": child}})
+
+
 def _missing(wanted: Wanted, observed: Observed) -> dict[str, set[str]]:
     """Return by connection, those that charon has, the children whose routes are not there."""
     device = _device(wanted, observed)
     routes = observed.facts.in_kernel.on(observed.data_path).routes
     if device is None or device.lacks == DOWN or routes is None:
         return {}
+    applied = observed.facts.record.messages if observed.facts.record is not None else {}
     found: dict[str, set[str]] = {}
     for name in wanted.connections.keys() & observed.connections.keys():
+        before = {*_trapped(applied.get(name, wanted.connections[name]))}
         for child, message in wanted.connections[name].get("children", {}).items():
-            if message.get("start_action") == Action.TRAP and not all(
+            if not all(
                 any(prefix in route for route in routes)
-                for prefix in remote_networks({"children": {child: message}})
+                for prefix in before & {*_trapped({"children": {child: message}})}
             ):
                 found.setdefault(name, set()).add(child)
     for sa in observed.not_in_kernel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from ipsecctl.deploy.tunnels import bring_up
 from ipsecctl.errors import GatewayUnreachable, ViciRefused
 from ipsecctl.gateway import LiveView
 from ipsecctl.health import Declared, Verdict
+from ipsecctl.health.traffic import Traffic
 from ipsecctl.topology import Control, ControlKind, DataPath, Gateway
 
 
@@ -206,3 +208,110 @@ def test_an_obstacle_that_is_gone_meanwhile_does_no_harm():
 def test_sas_through_which_nothing_is_sent_are_not_up():
     health = bring(Script(UP), obstacles=CUT_OFF).health
     assert (health.verdict, health.causes) == (Verdict.DOWN, ("a has no route",))
+
+
+# --------------------------------------------------------------------------------------- selectors too narrow
+
+ONE, TWO = "10.1.0.0/24", "10.1.8.0/24"
+FAR = "10.2.0.0/24"
+WIDE = replace(
+    TUNNEL,
+    traffic={("a", "t"): Traffic((ONE, TWO), (FAR,), ()), ("b", "t"): Traffic((FAR,), (ONE, TWO), ())},
+)
+
+
+def carrying(*pairs):
+    """Return both ends with CHILD_SAs of (unique id at both, SPIs, the networks of a)."""
+
+    def end(name, turned):
+        children = {}
+        for unique_id, spis, networks in pairs:
+            spi_in, spi_out = reversed(spis) if turned else spis
+            local, remote = ([FAR], networks) if turned else (networks, [FAR])
+            children[f"t-{unique_id}"] = {
+                "name": "t",
+                "uniqueid": unique_id,
+                "state": "INSTALLED",
+                "spi-in": spi_in,
+                "spi-out": spi_out,
+                "local-ts": local,
+                "remote-ts": remote,
+            }
+        spis = {"initiator-spi": "i1", "responder-spi": "r1"}
+        sa = {"uniqueid": "7", "state": "ESTABLISHED", "initiator": "yes", **spis, "child-sas": children}
+        return view(name, {"t": sa})
+
+    return end("a", turned=False), end("b", turned=True)
+
+
+NARROW = carrying(("1", ("s1", "s2"), [ONE]))
+BESIDE = carrying(("1", ("s1", "s2"), [ONE]), ("2", ("s3", "s4"), [ONE, TWO]))
+WHOLE = carrying(("2", ("s3", "s4"), [ONE, TWO]))
+
+
+class Ends(Script):
+    """Ends that show the next pair of views each time that a command was sent to one of them."""
+
+    async def look(self, gateways):
+        return dict(zip("ab", self._now(), strict=True))
+
+    async def sas(self, name, tunnels=()):
+        return self._now()["ab".index(name)].sas
+
+    def _now(self):
+        return self.views[min(len(self.sent), len(self.views) - 1)]
+
+    def client(self, gateway):
+        async def command(name, message):
+            which = message.get("child") or f"{message.get('child-id')}"
+            self.sent.append((gateway, name, which))
+
+        return SimpleNamespace(command=command)
+
+
+def widen(script, **more):
+    async def main():
+        return await bring_up(
+            script,
+            [more.pop("tunnel", WIDE)],
+            {"t": "a"},
+            {},
+            wait_s=60,
+            report=lambda result: None,
+            **more,
+        )
+
+    (result,) = asyncio.run(main())
+    return result
+
+
+def test_a_narrow_sa_is_made_anew_beside_the_old_one_by_the_end_that_was_called():
+    script = Ends(NARROW, BESIDE, WHOLE)
+    result = widen(script)
+    assert (result.up, result.acted) == (True, True)
+    assert script.sent == [("b", "initiate", "t"), ("a", "terminate", "1")]
+
+
+def test_what_stays_narrow_is_made_anew_once_and_not_waited_for():
+    both = carrying(("1", ("s1", "s2"), [ONE]), ("2", ("s3", "s4"), [ONE]))
+    script = Ends(NARROW, both, carrying(("2", ("s3", "s4"), [ONE])))
+    result = widen(script)
+    assert result.health.verdict is Verdict.DEGRADED
+    assert f"its local selectors are {ONE}, declared are {ONE} {TWO}" in result.health.causes[0]
+    assert [command for _, command, _ in script.sent] == ["initiate", "terminate"]
+    assert result.took_s < 30
+
+
+def test_nothing_is_made_anew_where_the_far_end_could_not_be_changed():
+    script = Ends(NARROW)
+    result = widen(script, left={"t": "left as it runs: b could not be changed"})
+    assert (result.health.verdict, script.sent) == (Verdict.DEGRADED, [])
+    assert result.took_s < 30
+
+
+def test_a_partner_may_narrow_and_nobody_waits_for_it_to_change_its_mind():
+    theirs = replace(WIDE, right=replace(WIDE.right, managed=False))
+    script = Ends(NARROW)
+    result = widen(script, tunnel=theirs)
+    assert (result.health.verdict, script.sent) == (Verdict.DEGRADED, [])
+    assert result.took_s < 30

@@ -111,6 +111,39 @@ def test_a_cut_before_nft_has_read_its_file_is_remembered(records, monkeypatch):
     assert records[-1].seen.firewall == "old nft"
 
 
+LATER = replace(observed(messages={"t": OLD}, connections={"t": "d"}), version="6.1.0")
+CALLS = Wanted("a", "top", connections={"t": NEW})
+
+
+def begun_and_finished(handle, moved):
+    """Return what was sent before and after the break, and the record that is left."""
+    plan = GatewayPlan("a", (change(Part.CONNECTION, "t", disruption=Disruption.IKE_RESTART),))
+    carrier = carrying.Carrier(handle, plan, CALLS, LATER, later={"t"})
+
+    async def main():
+        assert await carrier.begin() is None, "the other gateways must come as far"
+        before = [*handle.sent]
+        async with handle.vici(timeout_s=1.0) as client:
+            record = await carrier.finish(client, moved)
+        return before, handle.sent[len(before) :], record
+
+    return asyncio.run(main())
+
+
+def test_a_connection_that_calls_waits_until_the_far_end_has_its_own(records):
+    before, after, record = begun_and_finished(Handle(), {"t"})
+    assert "load-conn" not in before
+    assert "load-conn" in after
+    assert (record.messages["t"], record.renew) == (NEW, ("t",)), "its SAs are yet to be made anew"
+    assert record.connections["t"] != ""
+
+
+def test_it_stays_as_it_is_where_the_far_end_could_not_be_changed(records):
+    before, after, record = begun_and_finished(Handle(), set())
+    assert "load-conn" not in [*before, *after]
+    assert (record.messages["t"], record.connections["t"], record.renew) == (OLD, "", ("t",))
+
+
 def stats(total):
     return {"ikesas": {"total": total, "half-open": "0"}}
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ipsecctl.crypto import parse_esp_proposal, parse_ike_proposal
-from ipsecctl.health import Verdict, judge
+from ipsecctl.health import Verdict, judge, narrower, parse_list_sas
 from ipsecctl.health.traffic import Traffic
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -122,3 +122,28 @@ def test_the_ike_sa(made, proposal, said, good):
     (health,) = judge([tunnel], {"a": view}, NOW)
     assert health.verdict is (Verdict.UP if good else Verdict.DEGRADED)
     assert good or health.causes[0].startswith("the IKE_SA at a: it uses AES_GCM_16-256/PRF_HMAC_SHA2_384")
+
+
+def child_sa(local, remote):
+    listed = {"name": "t", "uniqueid": "1", "state": "INSTALLED", "local-ts": local, "remote-ts": remote}
+    sa = {"uniqueid": "1", "state": "ESTABLISHED", "child-sas": {"t-1": listed}}
+    (ike,) = parse_list_sas([{"t": sa}])
+    return ike.children[0]
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "narrow"),
+    [
+        (["10.1.0.0/24"], ["10.2.0.0/24"], True),
+        (["10.1.0.0/24", "10.1.8.0/24"], ["10.2.0.0/25"], True),
+        (["10.1.0.0/24", "10.1.8.0/24"], ["10.2.0.0/24"], False),
+        (["10.1.8.0/24", "10.1.0.0/24"], ["10.2.0.0/24"], False),
+        (["10.1.0.0/24"], ["10.2.0.0/24", "10.3.0.0/24"], False),
+        (["10.1.0.0/24"], ["10.9.0.0/24"], False),
+        ([], [], False),
+    ],
+    ids=["network gone", "half gone", "whole", "other order", "less and more", "another", "not told"],
+)
+def test_an_sa_that_carries_less_and_nothing_else(local, remote, narrow):
+    declared = Traffic(("10.1.0.0/24", "10.1.8.0/24"), ("10.2.0.0/24",), ())
+    assert narrower(declared, child_sa(local, remote)) is narrow

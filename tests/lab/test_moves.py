@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -90,16 +92,36 @@ def profile(says: str) -> Callable[[str], str]:
     return put(PROFILE, f"{{based_on: modern, {says}}}")
 
 
-NETWORKS = "networks: {lan: 10.20.1.0/24, old: 10.20.8.0/24}"
+def dc_calls(text: str) -> str:
+    return put("profile: mine}", "profile: mine, initiator: dc}")(text)
+
+
+NEW_NETWORK = put("old: 10.20.8.0/24", "old: 10.20.8.0/24, new: 10.20.9.0/24")
 ROWS = [
     Row("add another connection", before=put(THIRD, "")),
     Row("remove another connection", put(THIRD, "")),
     Row(
         "add a network to the tunnel",
-        put("old: 10.20.8.0/24", "old: 10.20.8.0/24, new: 10.20.9.0/24"),
+        NEW_NETWORK,
         "rekey",
         SWITCH,
         r"10\.20\.9\.0/24",
+    ),
+    Row(
+        "add a network behind the end that is called",
+        lambda text: NEW_NETWORK(dc_calls(text)),
+        "rekey",
+        SWITCH,
+        r"10\.20\.9\.0/24",
+        before=dc_calls,
+    ),
+    Row(
+        "swap a network there for another",
+        lambda text: put("old: 10.20.8.0/24", "new: 10.20.9.0/24")(dc_calls(text)),
+        "rekey",
+        SWITCH,
+        r"10\.20\.9\.0/24",
+        before=dc_calls,
     ),
     Row(
         "lifetimes",
@@ -301,6 +323,44 @@ def test_what_a_change_costs(lab, row: Row, record_property) -> None:
         assert_new_key_alone(lab, before[0][0], after[0][0])
     assert "Nothing to do" in lab.ipsecctl("apply", str(file), "--yes").stdout
     lab.ipsecctl("status", str(file))
+
+
+@pytest.mark.parametrize(
+    ("how", "made_anew"),
+    [("second", False), ("after", True)],
+    ids=["the called end is a second late", "the called end answers with its old configuration"],
+)
+def test_what_comes_up_narrow_is_made_anew_in_the_same_apply(
+    lab, how: str, made_anew: bool, record_property
+) -> None:
+    """dc calls, and clinic-a, behind which a network is added, loads its new configuration late."""
+    file = Path(lab.file).with_name("changed.yaml")
+    file.write_text(dc_calls(TOPOLOGY))
+    lab.json("apply", str(file), "--yes")
+    file.write_text(NEW_NETWORK(dc_calls(TOPOLOGY)))
+    tool = str(Path(__file__).parent / "tools" / "late.py")
+    apply = ("apply", str(file), "--yes", "--lab", lab.lab.name, "--json")
+    with Stream(lab) as stream:
+        time.sleep(1)
+        done = subprocess.run(
+            [sys.executable, tool, "clinic-a", how, *apply],
+            capture_output=True,
+            text=True,
+            timeout=120 * PATIENCE,
+            check=False,
+        )
+        time.sleep(1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ("made anew: a" in done.stderr) is made_anew
+    shown(record_property, f"a network added, late: {how}", stream, "rekey", "rekey")
+    assert json.loads(done.stdout)["took_s"] < 30 * PATIENCE
+    assert stream.lost["neighbour"] == 0
+    assert stream.lost["changed"] <= 2 * SWITCH, "there were two moves at most"
+    for gateway in ("clinic-a", "dc"):
+        listed = sas(lab, gateway)
+        assert all(f"10.20.{n}.0/24" in listed for n in (1, 8, 9)), listed
+        assert [len(found) for found in ids(listed)] == [1, 1]
+    assert "Nothing to do" in lab.ipsecctl("apply", str(file), "--yes").stdout
 
 
 def seconds(text: str, key: str) -> int:

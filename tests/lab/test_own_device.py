@@ -6,7 +6,13 @@ do. On the kernel's data path there is no such device.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+
+from ipsecctl.patience import PATIENCE
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("own-device")]
 
@@ -154,6 +160,31 @@ def test_a_trap_without_its_routes_is_loaded_again(lab) -> None:
     assert "a: charon's routes through ipsec0 are not there" in found["causes"][0]
     assert ("connection", TUNNEL) in planned(lab, "a")
     mended(lab)
+
+
+def test_who_calls_again_for_its_routes_waits_until_the_far_end_has_the_added_network(lab) -> None:
+    """``dc`` loads its connection a second late, and packets would spring the trap of ``a`` at once."""
+    file = Path(lab.file).with_name("more.yaml")
+    text = Path(lab.file).read_text()
+    file.write_text(text.replace('"fd00:10::/64"]', '"fd00:10::/64"], imaging: 10.10.9.0/24'))
+    lab.sh("dc", "ip address add 10.10.9.1/24 dev lan-servers")
+    lab.sh("a", "ip route del 10.10.0.0/24 table 220")
+    for host in HOSTS.values():
+        lab.sh("a-lan", f"ping -i 0.02 -w 120 {host} >/dev/null 2>&1 </dev/null &")
+    late = str(Path(__file__).parent / "tools" / "late.py")
+    argv = [sys.executable, late, "dc", "second", "apply", str(file), "--yes", "--json"]
+    try:
+        done = subprocess.run(
+            [*argv, "--lab", lab.lab.name], capture_output=True, text=True, timeout=60 * PATIENCE, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "made anew" not in done.stderr, "it came up whole the first time"
+        assert "10.10.9.0/24" in lab.sh("a", f"swanctl --list-sas --ike {TUNNEL}")
+        assert "Nothing to do" in lab.ipsecctl("apply", str(file), "--yes").stdout
+    finally:
+        lab.sh("a-lan", "pkill -x ping", statuses=(0, 1))
+        mended(lab)
+        lab.sh("dc", "ip address del 10.10.9.1/24 dev lan-servers")
 
 
 def test_a_device_that_is_gone_comes_back_with_charon_alone(lab) -> None:

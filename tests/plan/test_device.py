@@ -67,6 +67,18 @@ def test_a_trap_without_its_routes_is_set_anew(routes):
     assert plan(observed(Device(), routes, waits), waits).changes == (), "it has routes with its SAs only"
 
 
+def test_a_network_that_is_added_behind_the_far_end_has_no_route_yet_and_breaks_nothing():
+    more = {**MESSAGE, "children": {"t": {**CHILD, "remote_ts": [*CHILD["remote_ts"], "10.3.0.0/24"]}}}
+    assert plan(observed(Device()), more).disturbed == {"t": Disruption.REKEY}
+    lost = plan(observed(Device(), FAR - {IPNetwork("fd00:2::/64")}), more)
+    assert lost.disturbed == {"t": Disruption.CHILD_RESTART}, "a route that was there is gone"
+
+
+def test_an_end_that_is_to_call_has_no_traps_yet():
+    waits = {**MESSAGE, "children": {"t": {**CHILD, "start_action": "none"}}}
+    assert plan(observed(Device(), frozenset(), waits)).disturbed == {"t": Disruption.REKEY}
+
+
 def test_a_wider_route_leads_there_too():
     assert plan(observed(Device(), frozenset(map(IPNetwork, ("10.0.0.0/8", "fd00::/16"))))).changes == ()
 
