@@ -139,6 +139,11 @@ class Carrier:
             if name.removeprefix(SHARED_PREFIX) in tunnels:
                 await self._load_next_key(client, name)
 
+    async def release(self, client: Client, tunnels: Collection[str]) -> None:
+        """Load connections that were held back, as they are to be."""
+        for name in sorted(self.held.keys() & {*tunnels}):
+            await self.load(client, name)
+
     async def back(self, client: Client, tunnels: Collection[str]) -> None:
         """Have charon again what it had for ``tunnels`` that were held back: their far ends have gone back.
 

@@ -199,11 +199,19 @@ class Work:
 
         told = await move_all(watched, [m for name, m in self.moving.items() if name in ready], load)
         self._moved |= {name for name, why in told.items() if not why}
-        for name, carrier in self.carriers.items():
-            for tunnel in sorted(carrier.held.keys() & {*ready} - self.moving.keys()):
-                await load(name, tunnel)  # an earlier turn kept it back for this one
-                self._moved.add(tunnel)
+        await self._release(watched, {*ready} - self.moving.keys())
         return told
+
+    async def _release(self, watched: Watch, tunnels: Collection[str]) -> None:
+        """Load what was kept back for tunnels that are not moved; who calls comes last."""
+        for calls in (False, True):
+            for name, carrier in self.carriers.items():
+                client = watched.client(name)
+                now = {t for t in tunnels if t in carrier.held and (self.calling.get(t) == name) is calls}
+                with suppress(IpsecctlError):  # the look that follows shows it
+                    if client is not None and now:
+                        await carrier.release(client, now)
+                        self._moved |= now
 
     async def _finish_all(self, watched: Watch, gateways: Collection[str], *, last: bool) -> None:
         """Finish those of ``gateways`` that wait for no later turn."""
