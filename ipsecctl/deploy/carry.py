@@ -106,6 +106,8 @@ class Carrier:
         self.old_keys: Mapping[str, Mapping[str, Any]] = {}
         self.key_ids: dict[str, str] = {}
         self.refused: dict[tuple[Part, str], str] = {}
+        self.released: set[str] = set()
+        """Connections that were held back and not moved: their SAs are ended and made anew."""
 
     async def begin(self) -> Record | None:
         """Do all that may be done before SAs are moved; return the record if that was all, else ``None``.
@@ -141,7 +143,9 @@ class Carrier:
 
     async def release(self, client: Client, tunnels: Collection[str]) -> None:
         """Load connections that were held back, as they are to be."""
-        for name in sorted(self.held.keys() & {*tunnels}):
+        names = self.held.keys() & {*tunnels}
+        self.released |= names
+        for name in sorted(names):
             await self.load(client, name)
 
     async def back(self, client: Client, tunnels: Collection[str]) -> None:
@@ -370,7 +374,7 @@ class Carrier:
                 firewall=firewall,
             ),
             start_up=self.start_up,
-            renew=tuple(name for name in self._renew() if name not in self.held or name in waiting),
+            renew=tuple(n for n in self._renew() if n not in self.held or n in {*waiting, *self.released}),
         )
         await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
         return record
