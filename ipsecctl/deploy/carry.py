@@ -110,6 +110,8 @@ class Carrier:
         self.old_keys: Mapping[str, Mapping[str, Any]] = {}
         self.key_ids: dict[str, str] = {}
         self.refused: dict[tuple[Part, str], str] = {}
+        self.released: set[str] = set()
+        """Connections that were held back and not moved: their SAs are ended and made anew."""
 
     async def begin(self) -> Record | None:
         """Do all that may be done before SAs are moved; return the record if that was all, else ``None``.
@@ -146,8 +148,10 @@ class Carrier:
     async def release(self, client: Client, tunnels: Collection[str]) -> None:
         """Load connections that were held back, as they are to be."""
         later = self.later & {*tunnels}
+        names = (self.held.keys() & {*tunnels}) | later
+        self.released |= names
         await self._let_go_of_routes(client, later)
-        for name in sorted((self.held.keys() & {*tunnels}) | later):
+        for name in sorted(names):
             await self.load(client, name)
         self.held, self.later = {**self.held, **dict.fromkeys(later)}, self.later - later
 
@@ -386,7 +390,7 @@ class Carrier:
                 firewall=firewall,
             ),
             start_up=self.start_up,
-            renew=tuple(name for name in self._renew() if name not in self.held or name in waiting),
+            renew=tuple(n for n in self._renew() if n not in self.held or n in {*waiting, *self.released}),
         )
         await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
         return record

@@ -46,6 +46,7 @@ def carrier(held, *, messages=None, keys=()):
     wanted = Wanted("a", "top", connections={"t": NEW, "u": NEW}, shared={"ike-t": KEY})
     made = Carrier.__new__(Carrier)
     made.plan, made.wanted, made.observed, made.held = GatewayPlan("a", changes), wanted, seen, held
+    made.released, made.later, made.restarted = set(), frozenset(), False
     made.record, made.refused, made.old_keys = record, {}, {"ike-t": OLD_KEY} if keys else {}
     return made
 
@@ -80,6 +81,12 @@ def test_the_old_key_is_preferred_again():
         ("load-shared", {**KEY, "id": "ike-t.next"}),
         ("load-shared", OLD_KEY),
     ]
+
+
+def test_what_was_kept_back_is_loaded_and_its_sas_still_have_to_be_made_anew():
+    kept = carrier({"t": None, "u": BOTH})
+    assert told(lambda client: kept.release(client, ["t", "v"])) == [("load-conn", {"t": NEW})]
+    assert kept.released == {"t"}
 
 
 @pytest.mark.parametrize(("tunnels", "count"), [(["t"], 1), (["u"], 0), ([], 0)])
