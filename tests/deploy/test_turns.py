@@ -14,7 +14,7 @@ from ipsecctl.deploy.gate import carrying_before, new_tunnels
 from ipsecctl.deploy.outcome import Reporter
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.errors import ViciRefused
-from ipsecctl.gateway import Observed, Record
+from ipsecctl.gateway import Facts, Observed, Record
 from ipsecctl.health import declare
 from ipsecctl.plan import Change, Disruption, GatewayPlan, Kind, Part, Wanted
 from ipsecctl.topology import DataPath, load_text
@@ -39,9 +39,7 @@ class Client:
 
 def carrier(held, *, messages=None, keys=()):
     record = Record(b"k" * 32, topology="top", messages={"t": OLD} if messages is None else messages)
-    seen = Observed(
-        "a", "6.1.0", DataPath.KERNEL, {"t": {}}, facts=SimpleNamespace(record=record, firewall="")
-    )
+    seen = Observed("a", "6.1.0", DataPath.KERNEL, {"t": {}}, facts=Facts(record=record))
     changes = tuple(Change("a", Part.SHARED, name, Kind.CHANGE) for name in keys)
     wanted = Wanted("a", "top", connections={"t": NEW, "u": NEW}, shared={"ike-t": KEY})
     made = Carrier.__new__(Carrier)
