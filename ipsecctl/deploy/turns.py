@@ -216,6 +216,7 @@ class Work:
                 with suppress(IpsecctlError):  # the look that follows shows it
                     if client is not None and now:
                         await carrier.release(client, now)
+                        watched.loaded(name, now)
                         self._moved |= now
 
     async def _finish_all(self, watched: Watch, gateways: Collection[str], *, last: bool) -> None:
