@@ -57,6 +57,7 @@ def made_now(
     lab: str | None = None,
     take_over: bool = False,
     allow: list[str] | None = None,
+    limit: list[str] | None = None,
     like: SavedPlan | None = None,
 ) -> SavedPlan:
     """Return prepared plans as they can be saved; with ``like`` as that one was, to compare the two."""
@@ -73,6 +74,7 @@ def made_now(
         lab=like.lab if like else lab,
         take_over=like.take_over if like else take_over,
         allowed=like.allowed if like else allow or (),
+        limit=like.limit if like else limit or (),
     )
 
 

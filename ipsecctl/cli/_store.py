@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ipsecctl.store import Location, Session, Store, Taken
     from ipsecctl.topology import Topology
 
-__all__ = ["LabOption", "StoreOption", "local_time", "locked", "open_store", "store_at"]
+__all__ = ["LabOption", "StoreOption", "failed_last", "local_time", "locked", "open_store", "store_at"]
 
 StoreOption = Annotated[
     str | None,
@@ -62,6 +62,31 @@ def store_at(said: str | None, lab: str | None = None) -> Location:
             f"Change it; and put it into ~/.pgpass, PGPASSWORD, or the URL in {VARIABLE}.",
         )
     return where
+
+
+def failed_last(topology: Topology, said: str | None, lab: str | None) -> tuple[str, ...]:
+    """Return the gateways that failed in the last revision of a topology.
+
+    Raises ``IpsecctlError`` where there is no revision of it, or none failed.
+    """
+    from ipsecctl.deploy.journal import lab_of
+    from ipsecctl.store import GatewayOutcome
+
+    with open_store(said, lab_of(topology, lab)) as store:
+        last = next((each for each in store.revisions(topology.name) if each.lab == (lab or "")), None)
+    if last is None:
+        raise IpsecctlError(
+            f"--retry-failed: the history has no apply of {topology.name}",
+            "Apply without it; 'ipsecctl history' lists what it has.",
+        )
+    failed = tuple(row.name for row in last.gateways if row.outcome is GatewayOutcome.FAILED)
+    if not failed:
+        raise IpsecctlError(
+            f"--retry-failed: no gateway failed in revision {last.number}, the last of {topology.name}",
+            "There is nothing to try again; apply without it does what is left.",
+        )
+    say(f"Failed in revision {last.number}: {', '.join(failed)}.")
+    return failed
 
 
 @contextmanager

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 from ipsecctl.cli._app import command_app
+from ipsecctl.cli._fleet import (
+    Bar,
+    BatchOption,
+    CanaryOption,
+    Fleet,
+    LimitOption,
+    MaxFailOption,
+    RetryOption,
+    batch_lines,
+    fleet_of,
+    half_line,
+    result_rows,
+    wants_table,
+)
 from ipsecctl.cli._plan import restart_notice
 from ipsecctl.cli._safety import AllowOption
 from ipsecctl.cli._store import StoreOption
@@ -26,15 +40,16 @@ from ipsecctl.cli._undo import (
     waiting_json,
     waiting_lines,
 )
-from ipsecctl.cli._view import paint, print_json, wants_colour
+from ipsecctl.cli._view import paint, print_json, say
 from ipsecctl.patience import PATIENCE
 
 if TYPE_CHECKING:
-    from ipsecctl.deploy.apply import Applied, GatewayResult
+    from ipsecctl.deploy.fleet import Rollout
+    from ipsecctl.deploy.outcome import Applied, GatewayResult
     from ipsecctl.deploy.prepare import Prepared
     from ipsecctl.deploy.tunnels import TunnelResult
     from ipsecctl.deploy.undo import Net
-    from ipsecctl.plan import SavedPlan
+    from ipsecctl.plan import Batch, SavedPlan
     from ipsecctl.topology import Topology
 
 __all__ = ["Work", "app", "show_outcome"]
@@ -58,6 +73,11 @@ def apply(
         bool, typer.Option("--take-over", help="This topology replaces another one on its gateways.")
     ] = False,
     allow: AllowOption = None,
+    limit: LimitOption = None,
+    canary: CanaryOption = None,
+    batch: BatchOption = None,
+    max_fail: MaxFailOption = None,
+    retry_failed: RetryOption = False,
     confirm: ConfirmOption = None,
     undo_on_failure: UndoOption = False,
     message: MessageOption = "",
@@ -77,6 +97,11 @@ def apply(
     --yes does not. A saved plan is carried out without asking; if anything that it was made of has changed
     since (topology, secrets, gateways), nothing is done.
 
+    A fleet is changed side by side; with --canary or --batch in batches. What a batch has touched must be
+    well before the next one begins: no gateway has failed, and all tunnels are up that were up before, or are
+    new. Otherwise it goes back by itself, and no further one is begun. --max-fail lets so many gateways fail
+    before that. A tunnel whose other end is not in --limit goes on as it was until that is changed, too.
+
     With --confirm each gateway goes back to what it was, by a timer of its own, unless 'ipsecctl confirm'
     comes in time: also when the change has cut you off from it.
 
@@ -93,11 +118,15 @@ def apply(
       ipsecctl plan clinics.yaml --out monday.plan && ipsecctl apply monday.plan
       ipsecctl apply clinics.yaml --allow clinics-clinic-c --allow disturb
       ipsecctl apply clinics.yaml --confirm 5m
+      ipsecctl apply clinics.yaml --canary clinic-a --batch 10%
+      ipsecctl apply clinics.yaml --limit 'clinic-*' --limit dc
+      ipsecctl apply clinics.yaml --retry-failed
       ipsecctl apply clinics.yaml --message "CHG-4711: new PACS network" --lock-wait 120
     """
     from ipsecctl.cli._interrupt import one_loop, telling
 
     net = net_of(confirm, undo_on_failure)
+    fleet = fleet_of(limit, canary, batch, max_fail, retry_failed)
     with telling(lambda: _NOTHING_YET), one_loop():
         from ipsecctl.cli._load import errors_as_json, load_with_text
         from ipsecctl.cli._saved import plan_in, topology_of
@@ -105,10 +134,12 @@ def apply(
         with errors_as_json(file, wanted=json):
             saved = plan_in(file)
             if saved is not None:
-                if lab is not None or take_over or allow:
-                    ctx.fail("with a saved plan, --lab, --take-over and --allow are as when it was saved.")
+                if lab is not None or take_over or allow or limit or retry_failed:
+                    ctx.fail(
+                        "with a saved plan, --lab, --take-over, --allow and --limit are as when it was saved."
+                    )
                 file, lab, take_over = topology_of(saved, file), saved.lab or None, saved.take_over
-                allow = list(saved.allowed)
+                allow, fleet = list(saved.allowed), replace(fleet, limit=saved.limit)
         topology, text = load_with_text(file, json=json)
         with errors_as_json(file, wanted=json):
             work = Work(
@@ -125,9 +156,10 @@ def apply(
                 net,
                 allow=tuple(allow or ()),
                 saved=saved,
+                fleet=fleet,
             )
             applied = work.carry_out(ctx, store=store, json=json)
-    show_outcome(applied, file, lab, json=json)
+    show_outcome(applied, file, lab, json=json, fleet=fleet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +184,7 @@ class Work:
     rollback_of: int | None = None
     allow: tuple[str, ...] = ()
     saved: SavedPlan | None = None
+    fleet: Fleet = field(default_factory=Fleet)
 
     def carry_out(self, ctx: typer.Context, *, store: str | None, json: bool) -> Applied:
         """Lock, plan, ask, apply; every step is in the history. Raises as these do."""
@@ -159,13 +192,15 @@ class Work:
         from ipsecctl.cli._load import base_dir, lab_called
         from ipsecctl.cli._safety import safety_of
         from ipsecctl.cli._saved import made_now
-        from ipsecctl.cli._store import locked
+        from ipsecctl.cli._store import failed_last, locked
         from ipsecctl.deploy import apply as service
         from ipsecctl.deploy import journal
         from ipsecctl.deploy.prepare import prepare
         from ipsecctl.deploy.saving import demand_fresh
 
         topology, lab = self.topology, lab_called(self.lab)
+        limit = self.fleet.gateways(topology, lambda: failed_last(topology, store, lab))
+        rollout = self.fleet.rollout(topology, limit)
         holding = locked(
             topology, store=store, lab=lab, break_lock=self.break_lock, lock_wait_s=self.lock_wait_s
         )
@@ -176,39 +211,55 @@ class Work:
                 lab=lab,
                 take_over=self.take_over,
                 safety=safety_of(list(self.allow)),
+                limit=limit,
             )
             prepared = run(session.guard(looking), lambda: _NOTHING_YET)
             if self.saved is not None:
                 now = made_now(prepared, self.text, self.file, like=self.saved)
                 demand_fresh(self.saved, now)
-            _confirm(prepared, ctx, yes=self.yes, reviewed=self.saved is not None)
+            _confirm(prepared, ctx, yes=self.yes, reviewed=self.saved is not None, rollout=rollout)
             revision = journal.new_revision(
                 prepared,
                 file=str(self.file) if str(self.file) == "-" else str(self.file.absolute()),
                 text=self.text,
-                message=self.message,
+                message=self.fleet.noted(self.message, limit),
                 lab=lab,
                 rollback_of=self.rollback_of,
             )
             if journal.worth_recording(prepared, revision, session):
                 session.begin(revision)
             screen = _Screen(
-                len(topology.tunnels), [plan.gateway for plan in prepared.plans], quiet=json, net=self.net
+                len(prepared.tunnels),
+                [plan.gateway for plan in prepared.plans],
+                quiet=json,
+                net=self.net,
+                gated=rollout.gated,
             )
-            reporter = service.Reporter(journal.both(screen.gateway, session), screen.tunnel)
+            reporter = service.Reporter(journal.both(screen.gateway, session), screen.tunnel, screen.batch)
             working = service.apply(
-                prepared, reporter, wait_s=self.wait_s, break_locks=self.break_lock, net=self.net
+                prepared,
+                reporter,
+                wait_s=self.wait_s,
+                break_locks=self.break_lock,
+                net=self.net,
+                rollout=rollout,
             )
-            applied = run(session.guard(working), lambda: screen.interrupted(self.file))
+            with screen:
+                applied = run(session.guard(working), lambda: screen.interrupted(self.file))
             journal.end(session, applied)
         return applied
 
 
-def show_outcome(applied: Applied, file: Path, lab: str | None, *, json: bool) -> None:
+def show_outcome(
+    applied: Applied, file: Path, lab: str | None, *, json: bool, fleet: Fleet | None = None
+) -> None:
     """Print what an apply did, and end with status 1 where it did not succeed."""
     if json:
         print_json(_document(applied))
     else:
+        if wants_table(applied, fleet or Fleet()):
+            for line in ("", *result_rows(applied.gateways), ""):
+                print(line)
         print(_summary(applied))
         if applied.waiting is not None:
             for line in waiting_lines(applied.waiting, file, lab):
@@ -217,7 +268,14 @@ def show_outcome(applied: Applied, file: Path, lab: str | None, *, json: bool) -
         raise typer.Exit(1)
 
 
-def _confirm(prepared: Prepared, ctx: typer.Context, *, yes: bool, reviewed: bool = False) -> None:
+def _confirm(
+    prepared: Prepared,
+    ctx: typer.Context,
+    *,
+    yes: bool,
+    reviewed: bool = False,
+    rollout: Rollout | None = None,
+) -> None:
     """Show the plan to whoever can be asked, and have it confirmed; a plan without changes needs neither.
 
     A plan that was ``reviewed`` needs neither, too. Raises ``typer.Abort`` when the answer is no,
@@ -225,6 +283,7 @@ def _confirm(prepared: Prepared, ctx: typer.Context, *, yes: bool, reviewed: boo
     asked and ``--yes`` was not said: a push never goes ahead by accident.
     """
     from ipsecctl.cli._plan import print_plan
+    from ipsecctl.deploy.fleet import batches_of
     from ipsecctl.deploy.safety import refused
 
     asking = sys.stdin.isatty()
@@ -233,7 +292,9 @@ def _confirm(prepared: Prepared, ctx: typer.Context, *, yes: bool, reviewed: boo
     if not any(plan.changes or plan.conflicts for plan in prepared.plans) or (sure and not held):
         return
     if not reviewed:
-        print_plan(prepared.plans, {}, sys.stderr)
+        print_plan(prepared.shown, {}, sys.stderr)
+        for line in batch_lines(batches_of(prepared, rollout)) if rollout and rollout.gated else ():
+            say(line)
     if held:
         raise refused(prepared.stops)
     if yes or any(plan.conflicts for plan in prepared.plans):
@@ -245,19 +306,47 @@ def _confirm(prepared: Prepared, ctx: typer.Context, *, yes: bool, reviewed: boo
 
 
 class _Screen:
-    """Says what happened to each gateway and tunnel as it happens, with a counter below on a terminal."""
+    """Says what happens to each gateway and tunnel as it happens, above a progress bar on a terminal."""
 
-    def __init__(self, tunnels: int, gateways: list[str], *, quiet: bool, net: Net | None = None) -> None:
+    def __init__(
+        self,
+        tunnels: int,
+        gateways: list[str],
+        *,
+        quiet: bool,
+        net: Net | None = None,
+        gated: bool = False,
+    ) -> None:
         self._net = net
+        self._gated = gated
         self._out = sys.stderr if quiet else sys.stdout
-        self._live = wants_colour(sys.stderr)
-        self._waiting = tunnels
+        self._waiting = self._tunnels = tunnels
         self._under_way = gateways
+        self._gateways = len(gateways)
+        self._bar = Bar(len(gateways), tunnels)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
     def gateway(self, result: GatewayResult) -> None:
         if result.name in self._under_way:
             self._under_way.remove(result.name)
-        if result.error is not None:
+        self._step()
+        if not result.begun:
+            return  # the table has it
+        if result.rolled_back:
+            self._line(
+                f"{paint('back', 'yellow', self._out)}    {result.name}: its batch failed, it has gone back"
+            )
+        elif result.partly:
+            self._line(
+                f"{paint('partly', 'yellow', self._out)}  {result.error.summary if result.error else ''}"
+            )
+        elif result.error is not None:
             self._line(f"{paint('failed', 'red', self._out)}  {result.error.summary}", result.error.hint)
         elif result.changes:
             changes = f"{result.changes} change{'s' if result.changes != 1 else ''}"
@@ -270,6 +359,7 @@ class _Screen:
 
     def tunnel(self, result: TunnelResult) -> None:
         self._waiting -= 1
+        self._step()
         if result.up:
             how = f"up after {result.took_s:.1f} s" if result.acted else "is up"
             self._line(f"{paint('up', 'green', self._out)}      {result.name}: {how}")
@@ -279,28 +369,34 @@ class _Screen:
         causes = "; ".join(result.health.causes)
         self._line(f"{paint(verdict, 'red', self._out)}{gap}{result.name}: {causes}")
 
+    def batch(self, batch: Batch, count: int) -> None:
+        what = "the canary" if batch.canary else f"batch {batch.number}"
+        self._line(f"{paint('well', 'green', self._out)}    {what}, of {_counted(count, 'batch', 'batches')}")
+
     def interrupted(self, file: Path) -> str:
         """Return what is to be said when the work is cut short: how far it is, and what finishes it."""
         if self._under_way:
             going_on = f"while these were being changed: {', '.join(self._under_way)}"
         else:
             going_on = f"with every gateway done, while waiting for {_counted(self._waiting, 'tunnel')}"
-        before = "\r\x1b[K" if self._live else ""
-        if self._net is not None:
-            back = f"Gateways that were changed go back by themselves within {self._net.wait_s} s."
-            return f"{before}Interrupted {going_on}. {back}"
-        return f"{before}Interrupted {going_on}. The next 'ipsecctl apply {file}' does what is left."
+        self._bar.stop()
+        if self._net is not None or self._gated:
+            from ipsecctl.deploy.undo import Net
+
+            within_s = (self._net or Net()).wait_s
+            which = "that were changed" if self._net is not None else "of the batch at work"
+            return f"Interrupted {going_on}. Gateways {which} go back by themselves within {within_s} s."
+        return f"Interrupted {going_on}. The next 'ipsecctl apply {file}' does what is left."
+
+    def _step(self) -> None:
+        done = self._gateways - len(self._under_way)
+        self._bar.step(gateways=done, tunnels=self._tunnels - self._waiting)
 
     def _line(self, text: str, hint: str = "") -> None:
-        if self._live:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-        print(text, file=self._out, flush=True)
-        if hint:
-            print(f"        {hint}", file=self._out, flush=True)
-        if self._live and self._waiting:
-            sys.stderr.write(f"waiting for {_counted(self._waiting, 'tunnel')} ...")
-            sys.stderr.flush()
+        with self._bar.aside():
+            print(text, file=self._out, flush=True)
+            if hint:
+                print(f"        {hint}", file=self._out, flush=True)
 
 
 def _summary(applied: Applied) -> str:
@@ -309,19 +405,37 @@ def _summary(applied: Applied) -> str:
     failed = [gateway.name for gateway in applied.gateways if gateway.error is not None]
     count = len(applied.gateways)
     gateways = f"{_counted(count, 'gateway')} {'is' if count == 1 else 'are'}"
+    half = f" {line}" if (line := half_line(applied)) else ""
+    if applied.stopped:
+        return _stopped(applied) + half
     if applied.nothing_done:
         waiting = any(gateway.restart_for for gateway in applied.gateways)
         but = "once charon is restarted where it is said above, " if waiting else ""
         if not applied.succeeded:
-            return f"{tunnels[0].upper()}{tunnels[1:]}, though {but}{gateways} as the topology says."
-        return f"Nothing to do: {gateways} as the topology says, {but}{tunnels}."
-    text = f"{tunnels} after {applied.took_s:.1f} s."
+            return f"{tunnels[0].upper()}{tunnels[1:]}, though {but}{gateways} as the topology says.{half}"
+        return f"Nothing to do: {gateways} as the topology says, {but}{tunnels}.{half}"
+    text = f"{tunnels if total else 'Done'} after {applied.took_s:.1f} s."
     others = "; the others are done" if len(failed) < count else ""
-    return text + (f" Failed: {', '.join(failed)}{others}." if failed else "")
+    return text + (f" Failed: {', '.join(failed)}{others}." if failed else "") + half
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def _stopped(applied: Applied) -> str:
+    """Return what is to be said of an apply that did not come to its last batch."""
+    said = [f"Stopped: {applied.stopped}."]
+    outcomes = {
+        "applied": "Done",
+        "partly": "Done in part",
+        "rolled back": "Gone back",
+        "not begun": "Not begun",
+    }
+    for outcome, words in outcomes.items():
+        names = [gateway.name for gateway in applied.gateways if gateway.outcome == outcome]
+        said += [f"{words}: {', '.join(names)}."] if names else []
+    return " ".join(said)
+
+
+def _counted(count: int, noun: str, many: str = "") -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {many or f'{noun}s'}"
 
 
 def _document(applied: Applied) -> dict[str, Any]:
@@ -332,6 +446,8 @@ def _document(applied: Applied) -> dict[str, Any]:
         "gateways": [
             {
                 "name": gateway.name,
+                "batch": gateway.batch or None,
+                "outcome": gateway.outcome,
                 "changes": gateway.changes,
                 "took_s": round(gateway.took_s, 3),
                 "restart_for": list(gateway.restart_for),
@@ -352,5 +468,7 @@ def _document(applied: Applied) -> dict[str, Any]:
             }
             for tunnel in applied.tunnels
         ],
+        "stopped": applied.stopped or None,
+        "half": {name: list(others) for name, others in applied.half.items()},
         "waiting": waiting_json(applied.waiting) if applied.waiting else None,
     }

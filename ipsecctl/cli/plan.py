@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ipsecctl.cli._app import command_app
+from ipsecctl.cli._fleet import BatchOption, CanaryOption, LimitOption, batch_lines, batches_json, fleet_of
 from ipsecctl.cli._safety import AllowOption
 
 __all__ = ["app"]
@@ -33,6 +34,9 @@ def plan(
         Path | None, typer.Option(help="Save the plan, for 'ipsecctl apply PLAN'.", metavar="PLAN")
     ] = None,
     allow: AllowOption = None,
+    limit: LimitOption = None,
+    canary: CanaryOption = None,
+    batch: BatchOption = None,
     wide: Annotated[
         bool, typer.Option("--wide", help="Show all fields of what is created or removed.")
     ] = False,
@@ -46,6 +50,7 @@ def plan(
     A plan that removes or disturbs more than 10 % of the tunnels that are there (IPSECCTL_SAFETY_LIMIT, as
     20% or 5) and more than one, or removes the last tunnel of a site, is shown with the --allow that 'apply'
     then asks for. With --out the plan is saved: 'ipsecctl apply PLAN' does just that, or nothing.
+    --canary and --batch show in which order 'apply' with the same options would go through the gateways.
 
     Exit status: 0 no
     change, or changes (2 with --detailed-exitcode), 1 something of another's stands against it, 3 a gateway
@@ -56,6 +61,7 @@ def plan(
       ipsecctl plan clinics.yaml
       ipsecctl plan topologies/clinic-dc.yaml --lab clinic-dc --json
       ipsecctl plan clinics.yaml --out monday.plan && ipsecctl apply monday.plan
+      ipsecctl plan clinics.yaml --limit clinic-a
       ipsecctl plan clinics.yaml --detailed-exitcode || echo "there is something to do, or to look into"
     """
     from ipsecctl.cli._interrupt import run
@@ -64,26 +70,34 @@ def plan(
     from ipsecctl.cli._safety import safety_of
     from ipsecctl.cli._saved import made_now, save
     from ipsecctl.cli._view import print_json, say
+    from ipsecctl.deploy.fleet import batches_of
     from ipsecctl.deploy.prepare import prepare
     from ipsecctl.errors import CannotTell
     from ipsecctl.plan import plan_json
 
     if out is not None and str(file) == "-":
         ctx.fail("--out needs a topology in a file: 'apply' reads it again.")
+    fleet = fleet_of(limit, canary, batch)
     topology, text = load_with_text(file, json=json)
     with errors_as_json(file, wanted=json):
         lab = lab_called(lab)
         base, safety = base_dir(topology), safety_of(allow)
-        work = prepare(topology, base, lab=lab, take_over=take_over, safety=safety)
+        chosen = fleet.gateways(topology, tuple)
+        rollout = fleet.rollout(topology, chosen)
+        work = prepare(topology, base, lab=lab, take_over=take_over, safety=safety, limit=chosen)
         prepared = run(work, lambda: "Interrupted while the gateways were looked at; plan changes nothing.")
         whole = not prepared.failures and not any(plan.conflicts for plan in prepared.plans)
         if out is not None and whole:
-            save(made_now(prepared, text, file, lab=lab, take_over=take_over, allow=allow), out)
+            save(made_now(prepared, text, file, lab=lab, take_over=take_over, allow=allow, limit=limit), out)
+    batches = batches_of(prepared, rollout) if rollout.gated else ()
     if json:
         failures = {name: error.summary for name, error in prepared.failures.items()}
-        print_json(plan_json(prepared.plans, failures, (stop.as_json() for stop in prepared.stops)))
+        document = plan_json(prepared.shown, failures, (stop.as_json() for stop in prepared.stops))
+        print_json(document | ({"batches": batches_json(batches)} if rollout.gated else {}))
     else:
-        print_plan(prepared.plans, prepared.failures, sys.stdout, wide=wide, stops=prepared.stops)
+        print_plan(prepared.shown, prepared.failures, sys.stdout, wide=wide, stops=prepared.stops)
+        for line in batch_lines(batches):
+            print(line)
     if out is not None:
         carry = f"Saved to {out}. To do just that: ipsecctl apply {out}"
         say(carry if whole else f"Not saved to {out}: it is not the whole plan, or something is in its way.")

@@ -111,7 +111,7 @@ def _load(
         if name in record.shared:
             yield Request("load-shared", message)
     for name, message in record.messages.items():
-        yield Request("load-conn", {name: _revived(message)})
+        yield Request("load-conn", {name: revived(message)})
 
 
 def _drop(plan: GatewayPlan, record: Record, wanted: Wanted, observed: Observed) -> Iterator[Request]:
@@ -127,13 +127,13 @@ def _drop(plan: GatewayPlan, record: Record, wanted: Wanted, observed: Observed)
         yield Request("terminate", {"ike": change.name, "force": "yes", "timeout": "-1"})
 
 
-def _revived(value: Any) -> Any:
+def revived(value: Any) -> Any:
     """Return a message as it was sent from what the record's JSON has of it."""
     if isinstance(value, Mapping):
         if value.keys() == {"bytes"}:
             return bytes.fromhex(value["bytes"])
-        return {name: _revived(each) for name, each in value.items()}
-    return [_revived(each) for each in value] if isinstance(value, list) else value
+        return {name: revived(each) for name, each in value.items()}
+    return [revived(each) for each in value] if isinstance(value, list) else value
 
 
 def _begun(record: Record, plan: GatewayPlan) -> Record:

@@ -21,6 +21,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
+from ipsecctl.deploy._way_back import revived
 from ipsecctl.deploy.activate import activate, in_the_way, retire
 from ipsecctl.deploy.keys import NEXT, old_keys
 from ipsecctl.errors import ApplyFailed, ViciRefused
@@ -109,6 +110,8 @@ class Carrier:
         self.old_keys: Mapping[str, Mapping[str, Any]] = {}
         self.key_ids: dict[str, str] = {}
         self.refused: dict[tuple[Part, str], str] = {}
+        self.released: set[str] = set()
+        """Connections that were held back and not moved: their SAs are ended and made anew."""
 
     async def begin(self) -> Record | None:
         """Do all that may be done before SAs are moved; return the record if that was all, else ``None``.
@@ -133,13 +136,43 @@ class Carrier:
                 return None
             return await self.finish(client, frozenset())
 
-    async def prefer_new_keys(self, client: Client) -> None:
-        """Have charon authenticate itself with the new keys; it goes on accepting the old ones.
+    async def prefer_new_keys(self, client: Client, tunnels: Collection[str]) -> None:
+        """Have charon authenticate itself with the new keys of ``tunnels``; it still accepts the old ones.
 
         It takes the first of several that fit, and what was loaded last stands first (``mem_cred_t``).
         """
         for name in self._held_keys():
-            await self._load_next_key(client, name)
+            if name.removeprefix(SHARED_PREFIX) in tunnels:
+                await self._load_next_key(client, name)
+
+    async def release(self, client: Client, tunnels: Collection[str]) -> None:
+        """Load connections that were held back, as they are to be."""
+        later = self.later & {*tunnels}
+        names = (self.held.keys() & {*tunnels}) | later
+        self.released |= names
+        await self._let_go_of_routes(client, later)
+        for name in sorted(names):
+            await self.load(client, name)
+        self.held, self.later = {**self.held, **dict.fromkeys(later)}, self.later - later
+
+    @property
+    def waiting(self) -> frozenset[str]:
+        """The connections that are held back."""
+        return self.later | self.held.keys()
+
+    async def back(self, client: Client, tunnels: Collection[str]) -> None:
+        """Have charon again what it had for ``tunnels`` that were held back: their far ends have gone back.
+
+        What accepts the old and the new goes on accepting both, and the old key is preferred again.
+        """
+        for name in sorted(self.held.keys() & {*tunnels}):
+            wide, old = self.held[name], self.record.messages.get(name)
+            if wide is not None or old is not None:
+                message = wide if wide is not None else revived(old)
+                await self._command(client, Part.CONNECTION, name, "load-conn", {name: message})
+            key = f"{SHARED_PREFIX}{name}"
+            if key in self._held_keys():
+                await self._widen_key(client, key)
 
     async def load(self, client: Client, name: str) -> str:
         """Load a connection as it is to be; return what charon said against it, "" for nothing."""
@@ -357,7 +390,7 @@ class Carrier:
                 firewall=firewall,
             ),
             start_up=self.start_up,
-            renew=tuple(name for name in self._renew() if name not in self.held or name in waiting),
+            renew=tuple(n for n in self._renew() if n not in self.held or n in {*waiting, *self.released}),
         )
         await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
         return record

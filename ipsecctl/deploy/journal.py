@@ -72,7 +72,8 @@ def new_revision(
     ``text`` is that of the topology and ``file`` where it came from, absolute, or ``-``. ``rollback_of`` is
     the revision whose text that is.
     """
-    rows = {name: GatewayRow(name) for name in prepared.failures}
+    limit = prepared.limit
+    rows = {name: GatewayRow(name) for name in prepared.failures if limit is None or name in limit}
     rows |= {plan.gateway: GatewayRow(plan.gateway, changes=len(plan.changes)) for plan in prepared.plans}
     plan = plan_json(prepared.plans, {name: error.summary for name, error in prepared.failures.items()})
     return NewRevision(
@@ -111,13 +112,15 @@ def both(tell: Callable[[GatewayResult], None], session: Session) -> Callable[[G
 def gateway_row(result: GatewayResult) -> GatewayRow:
     """Return what became of a gateway, for the store."""
     error = result.error
+    if not result.begun:
+        return GatewayRow(result.name, GatewayOutcome.UNCHANGED, error="not begun: a batch before it failed")
     done = GatewayOutcome.APPLIED if result.changes else GatewayOutcome.UNCHANGED
     return GatewayRow(
         result.name,
         GatewayOutcome.FAILED if error else done,
         result.changes,
         result.took_s,
-        error.summary if error else "",
+        (f"{error.summary}; rolled back" if result.rolled_back else error.summary) if error else "",
         error.hint if error else "",
     )
 
@@ -126,7 +129,8 @@ def end(session: Session, applied: Applied) -> None:
     """Close the revision of an apply that came to its end."""
     failed = [gateway.name for gateway in applied.gateways if gateway.error is not None]
     down = [tunnel.name for tunnel in applied.tunnels if not tunnel.up]
-    said = [f"failed: {', '.join(failed)}"] if failed else []
+    said = [applied.stopped] if applied.stopped else []
+    said += [f"failed: {', '.join(failed)}"] if failed else []
     if down:
         more = f" and {len(down) - 5} more" if len(down) > 5 else ""
         said.append(f"not up: {', '.join(down[:5])}{more}")

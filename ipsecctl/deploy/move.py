@@ -20,7 +20,18 @@ from ipsecctl.deploy.watch import Watch
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.health import ChildSa, Declared, IkeSa, parse_list_sas
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import SHARED_PREFIX, Disruption, End, Kind, Move, Part, Step, move_of, widened
+from ipsecctl.plan import (
+    SHARED_PREFIX,
+    Disruption,
+    End,
+    GatewayPlan,
+    Kind,
+    Move,
+    Part,
+    Step,
+    move_of,
+    widened,
+)
 
 __all__ = ["Moving", "held", "move_all", "movings"]
 
@@ -103,7 +114,8 @@ def _end(prepared: Prepared, gateway: str, name: str) -> End | None:
     seen, target = prepared.observed.get(gateway), prepared.wanted.get(gateway)
     if seen is None or target is None or name not in target.connections or seen.charon_down is not None:
         return None
-    plan = next(plan for plan in prepared.plans if plan.gateway == gateway)
+    # One that is not in the limit has none, and stays as it is.
+    plan = next((plan for plan in prepared.plans if plan.gateway == gateway), GatewayPlan(gateway))
     record = seen.facts.record
     new = target.connections[name]
     old = record.messages.get(name, new) if record is not None else new

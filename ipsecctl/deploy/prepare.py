@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ipsecctl.deploy.means import compile_observed, far_prefixes, outer_questions, own_prefixes
@@ -15,7 +15,19 @@ from ipsecctl.errors import IpsecctlError
 from ipsecctl.gateway import Handle, Observed, observe, reach
 from ipsecctl.health import outdated
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import GatewayPlan, Safety, Stop, Wanted, plan_gateway, stops, wanted
+from ipsecctl.plan import (
+    GatewayPlan,
+    Safety,
+    Stop,
+    Wanted,
+    calm,
+    half_notes,
+    halves,
+    plan_gateway,
+    stops,
+    wanted,
+    with_far_ends,
+)
 from ipsecctl.render import render_files, render_messages
 from ipsecctl.secrets import Secret, read, read_certificate
 from ipsecctl.topology import SecretRef, Topology
@@ -31,7 +43,9 @@ class Prepared:
     """All that is known before an apply, by gateway; ``failures`` has those that could not be observed.
 
     A gateway of which only charon does not run is among the failures, and has a plan of the host's part.
-    ``stops`` say why the plans are not to be carried out, although they could be.
+    ``stops`` say why the plans are not to be carried out, although they could be. ``limit`` are the gateways
+    that are changed, ``None`` for all: the others were looked at, and have no plan. ``half`` has by tunnel
+    those of them that would have to be changed, too.
     """
 
     topology: Topology
@@ -42,6 +56,22 @@ class Prepared:
     plans: tuple[GatewayPlan, ...]
     failures: Mapping[str, IpsecctlError]
     stops: tuple[Stop, ...] = ()
+    limit: frozenset[str] | None = None
+    half: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> tuple[GatewayPlan, ...]:
+        """The plans for a person: what is changed at one end only is not disturbed yet."""
+        return calm(self.plans, self.half)
+
+    @property
+    def tunnels(self) -> frozenset[str]:
+        """The tunnels that these plans are about: all, or those with an end in the limit."""
+        return frozenset(
+            t.name
+            for t in self.topology.tunnels
+            if self.limit is None or {t.left.gateway.name, t.right.gateway.name} & self.limit
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +90,10 @@ async def prepare(
     lab: str | None = None,
     take_over: bool = False,
     safety: Safety | None = None,
+    limit: frozenset[str] | None = None,
     timeout_s: float = 20.0 * PATIENCE,
 ) -> Prepared:
-    """Plan every managed gateway of a topology whose files lie in ``base``.
+    """Plan every managed gateway of a topology whose files lie in ``base``, or only those in the ``limit``.
 
     ``lab`` says that the gateways are the containers of that lab; ``safety`` how much the plans may remove
     and disturb. A gateway that cannot be reached or read is
@@ -70,6 +101,10 @@ async def prepare(
     ``SecretUnavailable`` for a secret or certificate that cannot be read.
     """
     handles, failures = reach_all(topology, lab)
+    if limit is not None:
+        seen = with_far_ends(topology, limit)
+        handles = {name: handle for name, handle in handles.items() if name in seen}
+        failures = {name: error for name, error in failures.items() if name in seen}
     asked = _Questions(far_prefixes(topology), own_prefixes(topology), outer_questions(topology))
     observed = await _observe_all(handles, failures, asked, timeout_s)
     compiled = await compile_observed(topology, handles, observed, timeout_s=timeout_s)
@@ -104,8 +139,16 @@ async def prepare(
         )
         for name in sorted(targets)
     )
-    held = stops(standings(topology, targets, observed), plans, safety or Safety())
-    return Prepared(topology, states, handles, observed, targets, plans, failures, held)
+    half: Mapping[str, tuple[str, ...]] = {}
+    if limit is not None:
+        half = halves(plans, limit)
+        plans = tuple(
+            replace(plan, notes=(*plan.notes, *half_notes(plan, half)))
+            for plan in plans
+            if plan.gateway in limit
+        )
+    held = stops(standings(topology, targets, observed), calm(plans, half), safety or Safety())
+    return Prepared(topology, states, handles, observed, targets, plans, failures, held, limit, half)
 
 
 def reach_all(topology: Topology, lab: str | None) -> tuple[dict[str, Handle], dict[str, IpsecctlError]]:

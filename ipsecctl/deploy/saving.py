@@ -29,6 +29,7 @@ def saved_plan(
     lab: str | None = None,
     take_over: bool = False,
     allowed: Iterable[str] = (),
+    limit: Iterable[str] = (),
 ) -> SavedPlan:
     """Return prepared plans as they are to be saved; ``file`` is where the topology's ``text`` came from."""
     failures = {name: error.summary for name, error in prepared.failures.items()}
@@ -54,6 +55,7 @@ def saved_plan(
             for name, seen in sorted(prepared.observed.items())
         },
         document=plan_json(prepared.plans, failures, stops),
+        limit=tuple(limit),
     )
 
 

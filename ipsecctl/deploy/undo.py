@@ -32,6 +32,7 @@ __all__ = [
     "Waiting",
     "armed",
     "confirm_all",
+    "new_token",
     "undo_now",
 ]
 
@@ -85,12 +86,15 @@ class Armed:
         self.token = token
         self.net = net
         self.gone: ApplyFailed | None = None
+        self.beats: asyncio.Task[None] | None = None
 
     async def end(self, *, succeeded: bool) -> Waiting:
         """Let the gateways wait for their confirmation, which begins now; or go back, or stay, as agreed.
 
         A gateway that cannot be reached goes back by itself.
         """
+        if self.beats is not None:
+            self.beats.cancel()
         if self.net.on_failure and not succeeded:
             return Waiting(self.token, undone=await undo_now(self.handles, held=True))
         if self.net.within_s is None:
@@ -114,20 +118,24 @@ class Armed:
                 return
 
 
-@asynccontextmanager
-async def armed(prepared: Prepared, net: Net) -> AsyncIterator[Armed]:
-    """Arm all gateways on which something is to change; while the context lasts they hear of us.
+def new_token() -> str:
+    """Return what marks an apply on its gateways."""
+    return secrets.token_hex(8)
 
-    Leaving it changes nothing: who is not told ``Armed.end`` goes back when the time is over. Raises
-    ``ApplyFailed`` when one of them cannot be armed, with nothing done on any; or, inside, when one has gone
-    back meanwhile.
+
+@asynccontextmanager
+async def armed(prepared: Prepared, net: Net, *, token: str = "") -> AsyncIterator[Armed]:
+    """Arm all gateways on which something is to change; until ``Armed.end`` they hear of us.
+
+    Batches of one apply have one ``token``. Leaving it changes nothing: who is not told ``Armed.end`` goes
+    back when the time is over. Raises ``ApplyFailed`` when one of them cannot be armed, with nothing done on
+    any; or, inside, when one has gone back meanwhile.
     """
     names = tuple(plan.gateway for plan in prepared.plans if plan.changes)
-    token = secrets.token_hex(8)
-    ready = Armed({name: prepared.handles[name] for name in names}, token, net)
+    ready = Armed({name: prepared.handles[name] for name in names}, token or new_token(), net)
     await _arm_all(prepared, ready)
     working = asyncio.current_task()
-    beats = asyncio.create_task(ready.beat())
+    beats = ready.beats = asyncio.create_task(ready.beat())
 
     def stop(_: asyncio.Task[None]) -> None:
         if ready.gone is not None and working is not None:

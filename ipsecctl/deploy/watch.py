@@ -80,6 +80,11 @@ class Watch:
         for task in self._listening.values():
             task.cancel()
 
+    def loaded(self, gateway: str, connections: Iterable[str]) -> None:
+        """Note connections that were loaded since we look at a gateway."""
+        version, known = self._known[gateway]
+        self._known[gateway] = (version, known | {*connections})
+
     def client(self, gateway: str) -> Client | None:
         """Return the connection to a gateway, ``None`` when it is not reachable."""
         return self._clients.get(gateway)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipsecctl.errors import GatewayUnreachable, ViciError
 from ipsecctl.gateway import process
 from ipsecctl.gateway._container_link import Channel, Link, LinkLost, SocketRefused
-from ipsecctl.gateway.handle import Completed
+from ipsecctl.gateway.handle import GREETING_S, Completed
 from ipsecctl.gateway.names import VICI_SOCKETS
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Client
@@ -88,7 +88,7 @@ class Container:
     async def _greet(self, client: Client, channel: Channel) -> None:
         """Have a first answer, as a connection that was refused shows only then."""
         try:
-            await client.command("version")
+            await client.command("version", timeout_s=min(client.timeout_s, GREETING_S))
         except ViciError as exc:
             if not channel.status.done():
                 silent = GatewayUnreachable(self.name, exc.summary, exc.hint)

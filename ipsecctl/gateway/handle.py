@@ -10,7 +10,7 @@ from typing import Protocol
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Client
 
-__all__ = ["Completed", "Handle"]
+__all__ = ["GREETING_S", "Completed", "Handle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,10 @@ class Completed:
         """The last thing it complained about, on one line."""
         lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
         return lines[-1].strip() if lines else f"exit status {self.status}"
+
+
+GREETING_S = 4.0 * PATIENCE
+"""How long charon may take for its first answer, which takes no work: so one that hangs holds nobody up."""
 
 
 class Handle(Protocol):

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from ipsecctl.errors import GatewayUnreachable, ViciError
 from ipsecctl.gateway import process
-from ipsecctl.gateway.handle import Completed
+from ipsecctl.gateway.handle import GREETING_S, Completed
 from ipsecctl.gateway.names import VICI_SOCKETS
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Client, connect_unix
@@ -61,7 +61,7 @@ class LocalHost:
         async with AsyncExitStack() as stack:
             try:
                 client = await stack.enter_async_context(connect_unix(self._socket(), timeout_s=timeout_s))
-                await client.command("version")
+                await client.command("version", timeout_s=min(client.timeout_s, GREETING_S))
             except ViciError as exc:
                 raise GatewayUnreachable(self.name, exc.summary, exc.hint) from exc
             except OSError as exc:

@@ -19,7 +19,7 @@ from ipsecctl.errors import GatewayUnreachable, ViciError
 from ipsecctl.gateway import _ssh_shell as shell
 from ipsecctl.gateway._ssh_link import Kept, connect
 from ipsecctl.gateway._ssh_words import Destination, NotReached, not_root
-from ipsecctl.gateway.handle import Completed
+from ipsecctl.gateway.handle import GREETING_S, Completed
 from ipsecctl.gateway.names import STATE_DIR
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Client
@@ -227,7 +227,7 @@ class SshHost:
     async def _greet(self, client: Client, process: asyncssh.SSHClientProcess[bytes] | None) -> None:
         """Have a first answer, as a connection that was refused shows only then."""
         try:
-            await client.command("version")
+            await client.command("version", timeout_s=min(client.timeout_s, GREETING_S))
         except ViciError as exc:
             # A program that ends at once may do so before it was written to, or before it was read from.
             ended = process is not None and (process.stdout.at_eof() or isinstance(exc.__cause__, OSError))

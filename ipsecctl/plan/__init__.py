@@ -1,10 +1,13 @@
 """Desired against observed: changes, graded, with reasons."""
 
+from ipsecctl.plan.batches import Batch, Share, batches, parse_share
 from ipsecctl.plan.between import between
 from ipsecctl.plan.change import Cause, Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, plan_json
 from ipsecctl.plan.compare import plan_gateway
 from ipsecctl.plan.device import GONE, barred, device_gone, rule_of, unrouted
+from ipsecctl.plan.halves import calm, half_notes, halves, needs, touched
 from ipsecctl.plan.host import file_entry
+from ipsecctl.plan.limit import gateways_of_sites, limited, with_far_ends
 from ipsecctl.plan.safety import Limit, Safety, Standing, Stop, parse_limit, stops
 from ipsecctl.plan.saved import SavedGateway, SavedPlan, is_saved_plan, load_plan, stale_because
 from ipsecctl.plan.stages import End, Move, Step, move_of, widened
@@ -15,6 +18,7 @@ from ipsecctl.plan.ways import interface_text
 __all__ = [
     "GONE",
     "SHARED_PREFIX",
+    "Batch",
     "Cause",
     "Change",
     "Conflict",
@@ -29,20 +33,29 @@ __all__ = [
     "Safety",
     "SavedGateway",
     "SavedPlan",
+    "Share",
     "Standing",
     "Step",
     "Stop",
     "Wanted",
     "barred",
+    "batches",
     "between",
+    "calm",
     "device_gone",
     "file_entry",
+    "gateways_of_sites",
+    "half_notes",
+    "halves",
     "interface_text",
     "is_saved_plan",
+    "limited",
     "load_plan",
     "may_restart",
     "move_of",
+    "needs",
     "parse_limit",
+    "parse_share",
     "plan_gateway",
     "plan_json",
     "restart_for",
@@ -51,7 +64,9 @@ __all__ = [
     "start_up",
     "stops",
     "sysctls",
+    "touched",
     "unrouted",
     "wanted",
     "widened",
+    "with_far_ends",
 ]

@@ -19,6 +19,7 @@ __all__ = ["SavedGateway", "SavedPlan", "is_saved_plan", "load_plan", "stale_bec
 
 _FORMAT: Final = "ipsecctl/saved-plan/1"
 _FAMILY: Final = "ipsecctl/saved-plan/"
+_LISTS: Final = ("allowed", "limit")
 _SHOWN: Final = 3
 
 
@@ -36,7 +37,7 @@ class SavedPlan:
     """A plan and what it was made of.
 
     ``made`` is when (ISO 8601, UTC), ``by`` who made it. ``file`` is the topology's absolute path, ``text``
-    the SHA-256 of its text. ``lab``, ``take_over`` and ``allowed`` are what was said with it.
+    the SHA-256 of its text. ``lab``, ``take_over``, ``allowed`` and ``limit`` are what was said with it.
     ``certificates`` are SHA-256 by gateway and target; ``salt`` and ``secrets`` (hexadecimal) the digest of
     all secrets. ``document`` is ``ipsecctl/plan/1``.
     """
@@ -49,6 +50,7 @@ class SavedPlan:
     lab: str
     take_over: bool
     allowed: tuple[str, ...]
+    limit: tuple[str, ...]
     certificates: Mapping[str, str]
     salt: str
     secrets: str
@@ -84,11 +86,12 @@ def load_plan(content: bytes, file: str) -> SavedPlan:
             "Nothing was done. Plan again with this one: ipsecctl plan TOPOLOGY --out FILE",
         )
     try:
-        if not isinstance(document["allowed"], list):
-            raise TypeError("'allowed' is no list")
+        for name in _LISTS:
+            if not isinstance(document[name], list):
+                raise TypeError(f"'{name}' is no list")
         gateways = {name: SavedGateway(**marks) for name, marks in document.pop("gateways").items()}
         plan = SavedPlan(
-            **(document | {"gateways": gateways, "allowed": tuple(document["allowed"])}),
+            **(document | {"gateways": gateways} | {name: tuple(document[name]) for name in _LISTS}),
         )
         _check(plan)
     except (TypeError, KeyError, ValueError, AttributeError) as exc:
@@ -102,7 +105,7 @@ def load_plan(content: bytes, file: str) -> SavedPlan:
 def _check(plan: SavedPlan) -> None:
     """Raise ``ValueError`` where a value is not of its type."""
     texts = [getattr(plan, f.name) for f in fields(plan) if f.type == "str"]
-    texts += [*plan.allowed, *plan.certificates.values(), *plan.certificates]
+    texts += [*plan.allowed, *plan.limit, *plan.certificates.values(), *plan.certificates]
     texts += [text for marks in plan.gateways.values() for text in (marks.record, marks.charon, marks.kernel)]
     if not all(isinstance(text, str) for text in texts) or not isinstance(plan.take_over, bool):
         raise ValueError("a value is not of its type")

@@ -294,7 +294,8 @@ def test_a_probe_of_what_is_in_no_lab_could_not_be_told(run):
 def prepared(conflict: bool = False, changes: int = 1) -> Any:
     change = Change("a", Part.FIREWALL, "inet ipsecctl", Kind.CREATE, reasons=("declared",))
     conflicts = (Conflict("table inet ipsecctl is somebody else's", "move it"),) if conflict else ()
-    return SimpleNamespace(plans=(GatewayPlan("a", (change,) * changes, conflicts),), stops=())
+    plans = (GatewayPlan("a", (change,) * changes, conflicts),)
+    return SimpleNamespace(plans=plans, shown=plans, stops=())
 
 
 class Ended(Exception):

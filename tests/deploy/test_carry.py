@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 from netaddr import IPAddress
 
-import ipsecctl.deploy.apply as applying
 import ipsecctl.deploy.carry as carrying
+from ipsecctl.deploy import renewal, turns
+from ipsecctl.deploy.outcome import GatewayResult
 from ipsecctl.desired import Interface, Means
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciRefused
 from ipsecctl.gateway import (
@@ -257,17 +258,17 @@ def test_tunnels_of_a_gateway_that_could_not_be_changed_are_left_as_they_run():
     tunnels = [tunnel("ab", "a", "b"), tunnel("ac", "a", "c"), tunnel("bc", "b", "c")]
     prepared = SimpleNamespace(plans=plans, topology=SimpleNamespace(tunnels=tunnels))
     results = [
-        applying.GatewayResult("a", 1, 0.1),
-        applying.GatewayResult("b", 1, 0.1, ApplyFailed("disk full")),
+        GatewayResult("a", 1, 0.1),
+        GatewayResult("b", 1, 0.1, ApplyFailed("disk full")),
     ]
-    left = applying._left(prepared, results)
+    left = renewal.left(prepared, results)
     assert left == {"ab": "left as it runs: b could not be changed"}
 
     handle = Handle()
 
     async def let_go():
         async with handle.vici(timeout_s=1) as client:
-            return await applying._let_go(SimpleNamespace(client=lambda name: client), prepared, {*left})
+            return await renewal.let_go(SimpleNamespace(client=lambda name: client), prepared, {*left})
 
     assert asyncio.run(let_go()) == {"ac"}
     assert handle.sent == ["terminate"]
@@ -279,10 +280,10 @@ def test_what_was_renewed_is_struck_out(monkeypatch):
     async def write(handle, files, removed=()):
         written.extend(Record.from_json(f.content).renew for f in files)
 
-    monkeypatch.setattr(applying, "write_files", write)
+    monkeypatch.setattr(renewal, "write_files", write)
     prepared = SimpleNamespace(handles={"a": None, "b": None})
     records = {"a": Record(b"k", renew=("t", "u")), "b": Record(b"k", renew=("u",))}
-    asyncio.run(applying._strike_out(prepared, records, {"t"}))
+    asyncio.run(renewal.strike_out(prepared, records, {"t"}))
     assert written == [("u",)]
 
 
@@ -294,10 +295,10 @@ def test_a_record_that_cannot_be_written_is_tried_again_and_then_said(monkeypatc
         if handle == "never" or tries.count(handle) == 1:
             raise ApplyFailed("disk full")
 
-    monkeypatch.setattr(applying, "write_files", write)
+    monkeypatch.setattr(renewal, "write_files", write)
     prepared = SimpleNamespace(handles={"a": "at last", "b": "never"})
     records = {name: Record(b"k", renew=("t",)) for name in "ab"}
-    failed = asyncio.run(applying._strike_out(prepared, records, {"t"}))
+    failed = asyncio.run(renewal.strike_out(prepared, records, {"t"}))
     assert sorted(tries) == ["at last"] * 2 + ["never"] * 2
     assert list(failed) == ["b"]
     assert "record cannot be written: disk full" in failed["b"].summary
@@ -393,7 +394,7 @@ def test_without_charon_the_host_alone_is_done_and_what_charon_will_load_counts_
 
 def test_a_gateway_without_charon_is_failed_with_what_was_done_there():
     down = GatewayUnreachable("a", "charon is not running", "Start it.", charon_down=True)
-    told = applying._host_alone(GatewayPlan("a", (change(Part.FIREWALL, "inet ipsecctl"),)), down)
+    told = turns._host_alone(GatewayPlan("a", (change(Part.FIREWALL, "inet ipsecctl"),)), down)
     assert told.summary == (
         "a: charon is not running; done without it: firewall inet ipsecctl; not done: its connections and "
         "keys, and what is to be taken away"

@@ -91,16 +91,17 @@ class RunningLab:
         document: dict[str, Any] = json.loads(self.ipsecctl(*args, "--json", statuses=statuses).stdout)
         return document
 
-    def apply(self) -> None:
+    def apply(self, *options: str) -> None:
         """Apply the topology, restart charon where that is said to be needed, and have all tunnels up."""
-        done = self.json("apply", self.file, "--yes", statuses=(0, 1))
+        done = self.json("apply", self.file, "--yes", *options, statuses=(0, 1))
+        assert "gateways" in done, done
         waiting = [gateway["name"] for gateway in done["gateways"] if gateway["restart_for"]]
         for gateway in waiting:
             self.sh(gateway, _HAS_ESP, statuses=(1,))  # the kernel's data path needs none
             self.charon(gateway, "stop")
             self.charon(gateway, "start")
         if waiting:
-            done = self.json("apply", self.file, "--yes")
+            done = self.json("apply", self.file, "--yes", *options)
         assert {tunnel["verdict"] for tunnel in done["tunnels"]} == {"up"}, done
 
     def sh(self, node: str, command: str, stdin: bytes = b"", *, statuses: Sequence[int] = (0,)) -> str:

@@ -44,6 +44,7 @@ SAVED = SavedPlan(
     lab="",
     take_over=False,
     allowed=("disturb",),
+    limit=("a*",),
     certificates={"a/x509/a.pem": "one"},
     salt="00ff",
     secrets="secrets digest",
