@@ -208,8 +208,11 @@ def wants_table(applied: Applied, fleet: Fleet) -> bool:
     return not applied.nothing_done and (fleet.said or len(applied.gateways) > _FEW)
 
 
-def result_rows(gateways: Iterable[GatewayResult]) -> Iterator[str]:
-    """Yield the table of results: gateway, batch, outcome, seconds, cause; each batch by itself."""
+def result_rows(gateways: Iterable[GatewayResult], *, batches: bool = True) -> Iterator[str]:
+    """Yield the table of results: gateway, batch, outcome, seconds, cause; each batch by itself.
+
+    Without ``batches`` it has no column for them.
+    """
     rows = [("GATEWAY", "BATCH", "OUTCOME", "SECONDS", "CAUSE")]
     rows += [
         (
@@ -225,6 +228,8 @@ def result_rows(gateways: Iterable[GatewayResult]) -> Iterator[str]:
     for number, row in enumerate(rows):
         cells = [cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)]
         cells[1], cells[3] = row[1].rjust(widths[1]), row[3].rjust(widths[3])
+        if not batches:
+            del cells[1]
         line, width = "  ".join(cells), terminal_width()
         fits = width is None or len(f"{line}  {row[4]}") <= width or not row[4]
         for text in folded(line, row[4], None if fits else width):

@@ -257,8 +257,9 @@ def show_outcome(
     if json:
         print_json(_document(applied))
     else:
-        if wants_table(applied, fleet or Fleet()):
-            for line in ("", *result_rows(applied.gateways), ""):
+        fleet = fleet or Fleet()
+        if wants_table(applied, fleet):
+            for line in ("", *result_rows(applied.gateways, batches=fleet.said), ""):
                 print(line)
         print(_summary(applied))
         if applied.waiting is not None:

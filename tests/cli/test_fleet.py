@@ -181,6 +181,13 @@ def test_the_table_has_all_gateways_by_batch():
     ]
 
 
+def test_without_batches_it_has_no_column_for_them():
+    assert list(result_rows(stopped().gateways, batches=False))[:2] == [
+        "GATEWAY  OUTCOME      SECONDS  CAUSE",
+        "hub      partly           4.8  t-south still has to be completed",
+    ]
+
+
 def test_the_summary_of_one_that_was_stopped():
     assert apply_command._summary(stopped()) == (
         "Stopped: batch 2 of 3 failed: south: disk full. Done: north. Done in part: hub. Gone back: south. "
