@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ipsecctl.lab import image_name
 from ipsecctl.secrets import generate_psk
-
-IMAGE = "ipsecctl-lab:latest"
 
 TOPOLOGY = """
 ipsecctl: 1
@@ -49,7 +48,10 @@ class Pair:
         return docker("exec", "-i", self.container(gateway), *argv, stdin=stdin, check=check)
 
     def prepare(self, gateway):
-        """Do what the lab room does for a node that was started: addresses, settings that can be written."""
+        """Do what the lab room does for a node that was started: addresses, settings that can be written.
+
+        Then wait until its charon runs.
+        """
         script = _PREPARE.format(n="ab".index(gateway) + 1)
         docker("exec", "--privileged", self.container(gateway), "sh", "-ec", script)
 
@@ -72,8 +74,12 @@ class Pair:
 
 _PREPARE = """
 mount --bind /proc/sys/net /proc/sys/net && mount -o remount,bind,rw /proc/sys/net
+while [ ! -e /run/ipsecctl-lab/waiting ]; do sleep 0.1; done # it begins with its links down
 ip address add 10.{n}.0.1/24 dev lo
-mkdir -p /run/ipsecctl-lab && touch /run/ipsecctl-lab/ready && kill -s USR1 1
+ip link set eth0 up
+rm -f /run/ipsecctl-lab/boot
+touch /run/ipsecctl-lab/ready && kill -s USR1 1
+while ! grep -qs 'charon started' /run/ipsecctl-lab/boot; do sleep 0.1; done # by the first process, not twice
 """
 
 
@@ -91,12 +97,11 @@ def pair(tmp_path_factory):
                 *("run", "--detach", "--name", made.container(gateway), "--network", network),
                 *("--label", "org.ipsecctl=lab", "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW"),
                 *("--security-opt", "apparmor=unconfined", "--security-opt", "seccomp=unconfined"),
-                *("--device", "/dev/net/tun", "--sysctl", "net.ipv4.ip_forward=1", IMAGE, "gateway"),
+                *("--device", "/dev/net/tun", "--sysctl", "net.ipv4.ip_forward=1", image_name(), "gateway"),
             )
             where = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
             made.addresses[gateway] = docker("inspect", "--format", where, made.container(gateway))
             made.prepare(gateway)
-            made.charon(gateway, "start")
         yield made
     finally:
         docker("rm", "--force", *(made.container(gateway) for gateway in "ab"), check=False)

@@ -189,14 +189,13 @@ def test_of_two_applies_at_once_one_does_nothing(pair):
 
 def test_after_a_restart_the_firewall_is_there_before_the_network(pair):
     # Without its ready file the node waits, as it does after a reboot, for somebody to configure it.
-    pair.on("b", "rm", "/run/ipsecctl-lab/ready")
+    pair.on("b", "rm", "/run/ipsecctl-lab/ready", "/run/ipsecctl-lab/waiting")
     subprocess.run(["docker", "restart", "-t", "1", pair.container("b")], capture_output=True, check=True)
     assert "table inet ipsecctl" in pair.on("b", "nft", "list", "tables")
     assert "charon-systemd" not in pair.on("b", "ps", "ax")
     if "kernel-libipsec" in pair.on("a", "swanctl", "--stats"):
         assert "10.1.0.0/24" in pair.on("b", "ip", "route", "show", "type", "unreachable")
     pair.prepare("b")
-    pair.charon("b", "start")
     ends = json.loads(ipsecctl("status", pair.topology(), "--json", status=1))["tunnels"][0]["ends"]
     assert {end["gateway"]: end["guard"] for end in ends}["b"] == "loaded"
     assert ("create", "firewall", "b", "inet ipsecctl") not in plan(pair)
