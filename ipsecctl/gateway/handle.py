@@ -28,7 +28,7 @@ class Completed:
         return lines[-1].strip() if lines else f"exit status {self.status}"
 
 
-GREETING_S = 4.0 * PATIENCE
+GREETING_S = 8.0 * PATIENCE
 """How long charon may take for its first answer, which takes no work: so one that hangs holds nobody up."""
 
 
