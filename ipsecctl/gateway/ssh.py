@@ -64,7 +64,8 @@ class SshHost:
         async with self._in_time(f"'{argv[0]}' did not end", timeout_s + _MARGIN_S):
             connection = await self._connection()
             async with _process(connection, shell.AS_ROOT) as process:
-                stdout, stderr = await process.communicate(shell.request(script) + stdin)
+                _give(process, shell.request(script) + stdin, whole=True)
+                stdout, stderr = await process.communicate()
         noise, began, output = stdout.partition(_MARK)
         if not began:
             raise self._no_script(connection, process, noise, stderr)
@@ -87,7 +88,7 @@ class SshHost:
             process = await _start(connection, shell.AS_ROOT)
         try:
             async with self._in_time(f"'{argv[0]}' said nothing", timeout_s):
-                process.stdin.write(shell.request(shell.held(argv, _SILENCE_S)))
+                _give(process, shell.request(shell.held(argv, _SILENCE_S)))
                 await self._until_begun(connection, process)
                 line = (await process.stdout.readline()).decode("utf-8", "replace").strip()
                 if not line:
@@ -117,7 +118,7 @@ class SshHost:
         try:
             if process is not None:
                 async with self._in_time("charon's socket could not be opened", timeout_s):
-                    process.stdin.write(shell.request(shell.bridge()))
+                    _give(process, shell.request(shell.bridge()))
                     await self._until_begun(connection, process)
                 reader, writer = process.stdout, process.stdin
             if reader is None or writer is None:
@@ -183,7 +184,7 @@ class SshHost:
 
     async def _ask_login(self, connection: asyncssh.SSHClientConnection) -> _Login:
         async with _process(connection, shell.GREETING) as process:
-            process.stdin.write_eof()
+            _give(process, b"", whole=True)
             stdout, stderr = await process.communicate()
         noise, began, told = stdout.partition(_MARK)
         lines = told.decode("utf-8", "replace").split()
@@ -287,6 +288,17 @@ def _user(connection: asyncssh.SSHClientConnection) -> str:
 async def _start(connection: asyncssh.SSHClientConnection, command: str) -> asyncssh.SSHClientProcess[bytes]:
     process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(command, encoding=None)
     return process
+
+
+def _give(process: asyncssh.SSHClientProcess[bytes], data: bytes, *, whole: bool = False) -> None:
+    """Write to a program's standard input, and end that if it is the ``whole`` of it.
+
+    One that has ended before it was written to, as sudo does where it refuses, has said why itself.
+    """
+    with suppress(OSError):
+        process.stdin.write(data)
+        if whole:
+            process.stdin.write_eof()
 
 
 @asynccontextmanager

@@ -127,6 +127,32 @@ def test_a_login_that_cannot_become_root(server, said, cause):
         )
 
 
+@pytest.mark.parametrize("work", ["run", "vici", "hold"])
+def test_what_ends_before_it_was_written_to_has_still_said_why(server, monkeypatch, work):
+    server.sudo_says("sudo: a password is required")
+    start = ssh._start
+
+    async def ended(connection, command):
+        process = await start(connection, command)
+        if command == _ssh_shell.AS_ROOT:
+            await process.wait_closed()
+        return process
+
+    async def asked():
+        match work:
+            case "run":
+                await server.handle.run(["cat"], b"data")
+            case "vici":
+                async with server.handle.vici():
+                    pass
+            case "hold":
+                async with server.handle.hold(["cat"]):
+                    pass
+
+    monkeypatch.setattr(ssh, "_start", ended)
+    assert "may not become it: sudo: a password is required" in server.refusal(asked).summary
+
+
 def test_a_server_without_sessions(server):
     server.sessions = False
     assert "gw: its sshd opens no session" in server.refusal().summary
