@@ -80,6 +80,7 @@ of_family() { case $family$1 in 4*:*) return 1 ;; 4* | 6*:*) ;; *) return 1 ;; e
     $1 == "said" && $2 == "Command" {
         sub(/.*:/, "")
         if ((family, $0) in way) print "no-way " way[family, $0] " " why
+        why = ""
         next
     }
     $1 == "said" { sub(/^said ([A-Za-z ]*: )?/, ""); why = $0; next }

@@ -9,14 +9,13 @@ Source: ``manage_rule`` in charon's kernel_netlink_net.c, and ``ip -j -N rule`` 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from netaddr import IPAddress, IPNetwork
 
-from ipsecctl.gateway.ways import addresses, routes_listed
+from ipsecctl.gateway.ways import addresses, routes_listed, rules_listed
 
 __all__ = ["CHARONS_TABLE", "DEVICE", "DOWN", "GONE", "NO_IPV6", "Device", "parse_device"]
 
@@ -92,10 +91,7 @@ def parse_device(told: Mapping[str, list[str]], routes: Iterable[tuple[IPNetwork
         if not prefix.ip.is_link_local():  # the kernel's own, of any interface
             tables[prefix.version] = table
     unruled = frozenset(
-        family
-        for text in told.get("rules", ())
-        for family, rules in _rules(text)
-        if not _found(tables.get(family), rules)
+        family for family, rules in rules_listed(told) if not _found(tables.get(family), rules)
     )
     sources = frozenset(network.ip for _, network in addresses(told)) if routes_listed(told) else None
     return Device(True, up, unruled, tuple(sorted(tables.items())), _ipv6_off(told), sources)
@@ -109,17 +105,6 @@ def _ipv6_off(told: Mapping[str, list[str]]) -> str:
     if settings.get(DEVICE) != "1":
         return ""
     return "all" if settings.get("all") == "1" else DEVICE
-
-
-def _rules(text: str) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
-    """Yield a family and its rules; nothing where they cannot be read."""
-    family, _, document = text.partition(" ")
-    try:
-        rules = json.loads(document)
-        if isinstance(rules, list) and all(isinstance(rule, dict) for rule in rules):
-            yield int(family), rules
-    except ValueError:
-        return
 
 
 def _found(table: int | None, rules: Iterable[Mapping[str, Any]]) -> bool:

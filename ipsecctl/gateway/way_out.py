@@ -9,7 +9,6 @@ at which line (``Command failed -:2``).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,7 +16,7 @@ from typing import Final
 from netaddr import AddrFormatError, IPAddress
 
 from ipsecctl.gateway.barred import Obstacle
-from ipsecctl.gateway.ways import addresses
+from ipsecctl.gateway.ways import addresses, rules_listed
 
 __all__ = ["WayOut", "addresses_of", "no_way_out", "parse_way_out", "way_out_questions"]
 
@@ -93,17 +92,10 @@ def _rules(told: Mapping[str, Iterable[str]]) -> Iterator[tuple[int, str]]:
 
     A family of which the rules look at more, or cannot be read, is left out.
     """
-    for text in told.get("rules", ()):
-        family, _, document = text.partition(" ")
-        try:
-            rules = json.loads(document)
-        except ValueError:
-            continue
-        if not (isinstance(rules, list) and all(isinstance(rule, dict) for rule in rules)):
-            continue
+    for family, rules in rules_listed(told):
         if not any(_MORE & {*rule} for rule in rules):
             by_source = any(rule.get("src", "all") != "all" for rule in rules)
-            yield int(family), "source and destination" if by_source else "destination"
+            yield family, "source and destination" if by_source else "destination"
 
 
 def addresses_of(texts: Iterable[object]) -> Iterator[IPAddress]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -19,7 +20,16 @@ from ipsecctl.desired import DEFAULT_LENGTHS, Rule, RuleKind
 from ipsecctl.gateway.names import LINK_ALIAS, ROUTE_PROTOCOL
 from ipsecctl.gateway.way_home import WayHome, ways_home
 
-__all__ = ["Link", "RouteSeen", "RuleSeen", "WaysSeen", "addresses", "parse_ways", "routes_listed"]
+__all__ = [
+    "Link",
+    "RouteSeen",
+    "RuleSeen",
+    "WaysSeen",
+    "addresses",
+    "parse_ways",
+    "routes_listed",
+    "rules_listed",
+]
 
 XFRM: Final = "xfrm"
 _KINDS: Final = (XFRM, "dummy")
@@ -152,7 +162,7 @@ def parse_ways(told: Mapping[str, Iterable[str]]) -> WaysSeen:
         frozenset(_routes(told.get("route", ()))),
         held={route.prefix: route for route in in_ours if route.ours},
         strangers=tuple(sorted(route for route in in_ours if not route.ours)),
-        rules=tuple(sorted(rule for text in told.get("rules", ()) for rule in _rules(text))),
+        rules=tuple(sorted(rule for listed in rules_listed(told) for rule in _rules(*listed))),
         connected=tuple(sorted(p for p in joined if not (p.ip.is_link_local() or p.ip.is_multicast()))),
         homes=ways_home(
             _networks(told.get("own", ())),
@@ -187,15 +197,23 @@ def _routes(lines: Iterable[str]) -> Iterable[RouteSeen]:
     return (route for line in lines if (route := _route(line)))
 
 
-def _rules(text: str) -> Iterable[RuleSeen]:
-    family, _, document = text.partition(" ")
-    try:
-        entries = json.loads(document or "[]")
-        for entry in entries if isinstance(entries, list) else ():
+def rules_listed(told: Mapping[str, Iterable[str]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield each family with its rules, as ``ip -j -N rule`` tells them; none of which cannot be read."""
+    for text in told.get("rules", ()):
+        family, _, document = text.partition(" ")
+        try:
+            rules = json.loads(document)
+        except ValueError:
+            continue
+        if isinstance(rules, list) and all(isinstance(rule, dict) for rule in rules):
+            yield int(family), rules
+
+
+def _rules(family: int, entries: Iterable[dict[str, Any]]) -> Iterable[RuleSeen]:
+    with suppress(ValueError, KeyError, TypeError):
+        for entry in entries:
             if entry["priority"] not in _KERNELS_RULES:
-                yield _rule(int(family), dict(entry))
-    except (ValueError, KeyError, TypeError):
-        return
+                yield _rule(family, dict(entry))
 
 
 def _rule(family: int, entry: dict[str, Any]) -> RuleSeen:

@@ -127,9 +127,9 @@ def _missing(wanted: Wanted, observed: Observed) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name in wanted.connections.keys() & observed.connections.keys():
         trapped = _trapped(wanted.connections[name])
-        before = _trapped(applied.get(name, wanted.connections[name]))
+        before = _trapped(applied.get(name, wanted.connections[name])).values()
+        had = frozenset[IPNetwork]().union(*before)
         for child, prefixes in trapped.items():
-            had = {prefix for networks in before.values() for prefix in networks}
             if any(not any(prefix in route for route in routes) for prefix in prefixes & had):
                 found.setdefault(name, set()).add(child)
     for sa in observed.not_in_kernel:

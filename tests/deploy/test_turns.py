@@ -157,9 +157,9 @@ class Taking:
             await self.free.wait()
 
 
-def test_the_others_go_on_without_one_that_hangs(monkeypatch):
-    monkeypatch.setattr(turning, "_BEHIND_S", 0.01)
-    work, turns = work_on(star()), []
+def turns_of(work, monkeypatch):
+    """Return a list that gets of each turn the tunnels ready in it, those half changed, and if it is the last."""
+    turns = []
 
     async def tunnels(batch, ready, half, renew, left, passes, last):
         turns.append((ready, half, last))
@@ -168,11 +168,19 @@ def test_the_others_go_on_without_one_that_hangs(monkeypatch):
     async def nothing(*_):
         return {}
 
+    monkeypatch.setattr(work, "_tunnels", tunnels)
+    monkeypatch.setattr(renewal, "before", nothing)
+    return turns
+
+
+def test_the_others_go_on_without_one_that_hangs(monkeypatch):
+    monkeypatch.setattr(turning, "_BEHIND_S", 0.01)
+    work = work_on(star())
+    turns = turns_of(work, monkeypatch)
+
     async def going():
         taking = Taking("s2")
         monkeypatch.setattr(work, "_begin", taking)
-        monkeypatch.setattr(work, "_tunnels", tunnels)
-        monkeypatch.setattr(renewal, "before", nothing)
         async with work:
             await work.turn(["hub", "s1", "s2"], last=True, passes=lambda _: True, wait_for_all=False)
             assert work.late == {"s2"}
@@ -185,19 +193,11 @@ def test_the_others_go_on_without_one_that_hangs(monkeypatch):
 
 
 def test_a_tunnel_has_its_turn_when_both_its_ends_were_begun(monkeypatch):
-    work, turns = work_on(star()), []
-
-    async def tunnels(batch, ready, half, renew, left, passes, last):
-        turns.append((ready, half, last))
-        return True
-
-    async def nothing(*_):
-        return {}
+    work = work_on(star())
+    turns = turns_of(work, monkeypatch)
 
     async def going():
         monkeypatch.setattr(work, "_begin", Taking())
-        monkeypatch.setattr(work, "_tunnels", tunnels)
-        monkeypatch.setattr(renewal, "before", nothing)
         async with work:
             for batch, last in ((["hub"], False), (["s1"], False), (["s2"], True)):
                 await work.turn(batch, last=last, passes=lambda _: True, wait_for_all=True)

@@ -412,6 +412,13 @@ def test_it_asks_for_the_way_to_each_peer_from_the_gateways_own_addresses(told):
     assert found["no-way"] == ["192.0.2.9 192.0.2.1 No route to host"]
 
 
+def test_of_a_question_that_failed_without_a_word_no_earlier_word_is_told(told, tmp_path):
+    with (tmp_path / "said-4").open("a") as said:
+        said.write("Command failed -:7\n")
+    found, *_ = told("own 10.9.0.0/24", "address 192.0.2.1", "peer 192.0.2.9")
+    assert found["no-way"] == ["192.0.2.9 192.0.2.1 No route to host", "192.0.2.9 any "]
+
+
 def test_a_list_of_routes_that_breaks_off_is_not_all_of_them(told, tmp_path):
     lines = (tmp_path / "lists-6").read_text().splitlines(keepends=True)
     (tmp_path / "lists-6").write_text("".join(line for line in lines if " lo: " not in line))
