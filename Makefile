@@ -58,8 +58,8 @@ test: lint releases postgres test-wheel ## All tests but those of test-change an
 
 test-unit: export PYTHONDONTWRITEBYTECODE := # kept, the compiled tests save each worker seconds in the next run
 test-unit: export IPSECCTL_TEST_QUICK ?= 1
-test-unit: $(VENV)/.dev ## What needs no Docker and no PostgreSQL, with a quarter of the examples of `make test`
-	$(PYTEST) tests -m 'not lab and not postgres' -n $(WORKERS)
+test-unit: $(VENV)/.dev ## What needs no Docker and no PostgreSQL, without what waits for seconds, with a quarter of the examples of `make test`
+	$(PYTEST) tests -m 'not lab and not postgres and not slow' -n $(WORKERS) --dist worksteal
 
 test-lab: $(VENV)/.dev releases ## What runs on real strongSwan
 	$(PYTEST) tests -m lab -n $(WORKERS) --dist loadgroup
@@ -85,7 +85,7 @@ test-wheel: wheel ## Unit tests against the installed wheel
 	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
 	    > "$$($(VENV)-wheel/bin/python -c 'import site; print(site.getsitepackages()[0])')/dependencies.pth"
 	$(BIN)/pip --python $(VENV)-wheel/bin/python check --disable-pip-version-check
-	cd tests && IPSECCTL_TEST_WHEEL=1 ../$(VENV)-wheel/bin/python -m pytest -c ../pyproject.toml --rootdir .. . -m 'not lab and not postgres' -n $(WORKERS)
+	cd tests && IPSECCTL_TEST_WHEEL=1 ../$(VENV)-wheel/bin/python -m pytest -c ../pyproject.toml --rootdir .. . -m 'not lab and not postgres and not slow' -n $(WORKERS) --dist worksteal
 
 test-pythons: dev ## Unit tests with every Python from 3.11 on that this machine has
 	@for v in 3.11 3.12 3.13 3.14; do \

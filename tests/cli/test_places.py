@@ -183,6 +183,7 @@ def shell(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_what_a_shell_makes_of_a_command(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text(TOPOLOGY.replace("IPSECCTL_TEST_PSK", "P"))
     done = shell("$ipsecctl validate <(cat t.yaml) && $ipsecctl validate - <t.yaml", tmp_path)
@@ -221,6 +222,7 @@ for line in sys.stdin.read().splitlines():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "why"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left")])
 def test_output_that_cannot_be_written_is_an_error(tmp_path: Path, where: str, why: str) -> None:
     (tmp_path / "t.yaml").write_text(TOPOLOGY.replace("IPSECCTL_TEST_PSK", "P"))
@@ -236,6 +238,7 @@ def test_output_that_cannot_be_written_is_an_error(tmp_path: Path, where: str, w
         assert "Traceback" not in err and "Exception ignored" not in err, command
 
 
+@pytest.mark.slow
 def test_closed_streams_that_are_not_needed_are_no_error(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text(TOPOLOGY.replace("IPSECCTL_TEST_PSK", "P"))
     done = shell("$ipsecctl init new.yaml <&- >&- 2>&-; echo $?; cat new.yaml", tmp_path)

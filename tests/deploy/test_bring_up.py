@@ -121,6 +121,7 @@ def test_old_sas_go_before_new_ones_are_made():
     assert script.sent == [("a", "terminate", "7"), ("a", "initiate", "t")]
 
 
+@pytest.mark.slow
 def test_a_far_end_that_lost_its_sa_gets_a_new_one():
     stale = (view("a", sa("1", "2", "7")), view("b"))
     script = Script(*[stale] * 300, *[NOTHING] * 100, (view("a", sa("3", "4", "8")), view("b", sa("4", "3"))))

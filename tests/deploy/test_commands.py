@@ -63,6 +63,7 @@ def test_status_cannot_tell(run):
     assert "a cannot be reached: container ipsecctl-pair-a does not exist" in out
 
 
+@pytest.mark.slow
 def test_hanging_gateways_cost_the_timeout_once(run):
     started = time.monotonic()
     code, out, _ = run(HANGS, "status", "--timeout", "0.5", "--json")

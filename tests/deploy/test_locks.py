@@ -106,6 +106,7 @@ def break_it():
     return asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_lock_can_be_taken_from_who_does_not_let_go(place, monkeypatch):
     monkeypatch.setattr(locking, "_GRACE_S", 0.5)
     argv = [sys.executable, "-c", HOLDER, str(place / "lock")]

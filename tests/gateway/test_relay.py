@@ -111,6 +111,7 @@ def test_a_charon_that_takes_no_calls_holds_up_nobody(container, tmp_path):
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_flood_that_a_command_leaves_behind(container, tmp_path):
     script = "yes & echo $! >$0; sleep 0.2; exit 4"
     done = asyncio.run(container.run(("sh", "-c", script, str(tmp_path / "pid")), timeout_s=LONGEST_S))
@@ -130,6 +131,7 @@ def test_what_is_cancelled_is_ended_with_all_its_processes(container, tmp_path):
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_what_has_a_session_of_its_own_comes_to_its_end(container, tmp_path):
     async def main():
         script = "echo >$0.begun; sleep 1; echo >$0.done"
@@ -143,6 +145,7 @@ def test_what_has_a_session_of_its_own_comes_to_its_end(container, tmp_path):
     wait_for((tmp_path / "restart.done").exists)
 
 
+@pytest.mark.slow
 def test_a_limit_of_time_ends_all_processes(container, tmp_path):
     async def main():
         with pytest.raises(GatewayUnreachable, match="'sh' did not end within 1 s"):
@@ -152,6 +155,7 @@ def test_a_limit_of_time_ends_all_processes(container, tmp_path):
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_what_is_to_be_held_and_says_nothing_is_ended(container, tmp_path):
     async def main():
         silent = ("sh", "-c", "echo $$ >$0; exec sleep 300", str(tmp_path / "pid"))
@@ -176,6 +180,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signalled", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_outlives_who_had_it_done(container, tmp_path, signalled):
     async def main():
@@ -231,6 +236,7 @@ def test_a_docker_that_starts_no_relay(container, tmp_path, script, cause):
             asyncio.run(work)
 
 
+@pytest.mark.slow
 def test_a_container_that_is_paused_meanwhile(container, tmp_path):
     async def main():
         async with container.hold(("sh", "-c", "echo $PPID; cat")) as relay:

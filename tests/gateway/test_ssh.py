@@ -62,6 +62,7 @@ def test_one_connection_serves_everything(server):
     assert server.connections == 1
 
 
+@pytest.mark.slow
 def test_a_command_that_does_not_end_is_ended_on_the_gateway(server):
     async def work():
         script = f"echo $$ >{server.folder}/pid; exec sleep 60"
@@ -76,6 +77,7 @@ def test_a_command_that_does_not_end_is_ended_on_the_gateway(server):
         assert stat.rpartition(")")[2].split()[0] == "Z"
 
 
+@pytest.mark.slow
 def test_cancelling_leaves_the_connection_good(server):
     async def work():
         handle = server.handle
@@ -198,6 +200,7 @@ def test_what_is_held_ends_when_nothing_is_heard_of_us(server, monkeypatch):
     server.during(work)
 
 
+@pytest.mark.slow
 def test_beats_keep_what_is_held(server, monkeypatch):
     monkeypatch.setattr(ssh, "_SILENCE_S", 1.0)
     monkeypatch.setattr(ssh, "_BEAT_S", 0.05)
@@ -315,6 +318,7 @@ def test_charon_that_does_not_run(server, tool):
     assert server.during(main) is True
 
 
+@pytest.mark.slow
 def test_charon_that_hangs_is_not_down(server):
     async def main():
         stop = asyncio.Event()

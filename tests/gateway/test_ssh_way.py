@@ -241,6 +241,7 @@ def test_a_name_that_there_is_not(server):
     assert unreachable("gw.invalid").cause == "the name 'gw.invalid' cannot be resolved"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "cause"),
     [

@@ -200,6 +200,7 @@ def test_the_timer_of_an_earlier_apply_does_nothing(gateway):
     assert gateway.record == "record after\n"
 
 
+@pytest.mark.slow
 def test_a_holder_of_the_lock_that_does_not_let_go_is_ended(gateway):
     lock = gateway.root / "run/ipsecctl.lock"
     script = f'exec 9>>"{lock}"; flock 9; printf "since\\nshell $$\\n" >"{lock}"; echo; cat >/dev/null 9>&-'

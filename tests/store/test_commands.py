@@ -345,6 +345,7 @@ def applies(folder, place):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_two_applies_at_once_the_second_is_refused_with_the_owners_name(applies, run, place):
     applies("alice").until_at_work()
     code, _, err = run("apply", "pair.yaml", "--yes", *store_option(place))
@@ -355,6 +356,7 @@ def test_two_applies_at_once_the_second_is_refused_with_the_owners_name(applies,
         assert store.revisions() == (), "neither came to do anything"
 
 
+@pytest.mark.slow
 def test_two_applies_at_once_the_second_can_wait(applies, run, place):
     first = applies("alice").until_at_work()
     second = applies("bob", "--lock-wait", "60", hangs=False)
@@ -366,6 +368,7 @@ def test_two_applies_at_once_the_second_can_wait(applies, run, place):
         assert [(r.owner.user, r.outcome) for r in store.revisions()] == [("bob", Outcome.FAILED)]
 
 
+@pytest.mark.slow
 def test_a_broken_lock_stops_the_first(applies, run, place):
     first = applies("alice").until_at_work()
     code, _, err = run("apply", "pair.yaml", "--yes", "--break-lock", *store_option(place))
@@ -376,6 +379,7 @@ def test_a_broken_lock_stops_the_first(applies, run, place):
     assert f"error: {here().person} has broken the lock of this apply\n" in err, out
 
 
+@pytest.mark.slow
 def test_a_killed_first_is_named_and_holds_up_nobody(applies, run, place):
     first = applies("alice").until_at_work()
     first.kill()

@@ -245,6 +245,7 @@ def broken_for(monkeypatch, times):
     return left
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_for_a_while_gets_it_all_in_the_end(store, monkeypatch):
     with store.session() as session:
         session.lock([DC], "clinics")

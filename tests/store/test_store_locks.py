@@ -339,6 +339,7 @@ for n in range(int(rounds)):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_race_for_a_new_store_are_in_it_one_at_a_time(store, place, tmp_path):
     argv = [sys.executable, "-c", CONTENDER, str(place.file or ""), place.url, str(tmp_path / "flag"), "3"]
     racing = [subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) for _ in range(4)]

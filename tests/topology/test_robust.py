@@ -196,6 +196,7 @@ def test_overlaps_cost_no_comparison_of_each_prefix_with_each(monkeypatch: pytes
     assert compared < 20 * many
 
 
+@pytest.mark.slow
 def test_a_thousand_typing_errors_among_thousands_of_sites_end() -> None:
     text = hub(1_000).replace("['clinic-*']", "[" + ", ".join(f"klinic-{n}" for n in range(300)) + "]")
     assert len(load_text(text, "t.yaml").diagnostics) == 300
