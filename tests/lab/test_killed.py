@@ -73,6 +73,7 @@ def lab(lab_of, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
         for gateway in running.managed:
             running.sh(gateway, "cat >/etc/swanctl/conf.d/somebody.conf", FOREIGN.encode())
             running.sh(gateway, "swanctl --load-all >/dev/null 2>&1")
+        running.sh("b", "ip address add 10.22.0.1/24 dev lan-lan")  # of a network added later
         yield running
 
 

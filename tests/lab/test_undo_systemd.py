@@ -39,6 +39,7 @@ def lab(lab_of, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     (folder / "topology.yaml").write_text(TOPOLOGY)
     (folder / "lab.yaml").write_text(LAB)
     with lab_of(labs.load(str(folder / "lab.yaml"))) as running:
+        running.sh(GATEWAY, "ip address add 10.20.9.1/24 dev lan-lan")  # of a network added later
         running.apply()
         yield running
 
