@@ -63,6 +63,9 @@ def status(
     needed, and none is looked at. Exit status: 0 all up, 1 not all up, 3 could not tell, as of a topology
     that cannot be read or has errors.
 
+    A tunnel that is up on SAs of an earlier configuration, as the last change could not be completed, is up
+    with a note that says so: 'ipsecctl apply', which was to change it, exits with 1.
+
     With --verbose each SA follows: algorithms, selectors, SPIs and where the other end has them, bytes and
     packets, age and rekey.
 
