@@ -380,8 +380,10 @@ class _Screen:
         """Return what is to be said when the work is cut short: how far it is, and what finishes it."""
         if self._under_way:
             going_on = f"while these were being changed: {', '.join(self._under_way)}"
-        else:
+        elif self._waiting:
             going_on = f"with every gateway done, while waiting for {_counted(self._waiting, 'tunnel')}"
+        else:
+            going_on = "with every gateway and every tunnel done, before the end of it was written down"
         self._bar.stop()
         if self._net is not None or self._gated:
             from ipsecctl.deploy.undo import Net

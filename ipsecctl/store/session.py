@@ -184,6 +184,8 @@ class Session:
             self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join()
+        elif error is not None and not isinstance(error, IpsecctlError):
+            self._try(self._leave)  # as by Ctrl-C between locking and the thread that would do it
         self._database.close()
 
     def _later(self, write: Callable[[Transaction], None]) -> None:

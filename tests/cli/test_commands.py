@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -344,11 +345,11 @@ def test_on_a_terminal_one_is_asked(monkeypatch, capsys, answer, goes_on):
 # ------------------------------------------------------------------------------------------ words at the end
 
 
-def applied(verdict: Verdict, changes: int = 0) -> Applied:
+def applied(verdict: Verdict, changes: int = 0, *, kept: bool = False) -> Applied:
     ends = (EndView("a", "a", EndState.SEEN), EndView("b", "b", EndState.SEEN))
     health = TunnelHealth("t", verdict, (), ends, ("t",))
     gateways = tuple(GatewayResult(name, changes, 0.1) for name in ("a", "b"))
-    return Applied(gateways, (TunnelResult(health, 0.1, acted=False),), 1.5)
+    return Applied(gateways, (TunnelResult(health, 0.1, acted=False, kept=kept),), 1.5)
 
 
 @pytest.mark.parametrize(
@@ -357,10 +358,22 @@ def applied(verdict: Verdict, changes: int = 0) -> Applied:
         (applied(Verdict.UP), "Nothing to do: 2 gateways are as the topology says, 1 of 1 tunnel up."),
         (applied(Verdict.DOWN), "0 of 1 tunnel up, though 2 gateways are as the topology says."),
         (applied(Verdict.UP, changes=3), "1 of 1 tunnel up after 1.5 s."),
+        (
+            applied(Verdict.UP, changes=3, kept=True),
+            "1 of 1 tunnel up after 1.5 s. Not changed, up on the SAs of before: t.",
+        ),
     ],
 )
 def test_a_tunnel_that_is_down_is_not_nothing_to_do(outcome, said):
     assert apply_command._summary(outcome) == said
+
+
+def test_a_tunnel_that_was_not_changed_is_up_and_the_apply_has_failed(capsys):
+    outcome = applied(Verdict.UP, changes=3, kept=True)
+    result = replace(outcome.tunnels[0], health=replace(outcome.tunnels[0].health, causes=("b refused",)))
+    apply_command._Screen(1, [], quiet=False).tunnel(result)
+    assert "kept    t: up, but b refused" in capsys.readouterr().out
+    assert not outcome.succeeded
 
 
 def test_what_is_empty_has_no_colour():
