@@ -529,3 +529,34 @@ def test_a_lab_is_named_by_the_folder_one_is_in(run, own_lab, monkeypatch):
     from ipsecctl.cli._load import lab_called
 
     assert [lab_called(said) for said in (None, "x-1", ".", "../f3hub")] == [None, "x-1", "f3hub", "f3hub"]
+
+
+def test_a_wrong_choice_is_told_in_our_words(run):
+    status, _, err = run("render pair.yaml --out there --datapath foo")
+    assert status == 2
+    assert "Invalid value for '--datapath': 'foo' is not one of 'kernel', 'libipsec'." in err
+
+
+def test_a_second_interruption_amid_the_end_of_the_first_is_not_told_again(capsys):
+    def twice():
+        with _interrupt.telling(lambda: "Interrupted by the second."):
+            try:
+                _interrupt.run(interrupts_itself([]), lambda: "Interrupted by the first.")
+            finally:
+                raise KeyboardInterrupt
+
+    with pytest.raises(_interrupt.typer.Exit) as ended:
+        twice()
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == "Interrupted by the first.\n"
+
+
+def test_an_apply_that_waits_for_nothing_any_more_does_not_say_so(capsys):
+    screen = apply_command._Screen(1, ["a"], quiet=False)
+    assert screen.interrupted(Path("t.yaml")).startswith("Interrupted while these were being changed: a.")
+    outcome = applied(Verdict.UP, changes=1)
+    screen.gateway(outcome.gateways[0])
+    assert "with every gateway done, while waiting for 1 tunnel." in screen.interrupted(Path("t.yaml"))
+    screen.tunnel(outcome.tunnels[0])
+    assert "with every gateway and every tunnel done" in screen.interrupted(Path("t.yaml"))
+    capsys.readouterr()
