@@ -32,7 +32,7 @@ from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.traffic import departures, ike_departures
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
 from ipsecctl.health.way import cut_off, rewritten_note, view_way, way_causes
-from ipsecctl.health.way_out import way_out_obstacles
+from ipsecctl.health.way_out import astray_obstacles, way_out_obstacles
 from ipsecctl.topology import Gateway
 
 __all__ = ["judge"]
@@ -398,7 +398,10 @@ def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> T
     no_way_out = _no_way_out(found.tunnel, ends)
     if len(found.missing) == len(found.tunnel.children):
         why = _why_nothing(ends)
-        nothing = dict.fromkeys([*no_way_out, *found.device, *found.wrong, *why, *unguarded, *found.notes])
+        astray = [o.cause for end in ends for o in astray_obstacles(found.tunnel, end.gateway, end.way_out)]
+        nothing = dict.fromkeys(
+            [*no_way_out, *astray, *found.device, *found.wrong, *why, *unguarded, *found.notes]
+        )
         unsteady = found.unsteady or any(_under_way(end) for end in ends)
         return health(Verdict.DOWN, nothing, unsteady=unsteady)
     missing = [f"{name}: no CHILD_SA at either end" for name in found.missing]

@@ -206,7 +206,7 @@ class _Comparison:
         yield from legacy_notes(self.wanted, self.facts.legacy_rules, self.facts.legacy_unread)
         yield from ipv6_notes(self.wanted, self.facts)
         yield from way_home_notes(self.wanted, self.facts)
-        yield from way_out_notes(self.wanted, self.facts)
+        yield from way_out_notes(self.wanted, self.facts, _peers(self.observed.sas))
         yield from barred_notes(self.wanted, self.observed)
 
     def _change(self, part: Part, name: str, kind: Kind, *reasons: str, **more: Any) -> Change:
@@ -418,6 +418,14 @@ class _Comparison:
         if seen.version != self.observed.version or name not in seen.connections:
             return False  # another version may report the same in other words
         return seen.connections[name] != self.record.digest("seen", self.observed.connections[name])
+
+
+def _peers(sas: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the far addresses of IKE_SAs (as ``list-sas`` sends them) that are established."""
+    for message in sas:
+        for sa in message.values():
+            if isinstance(sa, Mapping) and sa.get("state") == "ESTABLISHED":
+                yield str(sa.get("remote-host", ""))
 
 
 def _calls(message: Mapping[str, Any]) -> bool:
