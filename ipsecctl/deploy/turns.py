@@ -335,7 +335,7 @@ class Work:
         known = doubts(prepared, declared, restarted)
         async with watch(handles) as watched:
             watched.views.update({name: _unreachable(name, error) for name, error in lost.items()})
-            self._why_not |= left
+            self._why_not |= {n: why.removeprefix("left as it runs: ") for n, why in left.items()}
             told = await self._move(watched, ready - left.keys())
             await self._finish_all(watched, {*batch} if batch else {*self.carriers}, last=last)
             plans = tuple(plan for plan in prepared.plans if plan.gateway in batch)
