@@ -25,6 +25,7 @@ from ipsecctl.gateway import (
     LiveView,
     ShellView,
 )
+from ipsecctl.health.astray import astray_obstacles
 from ipsecctl.health.device import device_causes, without_barred
 from ipsecctl.health.kernel import kernel_causes
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
@@ -32,7 +33,7 @@ from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.traffic import departures, ike_departures
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
 from ipsecctl.health.way import cut_off, rewritten_note, view_way, way_causes
-from ipsecctl.health.way_out import astray_obstacles, way_out_obstacles
+from ipsecctl.health.way_out import way_out_obstacles
 from ipsecctl.topology import Gateway
 
 __all__ = ["judge"]

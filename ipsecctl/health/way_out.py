@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ipsecctl.gateway import Obstacle, WayOut, addresses_of, led_astray, no_way_out
+from ipsecctl.gateway import Obstacle, WayOut, addresses_of, no_way_out
 from ipsecctl.health.tunnel import Declared
 
-__all__ = ["astray_obstacles", "way_out_obstacles"]
+__all__ = ["way_out_obstacles"]
 
 
 def way_out_obstacles(tunnel: Declared, gateway: str, seen: WayOut) -> tuple[Obstacle, ...]:
@@ -15,9 +15,3 @@ def way_out_obstacles(tunnel: Declared, gateway: str, seen: WayOut) -> tuple[Obs
     """
     here, far = (tunnel.left, tunnel.right) if tunnel.left.name == gateway else (tunnel.right, tunnel.left)
     return no_way_out(gateway, addresses_of([here.address]), addresses_of([far.reachable_at]), seen)
-
-
-def astray_obstacles(tunnel: Declared, gateway: str, seen: WayOut) -> tuple[Obstacle, ...]:
-    """Return by which interface one end sends to the other where that is not the one of its own address."""
-    here, far = (tunnel.left, tunnel.right) if tunnel.left.name == gateway else (tunnel.right, tunnel.left)
-    return led_astray(gateway, addresses_of([here.address]), addresses_of([far.reachable_at]), seen)
