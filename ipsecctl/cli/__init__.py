@@ -62,6 +62,10 @@ _UNWRITABLE = (errno.EBADF, errno.EFBIG, errno.EIO, errno.ENOSPC)
 _INTERRUPTED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
+_PYDANTICS = "Value error, "
+"""What pydantic, by which typer reads values, puts before what is wrong with one."""
+
+
 def _telling(work: Callable[[], Any]) -> Any:
     """Do work, and say of an interruption that a command says nothing about; typer would end without a word.
 
@@ -69,6 +73,9 @@ def _telling(work: Callable[[], Any]) -> Any:
     """
     try:
         return interruptible(work)
+    except typer.BadParameter as wrong:
+        wrong.message = wrong.message.removeprefix(_PYDANTICS)
+        raise
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except SystemExit as stop:

@@ -20,14 +20,24 @@ T = TypeVar("T")
 
 @contextmanager
 def telling(words: Callable[[], str]) -> Iterator[None]:
-    """Say ``words()`` and end with status 130 when Ctrl-C ends the block."""
+    """Say ``words()`` and end with status 130 when Ctrl-C ends the block, unless it was ending for one."""
     try:
         yield
-    except KeyboardInterrupt:
-        say(words())
+    except KeyboardInterrupt as interrupted:
+        if not _told_before(interrupted):
+            say(words())
         raise typer.Exit(128 + signal.SIGINT) from None
 
 
+def _told_before(error: BaseException) -> bool:
+    """Whether an interruption came amid the end that an earlier one made, and ``run`` told of."""
+    before = error.__context__
+    while before is not None and not isinstance(before, typer.Exit):
+        before = before.__context__
+    return before is not None and before.exit_code > _BY_SIGNAL
+
+
+_BY_SIGNAL = 128
 _runner: asyncio.Runner | None = None
 
 

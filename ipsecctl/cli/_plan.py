@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["print_changes", "print_plan", "restart_notice"]
 
 _SIGNS = {"create": ("+", "green"), "change": ("~", "yellow"), "remove": ("-", "red")}
-_CAUSES = {"drift": "drift", "cut off": "cut off"}
+_CAUSES = {"drift": "drift", "cut off": "cut off", "not completed": "not completed"}
 _GRADES = ("", "cyan", "red", "red")
 
 
@@ -178,6 +178,7 @@ def _summary(plans: tuple[GatewayPlan, ...], failed: int) -> Iterator[str]:
     for cause, words in (
         ("drift", "{} of these {} drift: "),
         ("cut off", "{} of these {} left over from an apply that was cut off: "),
+        ("not completed", "{} of these {} left from the last apply, which could not complete them: "),
     ):
         where = {
             plan.gateway: count for plan in plans if (count := sum(c.cause == cause for c in plan.changes))

@@ -109,6 +109,8 @@ def apply(
     Who, when, what and how it went is in 'ipsecctl history'.
 
     Exit status: 0 all done and every tunnel up, 1 not so or not confirmed, 2 wrong usage or --yes missing.
+    A change that the far end refuses is not done: the tunnel is "kept" up on the SAs that it had, and the
+    status is 1, while that of 'ipsecctl status', which tells of tunnels alone, is 0 with a note.
     That an apply still waits for 'ipsecctl confirm' is no failure.
 
     \b
@@ -365,9 +367,9 @@ class _Screen:
             how = f"up after {result.took_s:.1f} s" if result.acted else "is up"
             self._line(f"{paint('up', 'green', self._out)}      {result.name}: {how}")
             return
-        verdict = str(result.health.verdict)
+        verdict = "kept" if result.kept else str(result.health.verdict)
         gap = " " * max(1, 8 - len(verdict))
-        causes = "; ".join(result.health.causes)
+        causes = ("up, but " if result.kept else "") + "; ".join(result.health.causes)
         self._line(f"{paint(verdict, 'red', self._out)}{gap}{result.name}: {causes}")
 
     def batch(self, batch: Batch, count: int) -> None:
@@ -378,8 +380,10 @@ class _Screen:
         """Return what is to be said when the work is cut short: how far it is, and what finishes it."""
         if self._under_way:
             going_on = f"while these were being changed: {', '.join(self._under_way)}"
-        else:
+        elif self._waiting:
             going_on = f"with every gateway done, while waiting for {_counted(self._waiting, 'tunnel')}"
+        else:
+            going_on = "with every gateway and every tunnel done, before the end of it was written down"
         self._bar.stop()
         if self._net is not None or self._gated:
             from ipsecctl.deploy.undo import Net
@@ -402,11 +406,13 @@ class _Screen:
 
 def _summary(applied: Applied) -> str:
     up, total = sum(tunnel.up for tunnel in applied.tunnels), len(applied.tunnels)
-    tunnels = f"{up} of {_counted(total, 'tunnel')} up"
+    kept = [tunnel.name for tunnel in applied.tunnels if tunnel.kept]
+    tunnels = f"{up + len(kept)} of {_counted(total, 'tunnel')} up"
     failed = [gateway.name for gateway in applied.gateways if gateway.error is not None]
     count = len(applied.gateways)
     gateways = f"{_counted(count, 'gateway')} {'is' if count == 1 else 'are'}"
-    half = f" {line}" if (line := half_line(applied)) else ""
+    half = f" Not changed, up on the SAs of before: {_some(kept)}." if kept else ""
+    half += f" {line}" if (line := half_line(applied)) else ""
     if applied.stopped:
         return _stopped(applied) + half
     if applied.nothing_done:
@@ -418,6 +424,11 @@ def _summary(applied: Applied) -> str:
     text = f"{tunnels if total else 'Done'} after {applied.took_s:.1f} s."
     others = "; the others are done" if len(failed) < count else ""
     return text + (f" Failed: {', '.join(failed)}{others}." if failed else "") + half
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _stopped(applied: Applied) -> str:
@@ -465,6 +476,7 @@ def _document(applied: Applied) -> dict[str, Any]:
                 "verdict": str(tunnel.health.verdict),
                 "causes": list(tunnel.health.causes),
                 "acted": tunnel.acted,
+                "kept": tunnel.kept,
                 "took_s": round(tunnel.took_s, 3),
             }
             for tunnel in applied.tunnels

@@ -20,7 +20,7 @@ from ipsecctl.cli._view import (
     print_json,
     terminal_width,
 )
-from ipsecctl.errors import CannotTell, IpsecctlError, TopologyRefused
+from ipsecctl.errors import CannotTell, GatewayUnreachable, IpsecctlError, TopologyRefused
 from ipsecctl.patience import PATIENCE
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ def status(
     whose charon alone is silent, after 70 % of it. No secret is
     needed, and none is looked at. Exit status: 0 all up, 1 not all up, 3 could not tell, as of a topology
     that cannot be read or has errors.
+
+    A tunnel that is up on SAs of an earlier configuration, as the last change could not be completed, is up
+    with a note that says so: 'ipsecctl apply', which was to change it, exits with 1.
 
     With --verbose each SA follows: algorithms, selectors, SPIs and where the other end has them, bytes and
     packets, age and rekey.
@@ -133,8 +136,18 @@ def _print_survey(seen: Survey) -> None:
     for name, connections in left_over(seen.tunnels, seen.views).items():
         what = f"SAs of {', '.join(connections)}, which the topology does not declare any more"
         out.print(f"{name}: {what}: apply ends them", soft_wrap=True)
-    for line in _unconfirmed(seen):
+    for line in (*_unconfirmed(seen), *_how_to_mend(seen)):
         out.print(line, soft_wrap=True)
+
+
+def _how_to_mend(seen: Survey) -> Iterator[str]:
+    """Yield what is to be done about gateways that do not answer, once where it is the same for several."""
+    hints: dict[str, list[str]] = {}
+    for name, view in sorted(seen.views.items()):
+        if isinstance(view, GatewayUnreachable) and view.hint:
+            hints.setdefault(view.hint, []).append(name)
+    for hint, names in hints.items():
+        yield f"{', '.join(names)}: {hint}"
 
 
 def _unconfirmed(seen: Survey) -> Iterator[str]:

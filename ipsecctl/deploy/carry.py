@@ -61,6 +61,7 @@ from ipsecctl.vici import Client
 __all__ = ["Carrier", "remember"]
 
 _NOTHING_HELD: Mapping[str, Mapping[str, Any] | None] = MappingProxyType({})
+_NO_WHY: Mapping[str, str] = MappingProxyType({})
 _SET = (Kind.CREATE, Kind.CHANGE)
 _GONE_WITHIN_MS = "1000"
 
@@ -181,10 +182,12 @@ class Carrier:
             await self._command(client, Part.CONNECTION, name, "load-conn", message)
         return self.refused.get((Part.CONNECTION, name), "")
 
-    async def finish(self, client: Client, moved: Collection[str]) -> Record:
+    async def finish(
+        self, client: Client, moved: Collection[str], why: Mapping[str, str] = _NO_WHY
+    ) -> Record:
         """Withdraw what is no longer wanted and write down what was done; ``moved`` are the connections whose
         SAs have the new configuration, or may be made anew with it. The others that were held back stay as
-        they are, and begun.
+        they are, and begun; ``why`` says of what reason, where that is known.
 
         Raises as ``begin`` does.
         """
@@ -198,7 +201,7 @@ class Carrier:
         left = await retire(self.handle, self.plan)
         firewall = self.firewall if left is None else left
         loaded = self.observed.facts.firewall if firewall is None else firewall
-        record = await self._finish(loaded, connections, moved)
+        record = await self._finish(loaded, connections, moved, why)
         if self.refused:
             raise ApplyFailed(f"{self.handle.name}: " + "; ".join(self.refused.values()))
         return record
@@ -230,6 +233,7 @@ class Carrier:
             seen=replace(self.record.seen, firewall=firewall),
             start_up=self.start_up,
             renew=self._renew(),
+            kept={},
         )
 
     def _renew(self) -> tuple[str, ...]:
@@ -359,7 +363,13 @@ class Carrier:
 
     # ------------------------------------------------------------------------------------------------- record
 
-    async def _finish(self, firewall: str, connections: Mapping[str, Any], moved: Collection[str]) -> Record:
+    async def _finish(
+        self,
+        firewall: str,
+        connections: Mapping[str, Any],
+        moved: Collection[str],
+        why: Mapping[str, str],
+    ) -> Record:
         """Write down what was done; what charon refused, and what was not moved, stays "begun", so that the
         next apply tries again."""
         key, wanted, waiting = self.record, self.wanted, (self.held.keys() | self.later) - {*moved}
@@ -391,6 +401,7 @@ class Carrier:
             ),
             start_up=self.start_up,
             renew=tuple(n for n in self._renew() if n not in self.held or n in {*waiting, *self.released}),
+            kept={name: why.get(name, "") for name in sorted(waiting)},
         )
         await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
         return record

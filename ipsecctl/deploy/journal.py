@@ -128,12 +128,14 @@ def gateway_row(result: GatewayResult) -> GatewayRow:
 def end(session: Session, applied: Applied) -> None:
     """Close the revision of an apply that came to its end."""
     failed = [gateway.name for gateway in applied.gateways if gateway.error is not None]
-    down = [tunnel.name for tunnel in applied.tunnels if not tunnel.up]
+    down = [tunnel.name for tunnel in applied.tunnels if not tunnel.up and not tunnel.kept]
+    kept = [tunnel.name for tunnel in applied.tunnels if tunnel.kept]
     said = [applied.stopped] if applied.stopped else []
     said += [f"failed: {', '.join(failed)}"] if failed else []
-    if down:
-        more = f" and {len(down) - 5} more" if len(down) > 5 else ""
-        said.append(f"not up: {', '.join(down[:5])}{more}")
+    for what, names in (("not up", down), ("up, and not changed", kept)):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            said.append(f"{what}: {', '.join(names[:5])}{more}")
     tunnels: list[dict[str, Any]] = [
         {"name": t.name, "verdict": str(t.health.verdict), "causes": list(t.health.causes)}
         for t in applied.tunnels

@@ -10,12 +10,10 @@ from typing import Any
 from ipsecctl.errors import IpsecctlError
 from ipsecctl.gateway import Handle, Record
 from ipsecctl.patience import PATIENCE
+from ipsecctl.plan import NEXT
 from ipsecctl.render import SWANCTL_SECRETS_FILE
 
 __all__ = ["NEXT", "old_keys", "parse_shared"]
-
-NEXT = ".next"
-"""What charon's id of a new key ends with as long as the old one is accepted beside it."""
 
 _SECTION = re.compile(r"^    ([A-Za-z0-9_-]+) \{\n(.*?)^    \}\n", re.MULTILINE | re.DOTALL)
 _OWNER = re.compile(r'^        id-\d+ = "((?:[^"\\]|\\.)*)"$', re.MULTILINE)

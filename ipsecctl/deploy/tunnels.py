@@ -49,13 +49,15 @@ Callers = Mapping[str, str]
 class TunnelResult:
     """What became of a tunnel ``took_s`` seconds after the start; ``acted`` says whether we did anything.
 
-    ``renewed`` says that none of the IKE_SAs that had to go are left.
+    ``renewed`` says that none of the IKE_SAs that had to go are left. ``kept``: it carries traffic, but with
+    the SAs that it had, as those that the change asks for could not be made; the causes say why.
     """
 
     health: TunnelHealth
     took_s: float
     acted: bool
     renewed: bool = True
+    kept: bool = False
 
     @property
     def name(self) -> str:
@@ -63,7 +65,8 @@ class TunnelResult:
 
     @property
     def up(self) -> bool:
-        return self.health.verdict is Verdict.UP
+        """Whether it is up, with what was applied."""
+        return self.health.verdict is Verdict.UP and not self.kept
 
 
 @dataclass(slots=True)
@@ -147,7 +150,8 @@ async def bring_up(
             limit_s = min(wait_s, _OBSTRUCTED_S) if entry.obstacles.causes else wait_s
             if done or _expired(entry, now - started - limit_s):
                 told = _with_words(watch, entry, health)
-                result = TunnelResult(told, now - started, entry.acted, _renewed(entry, health))
+                kept = told.verdict is Verdict.UP and bool(entry.left)
+                result = TunnelResult(told, now - started, entry.acted, _renewed(entry, health), kept)
                 results.append(result)
                 report(result)
                 del pending[health.name]
@@ -227,6 +231,8 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     if health.verdict is Verdict.UP:
         old = f"{entry.caller} still has an IKE_SA that was to be made anew" if _old(entry, health) else ""
         causes = tuple(filter(None, (*entry.obstacles.cut_off, entry.left, old, *entry.doubts)))
+        if causes == (entry.left,):
+            return replace(health, causes=causes)
         verdict = Verdict.DOWN if entry.obstacles.cut_off else Verdict.DEGRADED
         return replace(health, verdict=verdict, causes=causes, since=None) if causes else health
     said = [(end.gateway, watch.complaint(end.gateway, health.name)) for end in health.ends]

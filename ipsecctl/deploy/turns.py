@@ -78,6 +78,7 @@ class Work:
         self._begun: set[str] = set()
         self._handled: set[str] = set()
         self._moved: set[str] = set()
+        self._why_not: dict[str, str] = {}
         self._carried = carrying_before(prepared, declared)
         self._new = new_tunnels(prepared, declared)
         self._started: dict[str, float] = {}
@@ -204,6 +205,7 @@ class Work:
 
         told = await move_all(watched, [m for name, m in self.moving.items() if name in ready], load)
         self._moved |= {name for name, why in told.items() if not why}
+        self._why_not |= {name: why for name, why in told.items() if why}
         await self._release(watched, {*ready} - self.moving.keys())
         return told
 
@@ -271,7 +273,7 @@ class Work:
                 if client is None:
                     gone = watched.views[name]
                     raise gone if isinstance(gone, GatewayUnreachable) else GatewayUnreachable(name, "gone")
-                self.records[name] = await self.carriers[name].finish(client, moved)
+                self.records[name] = await self.carriers[name].finish(client, moved, self._why_not)
             except IpsecctlError as failed:
                 error = failed
             self._conclude(name, error)
@@ -333,6 +335,7 @@ class Work:
         known = doubts(prepared, declared, restarted)
         async with watch(handles) as watched:
             watched.views.update({name: _unreachable(name, error) for name, error in lost.items()})
+            self._why_not |= {n: why.removeprefix("left as it runs: ") for n, why in left.items()}
             told = await self._move(watched, ready - left.keys())
             await self._finish_all(watched, {*batch} if batch else {*self.carriers}, last=last)
             plans = tuple(plan for plan in prepared.plans if plan.gateway in batch)

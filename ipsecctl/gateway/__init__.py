@@ -61,7 +61,7 @@ from ipsecctl.gateway.undo import (
     undo_at_once,
 )
 from ipsecctl.gateway.way_home import WayHome
-from ipsecctl.gateway.way_out import WayOut, addresses_of, no_way_out, way_out_questions
+from ipsecctl.gateway.way_out import WayOut, addresses_of, led_astray, no_way_out, way_out_questions
 from ipsecctl.gateway.ways import Link, RouteSeen, RuleSeen, WaysSeen
 
 __all__ = [
@@ -133,6 +133,7 @@ __all__ = [
     "how_it_is",
     "ike_sas",
     "lacks",
+    "led_astray",
     "list_connections",
     "locked",
     "look",

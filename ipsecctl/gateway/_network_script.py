@@ -16,8 +16,9 @@ __all__ = ["SCRIPT"]
 # Expects in $said lines of a prefix each, of which every route of the main table is to be told (`hold PREFIX`
 # where one must hold what no tunnel carries); `own PREFIX` of the gateway's own networks, of which the routes
 # to parts of it and to what it is a part of are told; `address A` and `peer A` of its ends of tunnels and of
-# the far ones, of which is told why there is no way from one to the other; in $protocol the mark of our
-# routes, which are told in any case, and in $table our table.
+# the far ones, of which is told why there is no way from one to the other (`no-way`), or by which interface
+# it leads (`leaves`); in $protocol the mark of our routes, which are told in any case, and in $table our
+# table.
 #
 # `told FAMILY` says that all addresses and routes of a family were listed. iproute2 leaves out the length of
 # a host's prefix, and the table of what is in the main one. `address` after links would list these again.
@@ -86,6 +87,9 @@ of_family() { case $family$1 in 4*:*) return 1 ;; 4* | 6*:*) ;; *) return 1 ;; e
     $1 == "said" { sub(/^said ([A-Za-z ]*: )?/, ""); why = $0; next }
     /^[0-9]+: lo: / { if (!stage++) print "told " family; next }
     stage == 1 { if (!told[$0]++) print "toward " $0 }
+    stage == 2 && $2 == "from" {
+        for (i = 4; i < NF; i++) if ($i == "dev") print "leaves " $1 " " $3 " " $(i + 1)
+    }
     stage { next }
     /^[0-9]+: / { print "at " $2 " " $4; next }
     {

@@ -11,7 +11,7 @@ from ipsecctl.errors import GatewayUnreachable, ViciError
 from ipsecctl.gateway import process
 from ipsecctl.gateway._container_link import Channel, Link, LinkLost, SocketRefused
 from ipsecctl.gateway.handle import GREETING_S, Completed
-from ipsecctl.gateway.names import VICI_SOCKETS
+from ipsecctl.gateway.names import VICI_SOCKETS, reboot_command
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Client
 
@@ -160,7 +160,7 @@ class Container:
         said = stderr.decode("utf-8", "replace")
         for sign, state, hint in (
             ("No such container", "does not exist", f"Bring the lab up: ipsecctl lab up {self._place}"),
-            ("is not running", "is not running", f"Start it: docker start {self.container}"),
+            ("is not running", "is not running", f"Start it: {reboot_command(self.container, self.name)}"),
             ("is paused", "is paused", f"Go on with it: docker unpause {self.container}"),
             ("executable file not found", "has no python3", "Labs' images have it: labs/setup makes them."),
         ):

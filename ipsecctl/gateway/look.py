@@ -77,7 +77,8 @@ class ShellView:
     ``pending`` are the options for which charon must be restarted (``StartUp.pending``), ``restart`` says how
     that is done there. ``in_kernel`` is what the kernel has of charon's SAs, by its own account. ``undo`` is
     the apply that waits there for its confirmation. ``way_out`` is what is missing on its way to its peers,
-    of those asked for.
+    of those asked for. ``older`` are the connections whose SAs have an earlier configuration than the last
+    apply gave, each with why, "" where that is not known.
     """
 
     guard: Guard = Guard.UNKNOWN
@@ -93,6 +94,7 @@ class ShellView:
     unheld: tuple[str, ...] | None = None
     undo: Pending | None = None
     way_out: WayOut = field(default_factory=WayOut)
+    older: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +283,7 @@ def parse_shell(lines: Iterable[str], handle: Handle | None = None) -> ShellView
         unheld=_unheld(found, seen) if "holding" in found and routes_listed(found) else None,
         undo=parse_pending(found.get("undo", [""])[0]),
         way_out=parse_way_out(found),
+        older=record.older(found.get("charon", [""])[0]) if record else {},
     )
 
 

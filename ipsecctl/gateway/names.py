@@ -48,3 +48,12 @@ LINK_ALIAS = "ipsecctl"
 def container_name(lab: str, node: str) -> str:
     """Return the name of a lab node's container."""
     return f"ipsecctl-{lab}-{node}"
+
+
+def reboot_command(container: str, node: str) -> str:
+    """Return what starts the container of a lab's node again, with its links and all that is on it.
+
+    ``docker start`` alone would leave it without interfaces.
+    """
+    lab = container.removeprefix("ipsecctl-").removesuffix(f"-{node}")
+    return f"ipsecctl lab reboot {lab} {node}"

@@ -91,7 +91,8 @@ class Record:
     the old values of a later plan. ``interfaces`` says by name what each interface was to be. ``means`` is
     what each gateway of the topology was found to have, as far as that was known; ``trials`` is what was
     tried on this one. ``renew`` names the connections whose running SAs may still have an earlier
-    configuration.
+    configuration. ``kept`` are those whose change the last apply could not complete, so that it left their
+    SAs as they were, each with why.
     """
 
     key: bytes
@@ -108,6 +109,17 @@ class Record:
     seen: Seen = field(default_factory=Seen)
     start_up: StartUp = field(default_factory=StartUp)
     renew: tuple[str, ...] = ()
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+    def older(self, charon: str) -> dict[str, str]:
+        """Return the connections whose SAs, if they run, have an earlier configuration, each with why.
+
+        ``charon`` tells one start from the next: one that was started after the last apply made its SAs with
+        what it has now.
+        """
+        if charon and self.start_up.charon and charon != self.start_up.charon:
+            return {}
+        return {name: self.kept.get(name, "") for name in sorted({*self.renew, *self.kept})}
 
     @classmethod
     def fresh(cls) -> Record:
@@ -144,6 +156,7 @@ class Record:
                 "written": self.start_up.written,
             },
             "renew": list(self.renew),
+            "kept": self.kept,
         }
         return json.dumps(document, sort_keys=True, default=_plain).encode() + b"\n"
 
@@ -160,6 +173,7 @@ class Record:
                 seen=Seen(**document["seen"]),
                 start_up=StartUp(**document.get("start_up", {})),
                 renew=tuple(map(str, document.get("renew", ()))),
+                kept=dict(document.get("kept", {})),
                 interfaces=document.get("interfaces", {}),
                 means=_means(document.get("means", ())),
                 trials=Trials.from_json(document["trials"]) if document.get("trials") else None,

@@ -9,7 +9,7 @@ at which line (``Command failed -:2``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,7 +18,7 @@ from netaddr import AddrFormatError, IPAddress
 from ipsecctl.gateway.barred import Obstacle
 from ipsecctl.gateway.ways import addresses, rules_listed
 
-__all__ = ["WayOut", "addresses_of", "no_way_out", "parse_way_out", "way_out_questions"]
+__all__ = ["WayOut", "addresses_of", "led_astray", "no_way_out", "parse_way_out", "way_out_questions"]
 
 _SHOWN: Final = 3
 
@@ -50,10 +50,13 @@ class WayOut:
     """What a gateway lacks: ``no_route`` has the peers to which there is none with the kernel's answer.
 
     ``no_address`` are its declared addresses that no interface has. What is not known is in neither.
+    ``astray`` has the peers to which a route leads by another interface than the one with its own address,
+    each with the address, its interface and the other one: that may be meant.
     """
 
     no_route: Mapping[IPAddress, str] = field(default_factory=dict)
     no_address: frozenset[IPAddress] = frozenset()
+    astray: Mapping[IPAddress, tuple[IPAddress, str, str]] = field(default_factory=dict)
 
 
 def way_out_questions(own: Iterable[IPAddress], peers: Iterable[IPAddress]) -> tuple[str, ...]:
@@ -84,7 +87,51 @@ def parse_way_out(told: Mapping[str, Iterable[str]]) -> WayOut:
                 continue
             if source in sources or (source == "any" and not sources and by_addresses == "destination"):
                 no_route[address] = why
-    return WayOut(no_route, frozenset(a for a in own - there if a.version in listed))
+    return WayOut(
+        no_route, frozenset(a for a in own - there if a.version in listed), dict(_astray(told, own, rules))
+    )
+
+
+def _astray(
+    told: Mapping[str, Iterable[str]], own: Collection[IPAddress], rules: Container[int]
+) -> Iterator[tuple[IPAddress, tuple[IPAddress, str, str]]]:
+    """Yield the peers to which the way does not begin at the interface that has the own address.
+
+    An address on an interface that leads nowhere (``lo``, ``dummy``) may be reached by any other.
+    """
+    places: dict[IPAddress, set[str]] = {}
+    for name, network in addresses(told):
+        places.setdefault(network.ip, set()).add(name)
+    for line in told.get("leaves", ()):
+        peer, source, device = line.split(" ", 2)
+        for far, here in zip(_address(peer), _address(source), strict=False):
+            has = sorted(places.get(here, ()))
+            leads_nowhere = any(name == "lo" or name.startswith("dummy") for name in has)
+            if here in own and far.version in rules and has and device not in has and not leads_nowhere:
+                yield far, (here, has[0], device)
+
+
+def led_astray(
+    gateway: str, own: Iterable[IPAddress], peers: Iterable[IPAddress], seen: WayOut
+) -> tuple[Obstacle, ...]:
+    """Return which ways to ``peers`` do not begin at the interface that has one of the ``own`` addresses."""
+    own = {*own}
+    found: dict[tuple[IPAddress, str, str], list[IPAddress]] = {}
+    for peer in sorted({*peers} & seen.astray.keys()):
+        if seen.astray[peer][0] in own:
+            found.setdefault(seen.astray[peer], []).append(peer)
+    return tuple(
+        Obstacle(
+            f"{gateway} sends to {_some(lost)} by {device}, and not by {wan}, which has its address {here}",
+            f"look whether that is meant (ip route get {lost[0]} from {here}), or remove that route",
+        )
+        for (here, wan, device), lost in sorted(found.items())
+    )
+
+
+def _some(peers: Sequence[IPAddress]) -> str:
+    more = f" and {len(peers) - _SHOWN} more peers" if len(peers) > _SHOWN else ""
+    return ", ".join(map(str, peers[:_SHOWN])) + more
 
 
 def _rules(told: Mapping[str, Iterable[str]]) -> Iterator[tuple[int, str]]:
@@ -123,11 +170,9 @@ def no_way_out(
         for address in sorted({*own} & seen.no_address)
     ]
     if lost := sorted({*peers} & seen.no_route.keys()):
-        shown = ", ".join(map(str, lost[:_SHOWN]))
-        more = f" and {len(lost) - _SHOWN} more peers" if len(lost) > _SHOWN else ""
         found.append(
             Obstacle(
-                f"{gateway} has no route to {shown}{more} ({seen.no_route[lost[0]]}): neither IKE nor ESP "
+                f"{gateway} has no route to {_some(lost)} ({seen.no_route[lost[0]]}): neither IKE nor ESP "
                 "leaves for there",
                 f"bring its WAN up, or set the route (ip route get {lost[0]} shows what the kernel has)",
             )

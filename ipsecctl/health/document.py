@@ -136,9 +136,15 @@ def _end(end: EndView) -> dict[str, Any]:
         "interface": _interface(end.way) if end.way and end.way.interface else None,
         "networks": [_network(*home) for home in end.way.homes] if end.way else [],
         "changed_by_nat": end.rewritten,
+        "pending_change": _pending_change(end),
         "restart_for": [f"{name} = {wanted or 'default'}" for name, (_, wanted) in end.pending.items()],
         "ike_sas": [_ike(sa, end) for sa in end.sas],
     }
+
+
+def _pending_change(end: EndView) -> dict[str, Any] | None:
+    """Return that SAs have an earlier configuration than was applied, and why as far as that is known."""
+    return {"why": end.older or None} if end.older is not None and end.sas else None
 
 
 def _network(own: OwnNetwork, home: WayHome) -> dict[str, Any]:

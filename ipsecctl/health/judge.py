@@ -25,6 +25,7 @@ from ipsecctl.gateway import (
     LiveView,
     ShellView,
 )
+from ipsecctl.health.astray import astray_obstacles
 from ipsecctl.health.device import device_causes, without_barred
 from ipsecctl.health.kernel import kernel_causes
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
@@ -95,6 +96,7 @@ def _end(
         applied=shell.applied,
         unheld=shell.unheld,
         way_out=shell.way_out,
+        older=shell.older.get(tunnel.name),
     )
     if isinstance(view, LiveView):
         found, loaded, missing = sas.get(tunnel.name, ()), tunnel.name in view.connections, None
@@ -245,6 +247,7 @@ def _judge_alone(tunnel: Declared, end: EndView, health: _Health) -> TunnelHealt
             found.missing.append(name)
         found.blame(name, *_kernel_causes(tunnel, end, name))
         found.blame(name, *_duplicates(end, name), *_departures(tunnel, end, name))
+    _note_older(found, (end,))
     _blame_ike(found, (end,))
     _blame_unloaded(found, (end,))
     _blame_ways(found, (end,))
@@ -260,10 +263,23 @@ def _judge_both(tunnel: Declared, left: EndView, right: EndView, health: _Health
         if established > 1:
             found.wrong.append(f"{end.gateway} has {established} IKE_SAs for it")
             found.unsteady = True
+    _note_older(found, (left, right))
     _blame_ike(found, (left, right))
     _blame_unloaded(found, (left, right))
     _blame_ways(found, (left, right))
     return _conclude(found, (left, right), health)
+
+
+def _note_older(found: _Findings, ends: Iterable[EndView]) -> None:
+    """Note, beside the verdict, which ends live on SAs of an earlier configuration than they were given."""
+    for end in ends:
+        carries = any(child.carries for sa in end.sas for child in sa.children)
+        if end.older is not None and carries:
+            why = f" ({end.older})" if end.older else ""
+            found.notes.append(
+                f"{end.gateway}: its SAs have an earlier configuration than the one applied there, which is "
+                f"pending{why}: when the far end has its part, apply again"
+            )
 
 
 def _blame_ike(found: _Findings, ends: Iterable[EndView]) -> None:
@@ -383,7 +399,10 @@ def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> T
     no_way_out = _no_way_out(found.tunnel, ends)
     if len(found.missing) == len(found.tunnel.children):
         why = _why_nothing(ends)
-        nothing = dict.fromkeys([*no_way_out, *found.device, *found.wrong, *why, *unguarded, *found.notes])
+        astray = [o.cause for end in ends for o in astray_obstacles(found.tunnel, end.gateway, end.way_out)]
+        nothing = dict.fromkeys(
+            [*no_way_out, *astray, *found.device, *found.wrong, *why, *unguarded, *found.notes]
+        )
         unsteady = found.unsteady or any(_under_way(end) for end in ends)
         return health(Verdict.DOWN, nothing, unsteady=unsteady)
     missing = [f"{name}: no CHILD_SA at either end" for name in found.missing]

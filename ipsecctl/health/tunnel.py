@@ -84,7 +84,8 @@ class EndView:
     ``ShellView``, also where charon does not answer; ``way`` is what was seen of the way into the tunnel.
     ``not_in_kernel`` are those of its CHILD_SAs that only charon believes in, ``None`` where nobody could
     look. ``own_path`` is what was seen of charon's own data path, where charon runs and carries ESP.
-    ``version`` is charon's, ``way_out`` what is missing on the gateway's way to its peers.
+    ``version`` is charon's, ``way_out`` what is missing on the gateway's way to its peers. ``older`` says why
+    its SAs have an earlier configuration than was applied there, ``None`` where they are not known to.
     """
 
     gateway: str
@@ -105,6 +106,7 @@ class EndView:
     unheld: tuple[str, ...] | None = None
     version: Version | None = None
     way_out: WayOut = field(default_factory=WayOut)
+    older: str | None = None
 
     def lacks(self, child: str) -> tuple[NotInKernel, ...]:
         """Return of which CHILD_SAs of a child the kernel lacks something."""

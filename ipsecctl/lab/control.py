@@ -168,18 +168,27 @@ async def _standing(lab: Lab, labels: Mapping[str, str]) -> LabStatus | None:
     if not there and not await docker.networks(lab.name):
         return None
     place = lab.name if lab.name in known() else Path(lab.file).parent.absolute()
-    remedy = (
-        f"Take it down (ipsecctl lab down {lab.name}), or make it anew: ipsecctl lab up {place} --recreate"
-    )
-    if {c.node for c in there} != {n.name for n in lab.nodes} or not all(c.running for c in there):
+    anew = f"ake it down (ipsecctl lab down {lab.name}), or make it anew: ipsecctl lab up {place} --recreate"
+    remedy = f"T{anew}"
+    if {c.node for c in there} != {n.name for n in lab.nodes}:
         raise LabError(f"lab {lab.name} is there, but not whole", remedy)
+    if stopped := [container.node for container in there if not container.running]:
+        what = f"lab {lab.name} is there, but not all of it runs: {', '.join(stopped)}"
+        raise LabError(what, f"{_started(lab, stopped)}; or t{anew}")
     if any(container.digest != labels[LABEL_DIGEST] for container in there):
         raise LabError(f"lab {lab.name} is up, but {_changed(there, labels)} since", remedy)
     status = await look(lab.name)
     if not status.healthy:
         broken = ", ".join(node.name for node in status.nodes if not node.healthy)
-        raise LabError(f"lab {lab.name} is up, but not well: {broken}", remedy)
+        restart = _started(lab, [node.name for node in status.nodes if not node.healthy])
+        raise LabError(f"lab {lab.name} is up, but not well: {broken}", f"{restart}; or t{anew}")
     return status
+
+
+def _started(lab: Lab, nodes: Iterable[str]) -> str:
+    """Return as a hint how nodes are started again, each with its links."""
+    commands = ", ".join(f"ipsecctl lab reboot {lab.name} {node}" for node in nodes)
+    return f"Start what has stopped: {commands}"
 
 
 def _changed(there: Iterable[docker.Container], labels: Mapping[str, str]) -> str:

@@ -12,11 +12,12 @@ from ipsecctl.plan.safety import Limit, Safety, Standing, Stop, parse_limit, sto
 from ipsecctl.plan.saved import SavedGateway, SavedPlan, is_saved_plan, load_plan, stale_because
 from ipsecctl.plan.stages import End, Move, Step, move_of, widened
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
-from ipsecctl.plan.wanted import SHARED_PREFIX, Wanted, sysctls, wanted
+from ipsecctl.plan.wanted import NEXT, SHARED_PREFIX, Wanted, sysctls, wanted
 from ipsecctl.plan.ways import interface_text
 
 __all__ = [
     "GONE",
+    "NEXT",
     "SHARED_PREFIX",
     "Batch",
     "Cause",

@@ -28,12 +28,14 @@ from ipsecctl.plan.reasons import (
     CUT_OFF,
     DECLARED,
     NO_LONGER,
+    CutOff,
     Drift,
+    NotCompleted,
 )
 from ipsecctl.plan.reported import departing
 from ipsecctl.plan.stages import Way, disruption, way
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
-from ipsecctl.plan.wanted import SHARED_PREFIX, Wanted, certificate_digest
+from ipsecctl.plan.wanted import NEXT, SHARED_PREFIX, Wanted, certificate_digest
 from ipsecctl.plan.ways import (
     interface_changes,
     route_changes,
@@ -60,6 +62,11 @@ _KEPT = "charon keeps it in memory until it restarts"
 _NO_ROUTES = Drift(
     "charon's routes through ipsec0 are not there: the connection is loaded anew, and they with it"
 )
+_KEY_NOT_USED = NotCompleted("the last apply did not complete the change of this key")
+_BESIDE = NotCompleted(
+    "ipsecctl's own entry for the new key, beside the old one until the change is completed"
+)
+_BESIDE_CUT_OFF = CutOff("ipsecctl's own entry for a new key, left by an apply that was cut off here")
 _FILE_BY_HAND = Drift("its file was altered by hand, and charon does not tell what it has loaded from it")
 
 
@@ -199,7 +206,7 @@ class _Comparison:
         yield from legacy_notes(self.wanted, self.facts.legacy_rules, self.facts.legacy_unread)
         yield from ipv6_notes(self.wanted, self.facts)
         yield from way_home_notes(self.wanted, self.facts)
-        yield from way_out_notes(self.wanted, self.facts)
+        yield from way_out_notes(self.wanted, self.facts, _peers(self.observed.sas))
         yield from barred_notes(self.wanted, self.observed)
 
     def _change(self, part: Part, name: str, kind: Kind, *reasons: str, **more: Any) -> Change:
@@ -244,7 +251,17 @@ class _Comparison:
                 yield self._change(Part.SHARED, name, Kind.CHANGE, _FILE_BY_HAND)
         for name in self.record.shared:
             if name not in self.wanted.shared and name in self.observed.shared:
-                yield self._change(Part.SHARED, name, Kind.REMOVE, NO_LONGER)
+                yield self._change(Part.SHARED, name, Kind.REMOVE, self._why_unwanted(name))
+
+    def _why_unwanted(self, key: str) -> str:
+        """Return why a shared key goes: nobody declared the one that is beside another."""
+        if key.removesuffix(NEXT) not in self.wanted.shared or not key.endswith(NEXT):
+            return NO_LONGER
+        return _BESIDE if self._kept(key.removesuffix(NEXT)) else _BESIDE_CUT_OFF
+
+    def _kept(self, key: str) -> bool:
+        """Whether a shared key is that of a connection whose change the last apply could not complete."""
+        return key.removeprefix(SHARED_PREFIX) in self.record.kept
 
     def _credential(
         self, part: Part, name: str, message: Mapping[str, Any], recorded: str | None, loaded: bool
@@ -252,7 +269,9 @@ class _Comparison:
         if not loaded:
             yield self._change(part, name, Kind.CREATE, self.gone if recorded else DECLARED)
         elif recorded is not None and recorded != self.record.digest(str(part), message):
-            reasons = (CUT_OFF,) if recorded == "" else (ALTERED, "used from the next authentication on")
+            reasons: tuple[str, ...] = (ALTERED, "used from the next authentication on")
+            if recorded == "":
+                reasons = (_KEY_NOT_USED if part is Part.SHARED and self._kept(name) else CUT_OFF,)
             yield self._change(part, name, Kind.CHANGE, *reasons)
 
     # -------------------------------------------------------------------------------------------- connections
@@ -294,7 +313,7 @@ class _Comparison:
         altered = recorded != self.record.digest("connection", message)
         reasons = (self.gone, *((ALTERED,) if altered else ()))
         if not recorded:
-            reasons = (DECLARED if recorded is None else CUT_OFF,)
+            reasons = (DECLARED if recorded is None else self._begun(name),)
         grade = Disruption.NONE if old is None else self._grade(name, message)
         after = fields(flatten(message))
         return self._change(Part.CONNECTION, name, Kind.CREATE, *reasons, after=after, disruption=grade)
@@ -348,7 +367,9 @@ class _Comparison:
         grade = self._grade(name, message, unsure=self._drifted(name))
         before, after = differing(self.record.messages.get(name, {}), message)
         reasons: tuple[str, ...]
-        if recorded == "":
+        if recorded == "" and name in self.record.kept:
+            reasons = (self._begun(name),)
+        elif recorded == "":
             reasons, before = (CUT_OFF,), {}
             after = flatten(message)
         elif not self._as_applied(name, message):
@@ -369,6 +390,16 @@ class _Comparison:
                 disruption=grade,
             )
 
+    def _begun(self, name: str) -> str:
+        """Return why a connection that an earlier apply began to change is not as it was to be."""
+        why = self.record.kept.get(name)
+        if why is None:
+            return CUT_OFF
+        told = f" ({why})" if why else ""
+        keeps = name in self.record.older(self.facts.charon) and name in self.observed.sa_names
+        running = "; its SAs keep the configuration of before" if keeps else ""
+        return NotCompleted(f"the last apply did not complete its change{told}{running}: it is tried again")
+
     def _drift_of(self, name: str) -> tuple[str, ...]:
         """Return why a connection that is wanted as it was applied must be looked after all the same."""
         return (
@@ -387,6 +418,14 @@ class _Comparison:
         if seen.version != self.observed.version or name not in seen.connections:
             return False  # another version may report the same in other words
         return seen.connections[name] != self.record.digest("seen", self.observed.connections[name])
+
+
+def _peers(sas: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the far addresses of IKE_SAs (as ``list-sas`` sends them) that are established."""
+    for message in sas:
+        for sa in message.values():
+            if isinstance(sa, Mapping) and sa.get("state") == "ESTABLISHED":
+                yield str(sa.get("remote-host", ""))
 
 
 def _calls(message: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 A plain reason is somebody's wish: the topology, or what it refers to, says so. A ``Drift`` lies on the
 gateway: what was applied there is no longer so. A ``CutOff`` lies in an earlier apply, which did not come to
-its end.
+its end. A ``NotCompleted`` lies in one that did, and left running SAs as they were.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = [
     "Cause",
     "CutOff",
     "Drift",
+    "NotCompleted",
     "cause_of",
 ]
 
@@ -32,6 +33,7 @@ class Cause(StrEnum):
     INTENDED = "intended"
     DRIFT = "drift"
     CUT_OFF = "cut off"
+    NOT_COMPLETED = "not completed"
 
 
 class Drift(str):
@@ -42,6 +44,12 @@ class Drift(str):
 
 class CutOff(str):
     """The reason that an earlier apply did not come to its end."""
+
+    __slots__ = ()
+
+
+class NotCompleted(str):
+    """The reason that the last apply did not complete a change, as SAs with it did not come up."""
 
     __slots__ = ()
 
@@ -58,4 +66,8 @@ UNDECLARED: Final = Drift("it bears our mark, and was not applied: made by hand"
 def cause_of(reasons: Iterable[str]) -> Cause:
     """Return the cause that reasons come to: drift is never hidden behind what is intended as well."""
     kinds = {type(reason) for reason in reasons}
-    return Cause.DRIFT if Drift in kinds else Cause.CUT_OFF if CutOff in kinds else Cause.INTENDED
+    if Drift in kinds:
+        return Cause.DRIFT
+    if CutOff in kinds:
+        return Cause.CUT_OFF
+    return Cause.NOT_COMPLETED if NotCompleted in kinds else Cause.INTENDED

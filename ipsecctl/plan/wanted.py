@@ -14,10 +14,13 @@ from ipsecctl.gateway import NewFile, Trials
 from ipsecctl.render import Messages, RenderedFile
 from ipsecctl.topology import DataPath
 
-__all__ = ["SHARED_PREFIX", "Wanted", "certificate_digest", "sysctls", "wanted"]
+__all__ = ["NEXT", "SHARED_PREFIX", "Wanted", "certificate_digest", "sysctls", "wanted"]
 
 SHARED_PREFIX = "ike-"
 """What charon's id of a tunnel's pre-shared key begins with; the tunnel's name follows."""
+
+NEXT = ".next"
+"""What charon's id of a new key ends with as long as the old one is accepted beside it."""
 
 _PEM = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----\s*(.*?)\s*-----END", re.DOTALL)
 

@@ -26,6 +26,7 @@ from ipsecctl.gateway import (
     RuleSeen,
     WayHome,
     addresses_of,
+    led_astray,
     no_way_out,
 )
 from ipsecctl.plan.change import Change, Conflict, Fields, Kind, Note, Part, fields
@@ -259,13 +260,20 @@ def way_home_notes(wanted: Wanted, facts: Facts) -> Iterator[Note]:
 # --------------------------------------------------------------------------------------------------- way out
 
 
-def way_out_notes(wanted: Wanted, facts: Facts) -> Iterator[Note]:
-    """Yield what keeps a gateway from sending to its peers: it may come later, so nothing is refused."""
+def way_out_notes(wanted: Wanted, facts: Facts, carrying: Iterable[str] = ()) -> Iterator[Note]:
+    """Yield what keeps a gateway from sending to its peers: it may come later, so nothing is refused.
+
+    ``carrying`` are the peers with which it has SAs: by whatever interface, the way to them is right.
+    """
     own, peers = (
         {address for message in wanted.connections.values() for address in addresses_of(message.get(key, ()))}
         for key in ("local_addrs", "remote_addrs")
     )
-    for obstacle in no_way_out(wanted.gateway, own, peers, facts.way_out):
+    unreached = peers - frozenset(addresses_of(carrying))
+    for obstacle in (
+        *no_way_out(wanted.gateway, own, peers, facts.way_out),
+        *led_astray(wanted.gateway, own, unreached, facts.way_out),
+    ):
         yield Note(obstacle.what, obstacle.mend[:1].upper() + obstacle.mend[1:] + ".")
 
 

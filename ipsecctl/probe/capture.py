@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from ipsecctl.errors import CannotTell
+from ipsecctl.gateway.names import reboot_command
 from ipsecctl.gateway.process import child
 from ipsecctl.patience import PATIENCE
 from ipsecctl.probe.recording import Recording
@@ -29,12 +30,12 @@ _READ_BYTES = 1 << 18
 _DROPPED = re.compile(rb"(\d+) packets? dropped by (kernel|interface)")
 
 
-def docker_in_words(said: str, container: str) -> str:
-    """Return what docker says of a container that it cannot run anything in; anything else as it is."""
+def docker_in_words(said: str, container: str, node: str) -> str:
+    """Return what docker says of a node's container that it runs nothing in; anything else as it is."""
     if "No such container" in said:
         return f"there is no container {container}: make the lab anew (ipsecctl lab up, with --recreate)"
     if "is not running" in said:
-        return f"container {container} does not run: docker start {container}"
+        return f"container {container} does not run: {reboot_command(container, node)}"
     return said
 
 
@@ -124,7 +125,8 @@ class _Capture:
                 assert self._process is not None  # noqa: S101 - it was started
                 said = (await self._stream(self._process.stderr).read()).decode("utf-8", "replace")
                 last = said.strip().splitlines()[-1] if said.strip() else "it ended at once"
-                raise CannotTell(docker_in_words(last, self._recording.tap.container))
+                tap = self._recording.tap
+                raise CannotTell(docker_in_words(last, tap.container, tap.node))
             self._take(data)
 
     async def _listen(self) -> None:

@@ -60,7 +60,8 @@ class Sender:
             async with asyncio.timeout(_LAST_WORDS_S):
                 said = await self._process.stderr.read()
         lines = said.decode("utf-8", "replace").strip().splitlines() or ["it ended"]
-        return f"host {self.host.node} cannot send: {docker_in_words(lines[-1], self.host.container)}"
+        why = docker_in_words(lines[-1], self.host.container, self.host.node)
+        return f"host {self.host.node} cannot send: {why}"
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ DER) is returned as it is.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -28,6 +29,7 @@ IDENTITY_VARIABLE: Final = "IPSECCTL_AGE_IDENTITY"
 """Environment variable with the path of the age identity file."""
 
 _DEFAULT_IDENTITY: Final = "~/.config/ipsecctl/age-identity.txt"
+_PLAIN_FILE: Final = "a secret lies in a plain file"
 _NO_FILE: Final = "no such file"
 _MAX_BYTES: Final = 1 << 20
 # What a source gives: the bytes, and what is wrong with the way in which they are kept.
@@ -163,18 +165,29 @@ def _read_file(path: Path, name: str, *, private: bool) -> _Content:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise SecretProblem("IP303", "not a regular file", name, "a secret lies in a plain file")
+                raise SecretProblem("IP303", "not a regular file", name, _PLAIN_FILE)
             content = file.read(_MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise _not_there(path, name) from None
     except IsADirectoryError:
         raise SecretProblem("IP303", "a directory, not a file", name, "name the file that holds it") from None
     except OSError as error:
-        hint = "give it to the user who runs ipsecctl"
-        raise SecretProblem("IP302", "cannot be read", f"{name} ({error.strerror})", hint) from None
+        raise _not_read(error, name) from None
     if len(content) > _MAX_BYTES:
         raise SecretProblem("IP303", "too large for a secret", name, "it has more than 1 MiB")
-    return content, tuple(_sharings(status, name)) if private else ()
+    return content, (*_sharings(status, name), *_replaceable(path, name)) if private else ()
+
+
+def _not_read(error: OSError, name: str) -> SecretProblem:
+    """Return what keeps something that is there from being read."""
+    if error.errno == errno.ENXIO:  # so a socket answers
+        return SecretProblem("IP303", "not a regular file", name, _PLAIN_FILE)
+    if error.errno == errno.ELOOP:
+        hint = "remove one of them, and name the file itself"
+        return SecretProblem("IP303", "links that lead in a circle", name, hint)
+    refused = error.errno in (errno.EACCES, errno.EPERM)
+    hint = "give it to the user who runs ipsecctl" if refused else _PLAIN_FILE
+    return SecretProblem("IP302", "cannot be read", f"{name} ({error.strerror})", hint)
 
 
 def _not_there(path: Path, name: str) -> SecretProblem:
@@ -201,6 +214,17 @@ def _sharings(status: os.stat_result, name: str) -> Iterator[SecretProblem]:
     if status.st_uid not in _trusted_owners():
         hint = "it must belong to you or to root"
         yield SecretProblem("IP302", "belongs to another user", f"{name} (uid {status.st_uid})", hint)
+
+
+def _replaceable(path: Path, name: str) -> Iterator[SecretProblem]:
+    """Yield in which directories of a file, and of a link to it, anybody may put another in its place."""
+    for directory in dict.fromkeys((path.parent, path.resolve().parent)):
+        mode = stat.S_IMODE(directory.stat().st_mode)
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            hint = "chmod o-w on the directory, and see whether the secret is still yours"
+            subject = f"{name} ({directory}, mode {mode:04o})"
+            yield SecretProblem("IP302", "in a directory in which anybody may replace it", subject, hint)
+            return
 
 
 def _trusted_owners() -> set[int]:
@@ -231,7 +255,9 @@ def _psk(ref: SecretRef, content: bytes) -> tuple[Secret | None, tuple[SecretPro
         hint = "it would be a part of the key: save the file as UTF-8 without it"
         return None, (_unusable(ref, "begins with a byte order mark", hint),)
     if not text:
-        return None, (_unusable(ref, "empty", "write the secret into it, or remove it"),)
+        in_file = ref.kind.value != "env"
+        hint = "write the secret into it, or remove it" if in_file else "export it with the secret in it"
+        return None, (_unusable(ref, "empty", hint),)
     if _CONTROL.search(text):
         what = "holds line ends or other control characters"
         return None, (_unusable(ref, what, "put one PSK on one line"),)

@@ -26,6 +26,7 @@ __all__ = ["Session"]
 T = TypeVar("T")
 
 _POLL_S = 0.5
+_IMPATIENT_S = 2.0
 _LAST_TRY_S = 10.0 * PATIENCE
 
 
@@ -183,8 +184,18 @@ class Session:
             self._stop = True
             self._changed.notify()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._join()
+        elif error is not None and not isinstance(error, IpsecctlError):
+            self._try(self._leave)  # as by Ctrl-C between locking and the thread that would do it
         self._database.close()
+
+    def _join(self) -> None:
+        """Wait until the locks are let go; somebody who cannot wait for that is not heard at once."""
+        try:
+            self._thread.join()
+        except KeyboardInterrupt:
+            self._thread.join(_IMPATIENT_S)
+            raise
 
     def _later(self, write: Callable[[Transaction], None]) -> None:
         with self._changed:

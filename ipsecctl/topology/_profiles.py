@@ -317,6 +317,8 @@ class Profiles:
         else:
             return False
         hint = f"make {kind}_life about 110 % of {kind}_rekey: {_time(_life(rekey_s))}"
+        if rekey_s <= _MARGIN_S:  # no life would be right for it
+            hint = f"make {kind}_rekey at least {_time(_SANE_S[kind][0])}, and leave {kind}_life out"
         self._findings.error("IP209", path, summary, hint)
         return True
 

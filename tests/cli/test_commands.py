@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -344,11 +345,11 @@ def test_on_a_terminal_one_is_asked(monkeypatch, capsys, answer, goes_on):
 # ------------------------------------------------------------------------------------------ words at the end
 
 
-def applied(verdict: Verdict, changes: int = 0) -> Applied:
+def applied(verdict: Verdict, changes: int = 0, *, kept: bool = False) -> Applied:
     ends = (EndView("a", "a", EndState.SEEN), EndView("b", "b", EndState.SEEN))
     health = TunnelHealth("t", verdict, (), ends, ("t",))
     gateways = tuple(GatewayResult(name, changes, 0.1) for name in ("a", "b"))
-    return Applied(gateways, (TunnelResult(health, 0.1, acted=False),), 1.5)
+    return Applied(gateways, (TunnelResult(health, 0.1, acted=False, kept=kept),), 1.5)
 
 
 @pytest.mark.parametrize(
@@ -357,10 +358,22 @@ def applied(verdict: Verdict, changes: int = 0) -> Applied:
         (applied(Verdict.UP), "Nothing to do: 2 gateways are as the topology says, 1 of 1 tunnel up."),
         (applied(Verdict.DOWN), "0 of 1 tunnel up, though 2 gateways are as the topology says."),
         (applied(Verdict.UP, changes=3), "1 of 1 tunnel up after 1.5 s."),
+        (
+            applied(Verdict.UP, changes=3, kept=True),
+            "1 of 1 tunnel up after 1.5 s. Not changed, up on the SAs of before: t.",
+        ),
     ],
 )
 def test_a_tunnel_that_is_down_is_not_nothing_to_do(outcome, said):
     assert apply_command._summary(outcome) == said
+
+
+def test_a_tunnel_that_was_not_changed_is_up_and_the_apply_has_failed(capsys):
+    outcome = applied(Verdict.UP, changes=3, kept=True)
+    result = replace(outcome.tunnels[0], health=replace(outcome.tunnels[0].health, causes=("b refused",)))
+    apply_command._Screen(1, [], quiet=False).tunnel(result)
+    assert "kept    t: up, but b refused" in capsys.readouterr().out
+    assert not outcome.succeeded
 
 
 def test_what_is_empty_has_no_colour():
@@ -516,3 +529,34 @@ def test_a_lab_is_named_by_the_folder_one_is_in(run, own_lab, monkeypatch):
     from ipsecctl.cli._load import lab_called
 
     assert [lab_called(said) for said in (None, "x-1", ".", "../f3hub")] == [None, "x-1", "f3hub", "f3hub"]
+
+
+def test_a_wrong_choice_is_told_in_our_words(run):
+    status, _, err = run("render pair.yaml --out there --datapath foo")
+    assert status == 2
+    assert "Invalid value for '--datapath': 'foo' is not one of 'kernel', 'libipsec'." in err
+
+
+def test_a_second_interruption_amid_the_end_of_the_first_is_not_told_again(capsys):
+    def twice():
+        with _interrupt.telling(lambda: "Interrupted by the second."):
+            try:
+                _interrupt.run(interrupts_itself([]), lambda: "Interrupted by the first.")
+            finally:
+                raise KeyboardInterrupt
+
+    with pytest.raises(_interrupt.typer.Exit) as ended:
+        twice()
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == "Interrupted by the first.\n"
+
+
+def test_an_apply_that_waits_for_nothing_any_more_does_not_say_so(capsys):
+    screen = apply_command._Screen(1, ["a"], quiet=False)
+    assert screen.interrupted(Path("t.yaml")).startswith("Interrupted while these were being changed: a.")
+    outcome = applied(Verdict.UP, changes=1)
+    screen.gateway(outcome.gateways[0])
+    assert "with every gateway done, while waiting for 1 tunnel." in screen.interrupted(Path("t.yaml"))
+    screen.tunnel(outcome.tunnels[0])
+    assert "with every gateway and every tunnel done" in screen.interrupted(Path("t.yaml"))
+    capsys.readouterr()

@@ -12,6 +12,7 @@ from ipsecctl.cli import _view
 from ipsecctl.cli import status as command
 from ipsecctl.cli._sas import sa_lines
 from ipsecctl.deploy.survey import Survey
+from ipsecctl.errors import GatewayUnreachable
 from ipsecctl.health import EndView, TunnelHealth, Verdict, parse_list_sas
 from ipsecctl.health.tunnel import EndState
 
@@ -164,3 +165,18 @@ def test_of_an_end_that_nobody_sees_nothing_is_claimed():
     lines = list(sa_lines(tunnel("t", Verdict.DOWN, EndState.CHARON_DOWN)))
     assert "  dc: charon is not running" in lines
     assert any(line.endswith("SPI 22222222") for line in lines)
+
+
+def test_what_mends_gateways_that_do_not_answer_is_said_once(monkeypatch, capsys):
+    monkeypatch.setattr(command, "terminal_width", lambda: None)
+    views = {
+        "dc": GatewayUnreachable("dc", "its container does not exist", "Bring the lab up: ipsecctl lab up l"),
+        "a": GatewayUnreachable("a", "its container does not exist", "Bring the lab up: ipsecctl lab up l"),
+        "b": GatewayUnreachable("b", "it is not running", "Start it: ipsecctl lab reboot l b"),
+        "c": GatewayUnreachable("c", "its turn did not come in time"),
+    }
+    command._print_survey(Survey((), views, datetime(2026, 1, 1, tzinfo=UTC)))
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "a, dc: Bring the lab up: ipsecctl lab up l",
+        "b: Start it: ipsecctl lab reboot l b",
+    ]

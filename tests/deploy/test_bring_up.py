@@ -186,7 +186,8 @@ def test_a_tunnel_that_is_left_as_it_runs_says_so_and_is_not_touched():
         )
 
     (result,) = asyncio.run(main())
-    assert (result.health.verdict, result.health.causes) == (Verdict.DEGRADED, ("left as it runs",))
+    assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs",))
+    assert (result.kept, result.up) == (True, False)
     assert script.sent == []
 
 

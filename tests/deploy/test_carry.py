@@ -124,7 +124,7 @@ def begun_and_finished(handle, moved):
         assert await carrier.begin() is None, "the other gateways must come as far"
         before = [*handle.sent]
         async with handle.vici(timeout_s=1.0) as client:
-            record = await carrier.finish(client, moved)
+            record = await carrier.finish(client, moved, {"t": "the far end refused it", "u": "not this one"})
         return before, handle.sent[len(before) :], record
 
     return asyncio.run(main())
@@ -135,13 +135,15 @@ def test_a_connection_that_calls_waits_until_the_far_end_has_its_own(records):
     assert "load-conn" not in before
     assert "load-conn" in after
     assert (record.messages["t"], record.renew) == (NEW, ("t",)), "its SAs are yet to be made anew"
-    assert record.connections["t"] != ""
+    assert (record.connections["t"] != "", record.kept) == (True, {})
 
 
 def test_it_stays_as_it_is_where_the_far_end_could_not_be_changed(records):
     before, after, record = begun_and_finished(Handle(), set())
     assert "load-conn" not in [*before, *after]
     assert (record.messages["t"], record.connections["t"], record.renew) == (OLD, "", ("t",))
+    assert record.kept == {"t": "the far end refused it"}
+    assert all(begun.kept == {} for begun in records[:-1]), "an apply that is cut off has completed nothing"
 
 
 def stats(total):

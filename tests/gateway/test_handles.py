@@ -143,6 +143,8 @@ def test_what_docker_says(tmp_path, monkeypatch, said, cause, charon_down):
         asyncio.run(enter())
     assert unreachable.value.charon_down is charon_down
     assert unreachable.value.gateway == "gw"
+    # docker start would leave a lab's node without its links.
+    assert ("ipsecctl lab reboot l gw" in unreachable.value.hint) is (cause == "is not running")
 
 
 def test_no_docker_at_all(tmp_path, monkeypatch):

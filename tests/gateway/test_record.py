@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ipsecctl.desired import Means
-from ipsecctl.gateway import Answer, Has, Kernel, Record, Seen, Trials, canonical
+from ipsecctl.gateway import Answer, Has, Kernel, Record, Seen, StartUp, Trials, canonical
 from ipsecctl.topology import DataPath
 
 
@@ -69,6 +69,20 @@ def test_a_record_from_before_renewals_were_noted():
     document = json.loads(made.to_json())
     del document["renew"]
     assert Record.from_json(json.dumps(document).encode()).renew == ()
+
+
+def test_a_record_from_before_changes_were_left_uncompleted():
+    made = Record(b"k", kept={"t": "why"})
+    assert Record.from_json(made.to_json()).kept == {"t": "why"}
+    document = json.loads(made.to_json())
+    del document["kept"]
+    assert Record.from_json(json.dumps(document).encode()).kept == {}
+
+
+def test_sas_of_an_earlier_configuration_end_with_their_charon():
+    record = Record(b"k", renew=("t", "u"), kept={"t": "why"}, start_up=StartUp("1-1"))
+    assert record.older("1-1") == record.older("") == {"t": "why", "u": ""}
+    assert record.older("2-2") == {}
 
 
 def test_a_record_from_before_ways_and_trials_were_noted():

@@ -7,14 +7,21 @@ import json
 import pytest
 from netaddr import IPAddress
 
-from ipsecctl.gateway.way_out import WayOut, addresses_of, no_way_out, parse_way_out, way_out_questions
+from ipsecctl.gateway.way_out import (
+    WayOut,
+    addresses_of,
+    led_astray,
+    no_way_out,
+    parse_way_out,
+    way_out_questions,
+)
 
 OWN, PEER, OTHER = (IPAddress(text) for text in ("203.0.113.20", "198.51.100.10", "2001:db8::10"))
 KERNELS = [{"priority": 0, "src": "all", "table": "255"}, {"priority": 32766, "src": "all", "table": "254"}]
 LOST = "Network is unreachable"
 
 
-def seen(*no_way, at=("wan 203.0.113.20/24",), told=("4", "6"), rules=()):
+def seen(*no_way, at=("wan 203.0.113.20/24",), told=("4", "6"), rules=(), leaves=()):
     """Return what is read from the script's answer to questions with one own address."""
     return parse_way_out(
         {
@@ -24,6 +31,7 @@ def seen(*no_way, at=("wan 203.0.113.20/24",), told=("4", "6"), rules=()):
             "told": told,
             "rules": [f"{family} {json.dumps([*KERNELS, *rules])}" for family in (4, 6)],
             "no-way": no_way,
+            "leaves": leaves,
         }
     )
 
@@ -90,3 +98,35 @@ def test_what_is_said_of_it():
     many = WayOut({IPAddress(f"192.0.2.{n}"): "No route to host" for n in range(1, 10)})
     (one,) = no_way_out("a", [], many.no_route, many)
     assert "192.0.2.1, 192.0.2.2, 192.0.2.3 and 6 more peers (No route to host)" in one.what
+
+
+def by(device, at=("wan 203.0.113.20/24",), **more):
+    return seen(leaves=[f"{PEER} {OWN} {device}"], at=at, **more)
+
+
+def test_a_way_that_does_not_begin_where_the_own_address_is():
+    assert by("wan") == WayOut()
+    assert by("wan", at=("wan@if7 203.0.113.20/24",)) == WayOut()
+    astray = by("lan")
+    assert astray == WayOut(astray={PEER: (OWN, "wan", "lan")})
+    (obstacle,) = led_astray("a", [OWN], [PEER, OTHER], astray)
+    assert obstacle.what == (
+        "a sends to 198.51.100.10 by lan, and not by wan, which has its address 203.0.113.20"
+    )
+    assert "ip route get 198.51.100.10 from 203.0.113.20" in obstacle.mend
+    assert led_astray("a", [OWN], [OTHER], astray) == ()
+    assert led_astray("a", [], [PEER], astray) == ()
+
+
+def test_ways_that_are_right_by_whatever_interface_they_lead():
+    assert by("lan", at=("lo 203.0.113.20/32",)) == WayOut(), "an address of the whole gateway"
+    assert by("lan", at=("lan 203.0.113.20/32", "wan 203.0.113.20/24")) == WayOut()
+    assert by("lan", rules=[{"priority": 9, "src": "all", "table": "7", "fwmark": "0x2a"}]) == WayOut()
+    assert seen(leaves=[f"{PEER} 192.0.2.1 lan"]) == WayOut(), "nobody declared that address"
+
+
+def test_several_peers_led_astray_are_one_obstacle():
+    peers = [IPAddress(f"198.51.100.{n}") for n in range(10, 15)]
+    astray = seen(leaves=[f"{peer} {OWN} lan" for peer in peers])
+    (obstacle,) = led_astray("a", [OWN], peers, astray)
+    assert "198.51.100.10, 198.51.100.11, 198.51.100.12 and 2 more peers by lan" in obstacle.what

@@ -375,6 +375,21 @@ def test_the_script_tells_of_our_routes_and_of_all_to_what_was_asked_for(told):
     assert found["hold"] == ["10.6.0.0/16"]
 
 
+def test_it_tells_by_which_interface_peers_are_sent_to(told, tmp_path):
+    with (tmp_path / "lists-4").open("a") as lists:
+        # iproute2 6.1 and 7.2
+        lists.write("192.0.2.77 from 192.0.2.1 via 192.0.2.254 dev eth0 uid 0 \\    cache \n")
+        lists.write("192.0.2.77 via 192.0.2.254 dev eth0 src 192.0.2.1 uid 0 \\    cache \n")
+    with (tmp_path / "lists-6").open("a") as lists:
+        lists.write("fd00:7::1 from fd00:1::1 via fe80::1 dev v2 proto 9 metric 1024 pref medium\n")
+    found, four, six = told("address 192.0.2.1", "address fd00:1::1", "peer 192.0.2.77", "peer fd00:7::1")
+    assert four[-2:] == ["route get 192.0.2.77", "route get 192.0.2.77 from 192.0.2.1"]
+    assert six[-2:] == ["route get fd00:7::1", "route get fd00:7::1 from fd00:1::1"]
+    # Without a source, IPv6 tells `from ::`.
+    told_of_ours = [line for line in found["leaves"] if line.startswith(("192.0.2.77", "fd00:7:"))]
+    assert told_of_ours == ["192.0.2.77 192.0.2.1 eth0", "fd00:7::1 fd00:1::1 v2"]
+
+
 def test_it_tells_what_leads_into_charons_device(told):
     found, *_ = told()
     assert found["ipsec0-route"] == ["10.10.0.0/24 220", "fd00:3::/64 220"]

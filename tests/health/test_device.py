@@ -160,3 +160,17 @@ def test_an_end_that_can_send_nothing(made, up):
     (health,) = judge([moving], views, NOW)
     assert health.verdict is (Verdict.UP if up else Verdict.DOWN)
     assert not any("route" in cause or "address" in cause for cause in health.causes)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_way_by_another_interface_is_told_where_the_tunnel_is_down(made, up):
+    tunnel = replace(made.tunnel, right=replace(made.tunnel.right, address=IPAddress("192.0.2.2")))
+    astray = WayOut(astray={IPAddress("192.0.2.2"): (IPAddress("192.0.2.1"), "wan", "lan")})
+    views = {
+        "a": made.view("a", *([made.ike(made.child())] if up else []), way_out=astray),
+        "b": made.view("b", *([made.ike(made.child(flipped=True), initiator="no")] if up else [])),
+    }
+    (health,) = judge([tunnel], views, NOW)
+    assert health.verdict is (Verdict.UP if up else Verdict.DOWN)
+    told = "a sends to 192.0.2.2 by lan, and not by wan, which has its address 192.0.2.1: look whether"
+    assert [cause.startswith(told) for cause in health.causes[:1]] == ([] if up else [True])

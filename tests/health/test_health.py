@@ -330,3 +330,32 @@ def test_whatever_a_version_reports_nothing_crashes(listed):
         parse_list_sas([listed])
         parse_list_sas([{"t": listed}])
         parse_list_sas([{"t": {"child-sas": listed}}])
+
+
+def on_older_sas(made, why, *, sas=True):
+    """Return the health of a tunnel whose SAs at a have an earlier configuration than was applied there."""
+    left = made.view("a", *([made.ike(made.child())] if sas else []), older={"t": why})
+    right = made.view("b", *([made.ike(made.child(flipped=True))] if sas else []))
+    return one(made.tunnel, a=left, b=right)
+
+
+def test_a_change_that_waits_for_the_far_end_is_a_note_and_the_tunnel_is_up(made):
+    health = on_older_sas(made, "charon on a says: no")
+    assert (health.verdict, exit_status([health])) == (Verdict.UP, 0)
+    assert health.causes == (
+        (
+            "a: its SAs have an earlier configuration than the one applied there, which is pending (charon "
+            "on a says: no): when the far end has its part, apply again"
+        ),
+    )
+    assert "pending: when" in on_older_sas(made, "").causes[0]
+    (tunnel,) = status_json([health], {}, NOW)["tunnels"]
+    assert [end["pending_change"] for end in tunnel["ends"]] == [{"why": "charon on a says: no"}, None]
+
+
+def test_a_tunnel_without_sas_has_none_of_an_earlier_configuration(made):
+    health = on_older_sas(made, "charon on a says: no", sas=False)
+    assert health.verdict is Verdict.DOWN
+    assert "earlier configuration" not in " ".join(health.causes)
+    (tunnel,) = status_json([health], {}, NOW)["tunnels"]
+    assert tunnel["ends"][0]["pending_change"] is None

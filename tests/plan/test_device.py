@@ -179,6 +179,20 @@ def test_a_gateway_without_a_way_to_its_peers_has_a_note():
     assert made.changes == ()
 
 
+def test_a_way_by_another_interface_is_a_note_until_there_is_an_sa():
+    own, peer = "192.0.2.1", "192.0.2.2"
+    message = {**MESSAGE, "local_addrs": [own], "remote_addrs": [peer]}
+    astray = WayOut(astray={IPAddress(peer): (IPAddress(own), "wan", "lan")})
+    seen = observed(Device(), message=message)
+    seen = replace(seen, sas=(), facts=replace(seen.facts, way_out=astray))
+    assert [note.summary for note in plan(seen, message).notes] == [
+        "gw sends to 192.0.2.2 by lan, and not by wan, which has its address 192.0.2.1"
+    ]
+    for state, notes in (("ESTABLISHED", 0), ("CONNECTING", 1)):
+        sas = ({"t": {"state": state, "remote-host": peer, "child-sas": {}}},)
+        assert len(plan(replace(seen, sas=sas), message).notes) == notes
+
+
 def test_what_charon_does_not_have_yet_is_named_before_it_fails():
     made = plan(replace(dual(NO_SIX, lost=None, sas=()), connections={}), DUAL)
     assert [change.kind for change in made.changes] == [Kind.CREATE]

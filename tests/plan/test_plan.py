@@ -479,6 +479,48 @@ def test_sas_that_were_not_made_anew_stay_in_the_plan():
     assert "not made anew" in change.reasons[0]
 
 
+def refused(why="charon on gw says: no", **changes):
+    """Return what is observed after an apply whose new key the far end did not take, and what is wanted."""
+    new = {**WANTED.shared["ike-t"], "data": b"another " + SECRET}
+    target = replace(WANTED, shared={"ike-t": new})
+    seen = replace(applied(), shared=frozenset(("ike-t", "ike-t.next")), sa_names=frozenset("t"))
+    begun = {"connections": {"t": ""}, "shared": {"ike-t": "", "ike-t.next": ""}}
+    return target, with_record(seen, **begun, kept={"t": why}, renew=("t",), **changes)
+
+
+def test_what_the_far_end_refused_was_not_cut_off_and_is_tried_again():
+    made = plan(*refused())
+    assert {(c.part, c.name, c.kind, str(c.cause)) for c in made.changes} == {
+        (Part.SHARED, "ike-t", Kind.CHANGE, "not completed"),
+        (Part.SHARED, "ike-t.next", Kind.REMOVE, "not completed"),
+        (Part.CONNECTION, "t", Kind.CHANGE, "not completed"),
+    }
+    (change,) = made.of(Part.CONNECTION)
+    assert change.reasons[0] == (
+        "the last apply did not complete its change (charon on gw says: no); its SAs keep the configuration "
+        "of before: it is tried again"
+    )
+    assert change.disruption is Disruption.REKEY
+    out = io.StringIO()
+    print_plan([made], {}, out)
+    assert "3 of these are left from the last apply, which could not complete them: gw (3)." in out.getvalue()
+    assert "no longer in the topology" not in out.getvalue()
+
+
+def test_after_a_restart_of_charon_no_sa_keeps_what_was_before():
+    target, seen = refused(why="", start_up=StartUp("1-1"))
+    (change,) = plan(target, with_facts(seen, charon="2-2")).of(Part.CONNECTION)
+    assert change.reasons[0] == "the last apply did not complete its change: it is tried again"
+
+
+def test_our_own_entry_for_a_new_key_is_of_an_apply_that_was_cut_off_where_it_was():
+    target, seen = refused()
+    made = plan(target, with_record(seen, kept={}))
+    assert {str(change.cause) for change in made.changes} == {"cut off"}
+    (left,) = made.of(Part.SHARED, Kind.REMOVE)
+    assert (left.name, "cut off" in left.reasons[0]) == ("ike-t.next", True)
+
+
 def test_a_settings_file_that_charon_was_perhaps_not_told_of_is_written_again():
     wanted = replace(WANTED, files={**WANTED.files, STRONGSWAN_FILE: NewFile(STRONGSWAN_FILE, b"", 0o644)})
     observed = applied(wanted)

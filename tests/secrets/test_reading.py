@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pyrage
@@ -189,3 +190,49 @@ def test_generated_psks_are_read_back_as_they_are(tmp_path: Path) -> None:
         write(tmp_path / "psk", psk.encode())
         assert bytes(read(file_ref(), tmp_path)).decode() == psk
         assert len(psk) == 43
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o703])
+def test_a_file_that_anybody_could_replace_is_refused(tmp_path: Path, mode: int) -> None:
+    write(tmp_path / "open/psk", PSK.encode())
+    (tmp_path / "open").chmod(mode)
+    with pytest.raises(SecretUnavailable, match=f"anybody may replace it: .*open, mode {mode:04o}") as caught:
+        read(file_ref("open/psk"), tmp_path)
+    assert (caught.value.code, "chmod o-w" in caught.value.hint) == ("IP302", True)
+    (tmp_path / "open").chmod(0o1777)  # as /tmp: only a file's owner may
+    assert bytes(read(file_ref("open/psk"), tmp_path)) == PSK.encode()
+
+
+@pytest.mark.parametrize("opened", ["of the link", "of the file"])
+def test_neither_a_link_nor_what_it_leads_to_may_be_replaced(tmp_path: Path, opened: str) -> None:
+    write(tmp_path / "of the file/psk", PSK.encode())
+    (tmp_path / "of the link").mkdir()
+    (tmp_path / "of the link/psk").symlink_to(tmp_path / "of the file/psk")
+    assert bytes(read(file_ref("of the link/psk"), tmp_path)) == PSK.encode()
+    (tmp_path / opened).chmod(0o777)
+    with pytest.raises(SecretUnavailable, match=f"{opened}, mode 0777"):
+        read(file_ref("of the link/psk"), tmp_path)
+
+
+def test_a_socket_is_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # its name may not be long
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("psk")
+        with pytest.raises(SecretUnavailable, match="not a regular file: file:psk") as caught:
+            read(file_ref(), tmp_path)
+    assert (caught.value.code, "plain file" in caught.value.hint) == ("IP303", True)
+
+
+def test_links_that_lead_in_a_circle_are_nobodys_to_give(tmp_path: Path) -> None:
+    (tmp_path / "psk").symlink_to("other")
+    (tmp_path / "other").symlink_to("psk")
+    with pytest.raises(SecretUnavailable, match="links that lead in a circle: file:psk") as caught:
+        read(file_ref(), tmp_path)
+    assert (caught.value.code, "remove one of them" in caught.value.hint) == ("IP303", True)
+
+
+def test_an_empty_variable_gets_no_hint_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSK", "")
+    with pytest.raises(SecretUnavailable, match="empty: env:PSK") as caught:
+        read(SecretRef(SecretKind.ENV, "PSK"), tmp_path)
+    assert "export it" in caught.value.hint

@@ -288,3 +288,16 @@ def test_a_server_that_is_restarted_in_the_middle_loses_nothing(server):
         assert store.revision(1).outcome is Outcome.APPLIED
         assert store.revision(1).gateways[1].outcome is GatewayOutcome.APPLIED
         assert store.locks() == ()
+
+
+def test_ctrl_c_between_the_lock_and_who_would_let_it_go_leaves_none(store, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), store.session() as session:
+        patched.setattr("threading.Thread.start", interrupted)
+        session.lock([Claim("ssh://192.0.2.1:22", "gw-1")], "clinics")
+    assert session.trouble is None
+    with store.session() as session:
+        taken = session.lock([Claim("ssh://192.0.2.1:22", "gw-1")], "clinics")
+    assert (taken.expired, taken.broken) == ((), ())

@@ -1,0 +1,58 @@
+"""A key that one end alone has changed: the SAs run on, and status, plan and apply say what is not done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipsecctl import lab as labs
+
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("refused")]
+
+KEY = "file:secrets/partner/{tunnel}.psk"
+TUNNEL, OURS, THEIRS = "labco", "hq", "labco"
+
+
+@pytest.fixture(scope="module")
+def lab(lab_of) -> Iterator:
+    """The example with a partner, whose gateway nobody but he configures: applied, and up."""
+    with lab_of(labs.load("partner").called("refused")) as running:
+        running.apply()
+        yield running
+
+
+@pytest.fixture(scope="module")
+def refused(lab, tmp_path_factory: pytest.TempPathFactory):
+    """The topology with a key that the partner does not have."""
+    folder: Path = tmp_path_factory.mktemp("refused")
+    changed = lab.changed(folder, lambda text: text.replace(KEY, f"file:{folder}/new.psk"))
+    lab.without_lab("secret", "generate", changed.file)
+    assert (folder / "new.psk").exists()
+    return changed
+
+
+def test_what_the_far_end_refuses_is_told_alike_by_all(lab, refused) -> None:
+    (tunnel,) = refused.json("apply", refused.file, "--yes", statuses=(1,))["tunnels"]
+    assert (tunnel["verdict"], tunnel["kept"]) == ("up", True), tunnel
+    assert "AUTHENTICATION_FAILED" in tunnel["causes"][0]
+    (tunnel,) = refused.json("status", refused.file)["tunnels"]
+    assert tunnel["verdict"] == "up"
+    pending = {end["gateway"]: end["pending_change"] for end in tunnel["ends"]}
+    assert "AUTHENTICATION_FAILED" in pending[OURS]["why"]
+    assert pending[THEIRS] is None
+    assert "earlier configuration" in refused.ipsecctl("status", refused.file).stdout
+    changes = refused.json("plan", refused.file)["changes"]
+    assert {(c["part"], c["name"], c["cause"]) for c in changes} == {
+        ("connection", TUNNEL, "not completed"),
+        ("shared", f"ike-{TUNNEL}", "not completed"),
+        ("shared", f"ike-{TUNNEL}.next", "not completed"),
+    }
+
+
+def test_the_key_that_both_have_mends_it(lab, refused) -> None:
+    lab.apply()
+    (tunnel,) = lab.json("status", lab.file)["tunnels"]
+    assert (tunnel["verdict"], tunnel["causes"]) == ("up", [])
+    assert lab.json("plan", lab.file)["changes"] == []
