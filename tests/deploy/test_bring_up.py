@@ -55,9 +55,14 @@ class Script:
         now = self.views.pop(0) if len(self.views) > 1 else self.views[0]
         return dict(zip("ab", now, strict=True))
 
+    async def sas(self, gateway, tunnels):
+        (shown,) = [each for each in self.views[0] if each.gateway == gateway]
+        return list(shown.sas)
+
     def client(self, gateway):
         async def command(name, message):
-            self.sent.append((gateway, name, message.get("child") or message.get("ike-id")))
+            ids = (message.get(key) for key in ("child", "ike-id", "child-id"))
+            self.sent.append((gateway, name, next(filter(None, ids), None)))
             if self.refuse:
                 raise ViciRefused(self.refuse)
 
