@@ -32,7 +32,7 @@ from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.traffic import departures, ike_departures
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
 from ipsecctl.health.way import cut_off, rewritten_note, view_way, way_causes
-from ipsecctl.health.way_out import runs_otherwise, way_out_obstacles
+from ipsecctl.health.way_out import nothing_leaves, way_out_obstacles
 from ipsecctl.topology import Gateway
 
 __all__ = ["judge"]
@@ -174,14 +174,6 @@ def _no_way_out(tunnel: Declared, ends: Iterable[EndView]) -> list[str]:
     return [
         obstacle.cause for end in ends for obstacle in way_out_obstacles(tunnel, end.gateway, end.way_out)
     ]
-
-
-def _nothing_leaves(tunnel: Declared, ends: Iterable[EndView]) -> bool:
-    """Whether an end can send nothing to the other, and has no SA between addresses that it has."""
-    return any(
-        way_out_obstacles(tunnel, end.gateway, end.way_out) and not runs_otherwise(end.sas, end.way_out)
-        for end in ends
-    )
 
 
 def _has_sa(end: EndView, name: str) -> bool:
@@ -398,7 +390,7 @@ def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> T
     if len(ends) == 1:
         missing = [f"{name}: no CHILD_SA at {ends[0].gateway}" for name in found.missing]
     causes = [*dict.fromkeys([*no_way_out, *found.device, *found.wrong]), *missing, *unguarded]
-    nothing_passes = not found.good or found.cut_off or _nothing_leaves(found.tunnel, ends)
+    nothing_passes = not found.good or found.cut_off or any(nothing_leaves(found.tunnel, e) for e in ends)
     verdict = Verdict.DOWN if nothing_passes else Verdict.DEGRADED if causes else Verdict.UP
     return health(verdict, [*causes, *found.notes], unsteady=found.unsteady)
 

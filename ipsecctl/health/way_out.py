@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from ipsecctl.gateway import Obstacle, WayOut, addresses_of, no_way_out
 from ipsecctl.health.sa import IkeSa
-from ipsecctl.health.tunnel import Declared
+from ipsecctl.health.tunnel import Declared, EndView
 
-__all__ = ["runs_otherwise", "way_out_obstacles"]
+__all__ = ["nothing_leaves", "runs_otherwise", "way_out_obstacles"]
 
 
 def way_out_obstacles(tunnel: Declared, gateway: str, seen: WayOut) -> tuple[Obstacle, ...]:
@@ -21,9 +21,15 @@ def way_out_obstacles(tunnel: Declared, gateway: str, seen: WayOut) -> tuple[Obs
 
 
 def runs_otherwise(sas: Iterable[IkeSa], seen: WayOut) -> bool:
-    """Whether one of these carries between addresses of which nothing is missing, as before a change of them."""
+    """Whether one of these carries between addresses that are all there, as before a change of them."""
     without = seen.no_address | seen.no_route.keys()
     return any(
         not without & {*addresses_of((sa.local_host, sa.remote_host))} and any(c.carries for c in sa.children)
         for sa in sas
     )
+
+
+def nothing_leaves(tunnel: Declared, end: EndView) -> bool:
+    """Whether an end can send nothing to the other: what is declared is missing, and no SA runs otherwise."""
+    lost = way_out_obstacles(tunnel, end.gateway, end.way_out)
+    return bool(lost) and not runs_otherwise(end.sas, end.way_out)

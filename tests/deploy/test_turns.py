@@ -158,7 +158,7 @@ class Taking:
 
 
 def turns_of(work, monkeypatch):
-    """Return a list that gets of each turn the tunnels ready in it, those half changed, and if it is the last."""
+    """Return a list that gets of each turn the tunnels ready in it, those half changed, if it is the last."""
     turns = []
 
     async def tunnels(batch, ready, half, renew, left, passes, last):
