@@ -358,6 +358,7 @@ class Work:
             watched_for = {
                 result.name: result for result in results if result.name in self._carried | self._new
             }
+            known |= {n: r.health.causes for n, r in watched_for.items() if n in prepared.held}
             passed = passes(
                 Turn({n for n in failed & {*batch} if not self._known(n)}, watched_for, known, dead)
             )
