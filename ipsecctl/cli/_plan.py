@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING
 
 from ipsecctl.cli._view import paint
@@ -192,8 +192,8 @@ def _summary(plans: tuple[GatewayPlan, ...], failed: int) -> Iterator[str]:
         yield f"{failed} gateway{'s' if failed != 1 else ''} could not be planned."
 
 
-def _tunnels(plans: Iterable[GatewayPlan], any_changes: bool) -> Iterator[str]:
-    """Yield which running tunnels are disturbed, each with its worst grade, and which are moved."""
+def _tunnels(plans: Collection[GatewayPlan], any_changes: bool) -> Iterator[str]:
+    """Yield which running tunnels are disturbed, each with its worst grade, which are moved, which held."""
     worst: dict[str, Disruption] = {}
     for plan in plans:
         for name, grade in plan.disturbed.items():
@@ -204,5 +204,8 @@ def _tunnels(plans: Iterable[GatewayPlan], any_changes: bool) -> Iterator[str]:
         yield f"Disturbs {', '.join(f'{name} ({grade})' for name, grade in disturbed.items())}."
     elif any_changes:
         yield "No running tunnel is disturbed."
+    if held := sorted({hold.tunnel for plan in plans for hold in plan.held}):
+        allow = " ".join(f"--allow {name}" for name in held)
+        yield f"Held back, as new SAs would not come up: {', '.join(held)}. To try it all the same: {allow}."
     if moved:
         yield f"Moved, new SAs before old ones are ended: {', '.join(moved)}."

@@ -151,7 +151,7 @@ class Carrier:
         later = self.later & {*tunnels}
         names = (self.held.keys() & {*tunnels}) | later
         self.released |= names
-        await self._let_go_of_routes(client, later)
+        await self._let_go_of_routes(client, names)
         for name in sorted(names):
             await self.load(client, name)
         self.held, self.later = {**self.held, **dict.fromkeys(later)}, self.later - later
@@ -273,7 +273,7 @@ class Carrier:
                 await self._widen_key(client, name)
             else:
                 await self._command(client, Part.SHARED, name, "load-shared", self.wanted.shared[name])
-        await self._let_go_of_routes(client, {*self._names(Part.CONNECTION)} - self.later)
+        await self._let_go_of_routes(client, {*self._names(Part.CONNECTION)} - self.waiting)
         for name in self._names(Part.CONNECTION):
             if name in self.later:
                 continue

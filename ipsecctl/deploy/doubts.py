@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from ipsecctl.deploy.holding import left_alone
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.health import Declared, device_gone_cause, lost_homes, start_up_causes, way_out_obstacles
 from ipsecctl.plan import barred, device_gone, start_up
@@ -45,6 +46,8 @@ def obstacles(prepared: Prepared, declared: Iterable[Declared]) -> dict[str, Obs
         )
         kept = (o for end in ends for o in held.get(end, {}).get(tunnel.name, ()))
         found[tunnel.name] = Obstacles(tuple(o.cause for o in lost), tuple(o.cause for o in kept))
+        if tunnel.name in prepared.held:  # it runs otherwise
+            found[tunnel.name] = Obstacles(barred=_causes(prepared, tunnel.name))
     return {name: both for name, both in found.items() if both.causes}
 
 
@@ -52,7 +55,7 @@ def doubts(
     prepared: Prepared, declared: Iterable[Declared], restarted: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
     """Return by tunnel why it is not proven right: charon at an end cannot set routes that are missing, or
-    has not read options that it needs, or an end has no way to its own networks.
+    has not read options that it needs, or an end has no way to its own networks, or it is held.
 
     One that was ``restarted`` has read all.
     """
@@ -68,9 +71,12 @@ def doubts(
     }
 
     held = {name: barred(prepared.wanted[name], seen, idle=False) for name, seen in waiting.items()}
+    alone = left_alone(prepared.held)
 
     def causes(tunnel: Declared) -> Iterator[str]:
         ends = (tunnel.left.name, tunnel.right.name)
+        if tunnel.name in alone:
+            yield from (alone[tunnel.name], *_causes(prepared, tunnel.name))
         yield from (o.cause for end in ends for o in held.get(end, {}).get(tunnel.name, ()))
         yield from (gone[end] for end in ends if end in gone)
         for end in ends:
@@ -81,5 +87,12 @@ def doubts(
                 restart = prepared.observed[end].facts.restart
                 yield from start_up_causes(end, tunnel.mtus.get(end), pending[end], restart)
 
-    found: Mapping[str, tuple[str, ...]] = {tunnel.name: tuple(causes(tunnel)) for tunnel in declared}
+    found: Mapping[str, tuple[str, ...]] = {
+        tunnel.name: tuple(dict.fromkeys(causes(tunnel))) for tunnel in declared
+    }
     return {name: why for name, why in found.items() if why}
+
+
+def _causes(prepared: Prepared, tunnel: str) -> tuple[str, ...]:
+    """Return what keeps new SAs of a tunnel that is held from coming up."""
+    return tuple(obstacle.cause for obstacle in prepared.doomed[tunnel])

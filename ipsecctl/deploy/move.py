@@ -81,7 +81,7 @@ def movings(prepared: Prepared, tunnels: Iterable[Declared], calling: Mapping[st
             grades[name] = max(grade, grades.get(name, grade))
     found = {}
     for tunnel in tunnels:
-        if grades.get(tunnel.name) is not Disruption.REKEY:
+        if grades.get(tunnel.name) is not Disruption.REKEY or tunnel.name in prepared.held:
             continue
         ends = {
             gateway.name: end

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ipsecctl.deploy.tunnels import TunnelResult
-from ipsecctl.errors import IpsecctlError
+from ipsecctl.errors import GatewayUnreachable, IpsecctlError
 
 if TYPE_CHECKING:
     from ipsecctl.deploy.undo import Waiting
-    from ipsecctl.plan import Batch
+    from ipsecctl.plan import Batch, GatewayPlan
 
-__all__ = ["Applied", "GatewayResult", "Reporter"]
+__all__ = ["Applied", "GatewayResult", "Reporter", "as_unreachable", "host_alone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +88,19 @@ class Reporter:
     gateway: Callable[[GatewayResult], None]
     tunnel: Callable[[TunnelResult], None]
     batch: Callable[[Batch, int], None] = lambda _batch, _of: None
+
+
+def host_alone(plan: GatewayPlan, down: GatewayUnreachable) -> GatewayUnreachable:
+    """Return what is to be said of a gateway whose charon does not run: what was done there, and what not."""
+    done = ", ".join(f"{change.part} {change.name}" for change in plan.changes)
+    host = f"done without it: {done}" if done else "the host's part is as it should be"
+    cause = f"{down.cause}; {host}; not done: its connections and keys, and what is to be taken away"
+    hint = f"{down.hint.rstrip('.')}, then apply again." if down.hint else "Start it, then apply again."
+    return GatewayUnreachable(down.gateway, cause, hint, charon_down=True)
+
+
+def as_unreachable(name: str, error: IpsecctlError) -> GatewayUnreachable:
+    """Return as what a gateway that could not be looked at counts, whatever the reason."""
+    if isinstance(error, GatewayUnreachable):
+        return error
+    return GatewayUnreachable(name, error.summary, error.hint)

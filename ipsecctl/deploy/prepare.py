@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ipsecctl.deploy.holding import doomed, held
 from ipsecctl.deploy.means import compile_observed, far_prefixes, outer_questions, own_prefixes
 from ipsecctl.deploy.pending import waiting
 from ipsecctl.deploy.safety import standings
 from ipsecctl.desired import GatewayState
 from ipsecctl.errors import IpsecctlError
-from ipsecctl.gateway import Handle, Observed, observe, reach
+from ipsecctl.gateway import Handle, Observed, Obstacle, observe, reach
 from ipsecctl.health import outdated
 from ipsecctl.patience import PATIENCE
 from ipsecctl.plan import (
@@ -23,6 +24,7 @@ from ipsecctl.plan import (
     calm,
     half_notes,
     halves,
+    holding,
     plan_gateway,
     stops,
     wanted,
@@ -45,7 +47,8 @@ class Prepared:
     A gateway of which only charon does not run is among the failures, and has a plan of the host's part.
     ``stops`` say why the plans are not to be carried out, although they could be. ``limit`` are the gateways
     that are changed, ``None`` for all: the others were looked at, and have no plan. ``half`` has by tunnel
-    those of them that would have to be changed, too.
+    those of them that would have to be changed, too. ``doomed`` are the tunnels whose SAs would end and not
+    come up again, with the reasons; those of them that are ``held`` are left as they run.
     """
 
     topology: Topology
@@ -58,11 +61,14 @@ class Prepared:
     stops: tuple[Stop, ...] = ()
     limit: frozenset[str] | None = None
     half: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    doomed: Mapping[str, tuple[Obstacle, ...]] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
 
     @property
     def shown(self) -> tuple[GatewayPlan, ...]:
-        """The plans for a person: what is changed at one end only is not disturbed yet."""
-        return calm(self.plans, self.half)
+        """The plans for a person: what is changed at one end only is not disturbed yet, what is held not at
+        all."""
+        return holding(calm(self.plans, self.half), self.doomed, self.held)
 
     @property
     def tunnels(self) -> frozenset[str]:
@@ -147,8 +153,24 @@ async def prepare(
             for plan in plans
             if plan.gateway in limit
         )
-    held = stops(standings(topology, targets, observed), calm(plans, half), safety or Safety())
-    return Prepared(topology, states, handles, observed, targets, plans, failures, held, limit, half)
+    safety = safety or Safety()
+    lost = doomed(calm(plans, half), targets, observed)
+    prepared = Prepared(
+        topology,
+        states,
+        handles,
+        observed,
+        targets,
+        plans,
+        failures,
+        (),
+        limit,
+        half,
+        lost,
+        held(lost, safety),
+    )
+    stopped = stops(standings(topology, targets, observed), prepared.shown, safety)
+    return replace(prepared, stops=stopped)
 
 
 def reach_all(topology: Topology, lab: str | None) -> tuple[dict[str, Handle], dict[str, IpsecctlError]]:

@@ -54,7 +54,7 @@ def saved_plan(
             name: SavedGateway(seen.facts.record_sha256, seen.facts.charon, seen.facts.kernel)
             for name, seen in sorted(prepared.observed.items())
         },
-        document=plan_json(prepared.plans, failures, stops),
+        document=plan_json(prepared.shown, failures, stops),
         limit=tuple(limit),
     )
 

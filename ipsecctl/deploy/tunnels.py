@@ -12,17 +12,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ipsecctl.deploy.doubts import NO_OBSTACLES, Obstacles
 from ipsecctl.deploy.move import Moving, move_all
 from ipsecctl.deploy.narrow import mending, narrow_children
+from ipsecctl.deploy.stale import stale
 from ipsecctl.deploy.watch import Watch
 from ipsecctl.deploy.words import meaning
 from ipsecctl.desired import GatewayState
 from ipsecctl.errors import IpsecctlError
-from ipsecctl.health import Declared, EndState, EndView, TunnelHealth, Verdict, judge
+from ipsecctl.health import Declared, EndState, EndView, TunnelHealth, Verdict, judge, parse_list_sas
 from ipsecctl.patience import PATIENCE
 
 __all__ = ["TunnelResult", "bring_up", "callers"]
@@ -230,7 +232,9 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     """Add to the causes what charon said about a tunnel that did not come up."""
     if health.verdict is Verdict.UP:
         old = f"{entry.caller} still has an IKE_SA that was to be made anew" if _old(entry, health) else ""
-        causes = tuple(filter(None, (*entry.obstacles.cut_off, entry.left, old, *entry.doubts)))
+        causes = tuple(
+            dict.fromkeys(filter(None, (*entry.obstacles.cut_off, entry.left, old, *entry.doubts)))
+        )
         if causes == (entry.left,):
             return replace(health, causes=causes)
         verdict = Verdict.DOWN if entry.obstacles.cut_off else Verdict.DEGRADED
@@ -250,7 +254,7 @@ async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float)
     client = watch.client(entry.caller) if entry.caller else None
     if end is None or client is None or now < entry.next_try:
         return
-    _mark_stale(entry, health, end, now)
+    await _mark_stale(watch, entry, health, now)
     commands = [
         ("terminate", {"ike-id": str(unique_id), "force": "yes", "timeout": "-1"})
         for unique_id in sorted(_old(entry, health) - entry.told)
@@ -279,13 +283,42 @@ def _missing(tunnel: Declared, end: EndView) -> list[str]:
     return [child for child in tunnel.children if child not in there]
 
 
-def _mark_stale(entry: _Pending, health: TunnelHealth, end: EndView, now: float) -> None:
-    """Let the calling end's IKE_SAs go when the far end has stayed out of step with them."""
+async def _mark_stale(watch: Watch, entry: _Pending, health: TunnelHealth, now: float) -> None:
+    """Let go what only one end has, or is there twice, when the ends have stayed out of step for a while.
+
+    What carries at both ends stays: it is not ended before something else does.
+    """
     carrying = any(child.carries for end in health.ends for sa in end.sas for child in sa.children)
     if not health.unsteady or not carrying:
         entry.out_of_step_since = None
     elif entry.out_of_step_since is None:
         entry.out_of_step_since = now
     elif now - entry.out_of_step_since > _SETTLE_S:
-        entry.retire |= {sa.unique_id for sa in end.sas}
         entry.out_of_step_since = None
+        await _let_go(watch, entry, health)
+
+
+async def _let_go(watch: Watch, entry: _Pending, health: TunnelHealth) -> None:
+    """Mark the IKE_SAs of the calling end that can go, and end what else can."""
+    far = next((e.gateway for e in health.ends if e.gateway != entry.caller and e.state is EndState.SEEN), "")
+    # Looked at once more, and waited for: what charon is busy with is not in the views.
+    ours, theirs = (
+        None if sas is None else tuple(sa for sa in parse_list_sas(sas) if sa.name == health.name)
+        for sas in [await watch.sas(end, [health.name]) if end else None for end in (entry.caller, far)]
+    )
+    if ours is None or (far and theirs is None):
+        return
+    found = stale(ours, theirs)
+    entry.retire |= found.ikes
+    for gateway, key, ids in (
+        (entry.caller, "child-id", found.children),
+        (far, "ike-id", found.far_ikes),
+        (far, "child-id", found.far_children),
+    ):
+        client = watch.client(gateway) if gateway else None
+        if client is None:
+            continue
+        for unique_id in sorted(ids):
+            entry.acted = True
+            with suppress(IpsecctlError):  # gone meanwhile, which is what is wanted
+                await client.command("terminate", {key: str(unique_id), "force": "yes", "timeout": "-1"})

@@ -18,9 +18,10 @@ from ipsecctl.deploy.carry import Carrier, remember
 from ipsecctl.deploy.doubts import doubts, obstacles
 from ipsecctl.deploy.fleet import Turn
 from ipsecctl.deploy.gate import carrying, carrying_before, new_tunnels
+from ipsecctl.deploy.holding import left_alone
 from ipsecctl.deploy.move import Moving, held, move_all
 from ipsecctl.deploy.narrow import callers_that_wait
-from ipsecctl.deploy.outcome import GatewayResult, Reporter
+from ipsecctl.deploy.outcome import GatewayResult, Reporter, as_unreachable, host_alone
 from ipsecctl.deploy.prepare import SIDE_BY_SIDE, Prepared
 from ipsecctl.deploy.tunnels import TunnelResult, bring_up
 from ipsecctl.deploy.watch import Watch, watch
@@ -28,7 +29,7 @@ from ipsecctl.errors import GatewayUnreachable, IpsecctlError
 from ipsecctl.gateway import Record
 from ipsecctl.health import Declared
 from ipsecctl.patience import PATIENCE
-from ipsecctl.plan import GatewayPlan, Part, needs, restart_for
+from ipsecctl.plan import Part, needs, restart_for
 
 __all__ = ["Work"]
 
@@ -114,7 +115,7 @@ class Work:
         late = self.late
         ready = {name for name in ready if not self._ends[name] & late}
         self._handled |= ready
-        left = renewal.left(self.prepared, self.results.values())
+        left = left_alone(self.prepared.held) | renewal.left(self.prepared, self.results.values())
         renew = {n: ids for n, ids in renew.items() if n in ready and n not in left}
         renew = renewal.still_there(renew, self.calling, self._restarted)
         return await self._tunnels(gateways, ready, now - ready, renew, left, passes, last and not late)
@@ -163,7 +164,7 @@ class Work:
         plan, loaded = self._plans[name], self.prepared.observed[name].connections
         waiting = {tunnel for tunnel in self._needs if not self._needs[tunnel] <= self._begun}
         still: dict[str, dict[str, Any] | None] = dict.fromkeys(
-            waiting & plan.disturbed.keys() & loaded.keys()
+            (waiting & loaded.keys() | self.prepared.held) & plan.disturbed.keys()
         )
         return still | held(self.prepared, self.moving, name)
 
@@ -281,7 +282,7 @@ class Work:
     def _conclude(self, name: str, error: IpsecctlError | None) -> None:
         plan, down = self._plans[name], self.prepared.observed[name].charon_down
         if down is not None and error is None:
-            error = _host_alone(plan, down)
+            error = host_alone(plan, down)
         record, planned = self.records.get(name), bool(plan.of(Part.CHARON))
         waiting = restart_for(record.start_up) if record is not None and planned else plan.restart_for
         self._done(
@@ -334,7 +335,7 @@ class Work:
         restarted = {n for n, r in self.results.items() if r.restarted}
         known = doubts(prepared, declared, restarted)
         async with watch(handles) as watched:
-            watched.views.update({name: _unreachable(name, error) for name, error in lost.items()})
+            watched.views.update({name: as_unreachable(name, error) for name, error in lost.items()})
             self._why_not |= {n: why.removeprefix("left as it runs: ") for n, why in left.items()}
             told = await self._move(watched, ready - left.keys())
             await self._finish_all(watched, {*batch} if batch else {*self.carriers}, last=last)
@@ -360,6 +361,7 @@ class Work:
             watched_for = {
                 result.name: result for result in results if result.name in self._carried | self._new
             }
+            known |= {n: r.health.causes for n, r in watched_for.items() if n in prepared.held}
             passed = passes(
                 Turn({n for n in failed & {*batch} if not self._known(n)}, watched_for, known, dead)
             )
@@ -372,18 +374,3 @@ class Work:
     def _known(self, name: str) -> bool:
         """Whether it was known before the first change that a gateway would fail."""
         return name in self.prepared.failures
-
-
-def _host_alone(plan: GatewayPlan, down: GatewayUnreachable) -> GatewayUnreachable:
-    """Return what is to be said of a gateway whose charon does not run: what was done there, and what not."""
-    done = ", ".join(f"{change.part} {change.name}" for change in plan.changes)
-    host = f"done without it: {done}" if done else "the host's part is as it should be"
-    cause = f"{down.cause}; {host}; not done: its connections and keys, and what is to be taken away"
-    hint = f"{down.hint.rstrip('.')}, then apply again." if down.hint else "Start it, then apply again."
-    return GatewayUnreachable(down.gateway, cause, hint, charon_down=True)
-
-
-def _unreachable(name: str, error: IpsecctlError) -> GatewayUnreachable:
-    if isinstance(error, GatewayUnreachable):
-        return error
-    return GatewayUnreachable(name, error.summary, error.hint)

@@ -10,7 +10,7 @@ from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.traffic import narrower
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict, declare
 from ipsecctl.health.way import Way, WayView, lost_homes
-from ipsecctl.health.way_out import way_out_obstacles
+from ipsecctl.health.way_out import runs_otherwise, way_out_obstacles
 
 __all__ = [
     "ChildSa",
@@ -35,6 +35,7 @@ __all__ = [
     "nothing_known_json",
     "outdated",
     "parse_list_sas",
+    "runs_otherwise",
     "start_up_causes",
     "status_json",
     "way_out_obstacles",

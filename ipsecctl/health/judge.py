@@ -33,7 +33,7 @@ from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.traffic import departures, ike_departures
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
 from ipsecctl.health.way import cut_off, rewritten_note, view_way, way_causes
-from ipsecctl.health.way_out import way_out_obstacles
+from ipsecctl.health.way_out import nothing_leaves, way_out_obstacles
 from ipsecctl.topology import Gateway
 
 __all__ = ["judge"]
@@ -409,7 +409,7 @@ def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> T
     if len(ends) == 1:
         missing = [f"{name}: no CHILD_SA at {ends[0].gateway}" for name in found.missing]
     causes = [*dict.fromkeys([*no_way_out, *found.device, *found.wrong]), *missing, *unguarded]
-    nothing_passes = not found.good or found.cut_off or bool(no_way_out)
+    nothing_passes = not found.good or found.cut_off or any(nothing_leaves(found.tunnel, e) for e in ends)
     verdict = Verdict.DOWN if nothing_passes else Verdict.DEGRADED if causes else Verdict.UP
     return health(verdict, [*causes, *found.notes], unsteady=found.unsteady)
 

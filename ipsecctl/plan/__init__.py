@@ -2,13 +2,25 @@
 
 from ipsecctl.plan.batches import Batch, Share, batches, parse_share
 from ipsecctl.plan.between import between
-from ipsecctl.plan.change import Cause, Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, plan_json
+from ipsecctl.plan.change import (
+    Cause,
+    Change,
+    Conflict,
+    Disruption,
+    GatewayPlan,
+    Hold,
+    Kind,
+    Note,
+    Part,
+    plan_json,
+)
 from ipsecctl.plan.compare import plan_gateway
-from ipsecctl.plan.device import GONE, barred, device_gone, rule_of, unrouted
+from ipsecctl.plan.device import GONE, barred, device_gone, rule_of, unroutable, unrouted
 from ipsecctl.plan.halves import calm, half_notes, halves, needs, touched
+from ipsecctl.plan.hold import holding
 from ipsecctl.plan.host import file_entry
 from ipsecctl.plan.limit import gateways_of_sites, limited, with_far_ends
-from ipsecctl.plan.safety import Limit, Safety, Standing, Stop, parse_limit, stops
+from ipsecctl.plan.safety import Limit, Safety, Standing, Stop, StopKind, parse_limit, stops
 from ipsecctl.plan.saved import SavedGateway, SavedPlan, is_saved_plan, load_plan, stale_because
 from ipsecctl.plan.stages import End, Move, Step, move_of, widened
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
@@ -26,6 +38,7 @@ __all__ = [
     "Disruption",
     "End",
     "GatewayPlan",
+    "Hold",
     "Kind",
     "Limit",
     "Move",
@@ -38,6 +51,7 @@ __all__ = [
     "Standing",
     "Step",
     "Stop",
+    "StopKind",
     "Wanted",
     "barred",
     "batches",
@@ -48,6 +62,7 @@ __all__ = [
     "gateways_of_sites",
     "half_notes",
     "halves",
+    "holding",
     "interface_text",
     "is_saved_plan",
     "limited",
@@ -66,6 +81,7 @@ __all__ = [
     "stops",
     "sysctls",
     "touched",
+    "unroutable",
     "unrouted",
     "wanted",
     "widened",

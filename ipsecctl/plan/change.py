@@ -16,6 +16,7 @@ __all__ = [
     "Disruption",
     "Fields",
     "GatewayPlan",
+    "Hold",
     "Kind",
     "Note",
     "Part",
@@ -130,6 +131,14 @@ class Note:
     hint: str
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class Hold:
+    """A tunnel that is left as it runs, and why, with how to mend it: new SAs would not come up."""
+
+    tunnel: str
+    causes: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayPlan:
     """All changes on one gateway, sorted by address, and what stands against them.
@@ -138,7 +147,8 @@ class GatewayPlan:
     until it is restarted, be they about to be written or written before, and ``restart`` says how that is
     done there: ``apply`` restarts only a charon that nobody uses, which is a change of the part ``charon``.
     ``charon_down`` says why nothing was planned for charon: then the changes are the host's alone, and
-    nothing is taken away yet. ``notes`` keep nothing from being done.
+    nothing is taken away yet. ``notes`` keep nothing from being done. ``held`` are tunnels that are not
+    touched, and not among the disturbed ones.
     """
 
     gateway: str
@@ -149,6 +159,7 @@ class GatewayPlan:
     restart: str = ""
     charon_down: str = ""
     notes: tuple[Note, ...] = ()
+    held: tuple[Hold, ...] = ()
 
     def of(self, part: Part, *kinds: Kind) -> tuple[Change, ...]:
         """Return the changes to one kind of object, only those of ``kinds`` where given."""
@@ -162,10 +173,11 @@ class GatewayPlan:
     @property
     def disturbed(self) -> dict[str, Disruption]:
         """The tunnels that are disturbed, with the grade, sorted by name."""
+        held = {hold.tunnel for hold in self.held}
         return {
             c.name: c.disruption
             for c in self.changes
-            if c.part is Part.CONNECTION and c.disruption is not Disruption.NONE
+            if c.part is Part.CONNECTION and c.disruption is not Disruption.NONE and c.name not in held
         }
 
 
@@ -188,6 +200,7 @@ def plan_json(
                 "changes": len(plan.changes),
                 "drift": len(plan.drift),
                 "disturbed": {name: str(grade) for name, grade in plan.disturbed.items()},
+                "held": {hold.tunnel: list(hold.causes) for hold in plan.held},
                 "restart_for": list(plan.restart_for),
                 "restart": plan.restart if plan.restart_for else None,
                 "conflicts": [{"summary": c.summary, "hint": c.hint} for c in plan.conflicts],

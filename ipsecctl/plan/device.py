@@ -22,7 +22,16 @@ from ipsecctl.plan.reasons import Drift
 from ipsecctl.plan.wanted import Wanted
 from ipsecctl.topology import DataPath
 
-__all__ = ["GONE", "barred", "barred_notes", "device_changes", "device_gone", "rule_of", "unrouted"]
+__all__ = [
+    "GONE",
+    "barred",
+    "barred_notes",
+    "device_changes",
+    "device_gone",
+    "rule_of",
+    "unroutable",
+    "unrouted",
+]
 
 GONE = f"its device {DEVICE}, which is gone"
 """For what charon must be restarted then."""
@@ -75,7 +84,7 @@ def unrouted(wanted: Wanted, observed: Observed) -> frozenset[str]:
     found = set()
     carrying = {*_installed(observed)} - {(sa.tunnel, sa.child) for sa in observed.not_in_kernel if sa.dead}
     for name, children in _missing(wanted, observed).items():
-        hopeless = _barred(wanted, observed, name)
+        hopeless = unroutable(wanted, observed, name)
         if children - hopeless.keys() and not any((name, child) in carrying for child in hopeless):
             found.add(name)
     return frozenset(found)
@@ -89,7 +98,7 @@ def barred(wanted: Wanted, observed: Observed, *, idle: bool = True) -> dict[str
     missing, found = _missing(wanted, observed), {}
     there = {*_installed(observed)}
     for name in sorted(wanted.connections):
-        hopeless = _barred(wanted, observed, name)
+        hopeless = unroutable(wanted, observed, name)
         concerned = missing.get(name, set()) | {
             child for child in hopeless if idle and (name, child) not in there
         }
@@ -106,7 +115,7 @@ def barred_notes(wanted: Wanted, observed: Observed) -> Iterator[Note]:
             yield Note(obstacle.what, obstacle.mend[:1].upper() + obstacle.mend[1:] + ".")
 
 
-def _barred(wanted: Wanted, observed: Observed, name: str) -> dict[str, tuple[Obstacle, ...]]:
+def unroutable(wanted: Wanted, observed: Observed, name: str) -> dict[str, tuple[Obstacle, ...]]:
     """Return by child of a connection what keeps its routes from being set, of those that something does."""
     device, version = _device(wanted, observed), observed.charon.version_numbers or None
     children = wanted.connections.get(name, {}).get("children", {})

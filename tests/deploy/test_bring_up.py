@@ -55,9 +55,14 @@ class Script:
         now = self.views.pop(0) if len(self.views) > 1 else self.views[0]
         return dict(zip("ab", now, strict=True))
 
+    async def sas(self, gateway, tunnels):
+        (shown,) = [each for each in self.views[0] if each.gateway == gateway]
+        return list(shown.sas)
+
     def client(self, gateway):
         async def command(name, message):
-            self.sent.append((gateway, name, message.get("child") or message.get("ike-id")))
+            ids = (message.get(key) for key in ("child", "ike-id", "child-id"))
+            self.sent.append((gateway, name, next(filter(None, ids), None)))
             if self.refuse:
                 raise ViciRefused(self.refuse)
 
@@ -189,6 +194,23 @@ def test_a_tunnel_that_is_left_as_it_runs_says_so_and_is_not_touched():
     assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs",))
     assert (result.kept, result.up) == (True, False)
     assert script.sent == []
+
+
+def test_an_attempt_that_failed_costs_the_old_sa_nothing():
+    empty = {"t": {"uniqueid": "8", "state": "ESTABLISHED", "initiator": "yes", "initiator-spi": "new"}}
+    failed = (view("a", sa("1", "2", "7"), empty), view("b", sa("2", "1"), empty))
+    script = Script(*[failed] * 300, UP)
+    result = bring(script, left={"t": "left as it runs"})
+    assert script.sent == [("a", "terminate", "8")], "the empty one alone, and once"
+    assert (result.health.verdict, result.health.causes) == (Verdict.DEGRADED, ("left as it runs",))
+
+
+def test_what_only_the_far_end_has_is_ended_there():
+    odd = sa("6", "5", "9")
+    odd["t"]["initiator-spi"] = "odd"
+    script = Script(*[(view("a", sa("1", "2", "7")), view("b", sa("2", "1"), odd))] * 300, UP)
+    assert bring(script).up
+    assert {*script.sent} == {("b", "terminate", "9")}
 
 
 # --------------------------------------------------------------------------------------- selectors too narrow

@@ -11,8 +11,8 @@ import pytest
 from netaddr import IPAddress
 
 import ipsecctl.deploy.carry as carrying
-from ipsecctl.deploy import renewal, turns
-from ipsecctl.deploy.outcome import GatewayResult
+from ipsecctl.deploy import renewal
+from ipsecctl.deploy.outcome import GatewayResult, host_alone
 from ipsecctl.desired import Interface, Means
 from ipsecctl.errors import ApplyFailed, GatewayUnreachable, ViciRefused
 from ipsecctl.gateway import (
@@ -396,7 +396,7 @@ def test_without_charon_the_host_alone_is_done_and_what_charon_will_load_counts_
 
 def test_a_gateway_without_charon_is_failed_with_what_was_done_there():
     down = GatewayUnreachable("a", "charon is not running", "Start it.", charon_down=True)
-    told = turns._host_alone(GatewayPlan("a", (change(Part.FIREWALL, "inet ipsecctl"),)), down)
+    told = host_alone(GatewayPlan("a", (change(Part.FIREWALL, "inet ipsecctl"),)), down)
     assert told.summary == (
         "a: charon is not running; done without it: firewall inet ipsecctl; not done: its connections and "
         "keys, and what is to be taken away"

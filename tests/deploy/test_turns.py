@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,13 @@ import pytest
 import ipsecctl.deploy.turns as turning
 from ipsecctl.deploy import renewal
 from ipsecctl.deploy.carry import Carrier
+from ipsecctl.deploy.doubts import doubts, obstacles
 from ipsecctl.deploy.gate import carrying_before, new_tunnels
+from ipsecctl.deploy.holding import left_alone
 from ipsecctl.deploy.outcome import Reporter
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.errors import ViciRefused
-from ipsecctl.gateway import Facts, Observed, Record
+from ipsecctl.gateway import Facts, Observed, Obstacle, Record
 from ipsecctl.health import declare
 from ipsecctl.plan import Change, Disruption, GatewayPlan, Kind, Part, Wanted
 from ipsecctl.topology import DataPath, load_text
@@ -217,12 +220,53 @@ def test_a_tunnel_has_its_turn_when_both_its_ends_were_begun(monkeypatch):
         (star(), ["hub", "s1"], {"t-s2": None}),
         (star(), ["hub", "s1", "s2"], {}),
         (star(limit={"hub", "s1"}, half={"t-s2": ("s2",)}), ["hub", "s1"], {"t-s2": None}),
+        (replace(star(), held=frozenset({"t-s1"})), ["hub", "s1", "s2"], {"t-s1": None}),
     ],
 )
 def test_what_breaks_waits_for_its_turn(prepared, begun, held):
     work = work_on(prepared)
     work._begun |= {*begun}
     assert work._held("hub") == held
+
+
+def test_what_is_held_back_has_its_turn_and_is_not_made_anew(monkeypatch):
+    why = {"t-s1": (Obstacle("s1: it cannot", "mend it"),)}
+    work = work_on(replace(star(), held=frozenset({"t-s1"}), doomed=why))
+    seen = []
+
+    async def tunnels(batch, ready, half, renew, left, passes, last):
+        seen.append((ready, renew, left))
+        return True
+
+    async def before(*_):
+        return {"t-s1": frozenset({1}), "t-s2": frozenset({1})}
+
+    monkeypatch.setattr(work, "_tunnels", tunnels)
+    monkeypatch.setattr(renewal, "before", before)
+    monkeypatch.setattr(renewal, "still_there", lambda renew, *_: renew)
+
+    async def going():
+        monkeypatch.setattr(work, "_begin", Taking())
+        async with work:
+            await work.turn(["hub", "s1", "s2"], last=True, passes=lambda _: True, wait_for_all=True)
+
+    asyncio.run(going())
+    ((ready, renew, left),) = seen
+    assert (ready, renew) == ({"t-s1", "t-s2"}, {"t-s2": frozenset({1})})
+    assert left.keys() == {"t-s1"}
+
+
+def test_what_is_held_back_keeps_no_gate_shut():
+    prepared = replace(
+        replace(star(), observed={}),
+        held=frozenset({"t-s1"}),
+        doomed={"t-s1": (Obstacle("s1: it cannot", "mend it"),)},
+    )
+    declared = declare(prepared.topology, prepared.states)
+    found = doubts(prepared, declared, ())
+    assert found == {"t-s1": (left_alone(["t-s1"])["t-s1"], "s1: it cannot: mend it")}
+    assert obstacles(prepared, declared)["t-s1"].barred == ("s1: it cannot: mend it",)
+    assert obstacles(prepared, declared)["t-s1"].cut_off == ()
 
 
 def test_what_goes_on_in_a_task_ends_with_the_work(monkeypatch):

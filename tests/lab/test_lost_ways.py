@@ -7,22 +7,11 @@ Each is seen working before, and again when it is mended.
 from __future__ import annotations
 
 import pytest
+from two_spokes import NEIGHBOUR, TUNNEL, arrives, mended, planned, spis, topology, tunnels
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("lost-ways")]
 
-TOPOLOGY = """\
-ipsecctl: 1
-name: lost-ways
-defaults: {control: lab, credential: {psk: "file:secrets/{tunnel}.psk"}}
-sites:
-  dc: {networks: {servers: [10.10.0.0/24, "fd00:10::/64"]}, gateway: 198.51.100.10}
-  a: {networks: {lan: [10.20.1.0/24, "fd00:20:1::/64"]}, gateway: 203.0.113.20}
-  b: {networks: {lan: 10.20.2.0/24}, gateway: {address: dynamic, behind_nat: true}}
-tunnels:
-  all: {hub: dc, spokes: [a, b]}
-"""
-TUNNEL, NEIGHBOUR = "all-a", "all-b"
-HOSTS = {4: "10.10.0.10", 6: "fd00:10::10"}
+TOPOLOGY = topology("lost-ways")
 NO_IPV6 = (
     "a: IPv6 is off on ipsec0 (net.ipv6.conf.ipsec0.disable_ipv6 is 1), so charon's routes to fd00:10::/64"
 )
@@ -34,34 +23,13 @@ def lab(lab):
     return lab
 
 
-def tunnels(lab) -> dict[str, dict]:
-    told = lab.json("status", lab.file, statuses=(0, 1))["tunnels"]
-    return {tunnel["name"]: tunnel for tunnel in told}
+def notes(lab, name: str) -> list[str]:
+    return [note["summary"] for note in planned(lab, name)["notes"]]
 
 
-def notes(lab, name: str) -> list[dict]:
-    (gateway,) = [g for g in lab.json("plan", lab.file)["gateways"] if g["name"] == name]
-    return [note["summary"] for note in gateway["notes"]]
-
-
-def spis(lab, gateway: str = "a") -> list[str]:
-    listed = lab.sh(gateway, f"swanctl --list-sas --ike {TUNNEL}").splitlines()
-    return [line.split(",")[0].strip() for line in listed if line.startswith(("    in ", "    out "))]
-
-
-def arrives(lab, family: int) -> bool:
-    said = lab.sh("a-lan", f"ping -c 3 -i 0.2 -W 1 {HOSTS[family]} >/dev/null && echo yes", statuses=(0, 1))
-    return "yes" in said
-
-
-def mended(lab) -> None:
-    lab.ipsecctl("apply", lab.file, "--yes")
-    assert {name: tunnel["verdict"] for name, tunnel in tunnels(lab).items()} == {
-        TUNNEL: "up",
-        NEIGHBOUR: "up",
-    }
-    assert "Nothing to do" in lab.ipsecctl("plan", lab.file, "--detailed-exitcode").stdout
-    assert (arrives(lab, 4), arrives(lab, 6)) == (True, True)
+def both(lab) -> tuple[bool, bool]:
+    """Whether IPv4 and IPv6 pass."""
+    return arrives(lab), arrives(lab, family=6)
 
 
 @pytest.mark.parametrize("setting", ["all", "ipsec0"])
@@ -73,7 +41,7 @@ def test_sas_that_might_not_come_back_with_ipv6_off_are_left_alone(lab, data_pat
     assert len(before) == 2
     lab.sh("a", f"sysctl -qw net.ipv6.conf.{setting}.disable_ipv6=1")
     try:
-        assert (arrives(lab, 4), arrives(lab, 6)) == (True, False)
+        assert both(lab) == (True, False)
         found = tunnels(lab)[TUNNEL]
         assert found["verdict"] == "degraded"
         cause = found["causes"][0]
@@ -88,7 +56,7 @@ def test_sas_that_might_not_come_back_with_ipv6_off_are_left_alone(lab, data_pat
             assert cause in told[TUNNEL]["causes"], "the same words"
             assert told[NEIGHBOUR]["verdict"] == "up"
         assert spis(lab) == before, "none of its SAs was ended"
-        assert (arrives(lab, 4), arrives(lab, 6)) == (True, False)
+        assert both(lab) == (True, False)
     finally:
         lab.sh("a", f"sysctl -qw net.ipv6.conf.{setting}.disable_ipv6=0")
         if setting == "all":  # the kernel has forgotten it

@@ -11,24 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from two_spokes import HOSTS, NEIGHBOUR, TUNNEL, arrives, mended, topology, tunnels, verdicts
 
 from ipsecctl.patience import PATIENCE
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("own-device")]
 
-TOPOLOGY = """\
-ipsecctl: 1
-name: own-device
-defaults: {control: lab, credential: {psk: "file:secrets/{tunnel}.psk"}}
-sites:
-  dc: {networks: {servers: [10.10.0.0/24, "fd00:10::/64"]}, gateway: 198.51.100.10}
-  a: {networks: {lan: [10.20.1.0/24, "fd00:20:1::/64"]}, gateway: 203.0.113.20}
-  b: {networks: {lan: 10.20.2.0/24}, gateway: {address: dynamic, behind_nat: true}}
-tunnels:
-  all: {hub: dc, spokes: [a, b]}
-"""
-TUNNEL, NEIGHBOUR = "all-a", "all-b"
-HOSTS = {4: "10.10.0.10", 6: "fd00:10::10"}
+TOPOLOGY = topology("own-device")
 CHARON = "/usr/lib/ipsecctl-lab/charon"
 
 
@@ -40,40 +29,15 @@ def lab(lab, data_path: str):
     return lab
 
 
-def tunnels(lab) -> dict[str, dict]:
-    told = lab.json("status", lab.file, statuses=(0, 1))["tunnels"]
-    return {tunnel["name"]: tunnel for tunnel in told}
-
-
-def verdicts(lab) -> dict[str, str]:
-    return {name: tunnel["verdict"] for name, tunnel in tunnels(lab).items()}
-
-
-def planned(lab, gateway: str) -> set[tuple[str, str]]:
-    changes = lab.json("plan", lab.file)["changes"]
-    assert {change["gateway"] for change in changes} <= {gateway}
-    return {(change["part"], change["name"]) for change in changes}
-
-
-def arrives(lab, host: str = "a-lan", family: int = 4) -> bool:
-    """Whether a host of a site reaches the data centre's."""
-    said = lab.sh(host, f"ping -c 3 -i 0.2 -W 1 {HOSTS[family]} >/dev/null && echo yes", statuses=(0, 1))
-    return "yes" in said
+def changes(lab, gateway: str) -> set[tuple[str, str]]:
+    found = lab.json("plan", lab.file)["changes"]
+    assert {change["gateway"] for change in found} <= {gateway}
+    return {(change["part"], change["name"]) for change in found}
 
 
 def rules(lab, gateway: str) -> list[str]:
     listed = lab.sh(gateway, "ip rule; ip -6 rule").splitlines()
     return [line for line in listed if line.startswith("220:")]
-
-
-def mended(lab) -> None:
-    """Assert that one apply puts everything right, and leaves nothing to do."""
-    lab.ipsecctl("apply", lab.file, "--yes")
-    assert verdicts(lab) == {TUNNEL: "up", NEIGHBOUR: "up"}
-    assert "Nothing to do" in lab.ipsecctl("plan", lab.file, "--detailed-exitcode").stdout
-    assert arrives(lab), "IPv4"
-    assert arrives(lab, family=6), "IPv6"
-    assert arrives(lab, "b-lan"), "the neighbour"
 
 
 @pytest.mark.parametrize("gateway", ["dc", "a"])
@@ -88,7 +52,7 @@ def test_a_rule_that_somebody_took(lab, gateway: str, family: int, other: int) -
             f"{gateway}: the rule by which IPv{family} packets find charon's routes is not there "
             "(220: from all lookup 220)"
         )
-        assert planned(lab, gateway) == {("device", f"rule ipv{family} 220 lookup 220")}
+        assert changes(lab, gateway) == {("device", f"rule ipv{family} 220 lookup 220")}
     finally:
         mended(lab)
     assert len(rules(lab, gateway)) == 2
@@ -125,7 +89,7 @@ def test_a_rule_elsewhere_that_does_the_same_is_as_good(lab) -> None:
     try:
         assert arrives(lab)
         assert verdicts(lab) == {TUNNEL: "up", NEIGHBOUR: "up"}
-        assert planned(lab, "dc") == set()
+        assert changes(lab, "dc") == set()
     finally:
         lab.sh("dc", "ip rule add pref 220 from all lookup 220; ip rule del pref 100")
 
@@ -139,14 +103,14 @@ def test_a_device_that_is_down(lab, gateway: str) -> None:
         assert found[TUNNEL]["verdict"] == "down"
         assert f"{gateway}: charon's device ipsec0 is down" in found[TUNNEL]["causes"][0]
         assert found[NEIGHBOUR]["verdict"] == ("down" if gateway == "dc" else "up")
-        assert planned(lab, gateway) == {("device", "ipsec0")}, "no tunnel is disturbed"
+        assert changes(lab, gateway) == {("device", "ipsec0")}, "no tunnel is disturbed"
     finally:
         mended(lab)
 
 
 def test_a_device_that_somebody_has_set_up_again_needs_nothing(lab) -> None:
     lab.sh("dc", "ip link set ipsec0 down; sleep 1; ip link set ipsec0 up; sleep 1")
-    assert planned(lab, "dc") == set()
+    assert changes(lab, "dc") == set()
     assert verdicts(lab) == {TUNNEL: "up", NEIGHBOUR: "up"}
 
 
@@ -158,7 +122,7 @@ def test_a_trap_without_its_routes_is_loaded_again(lab) -> None:
     found = tunnels(lab)[TUNNEL]
     assert (found["verdict"], arrives(lab)) == ("down", False)
     assert "a: charon's routes through ipsec0 are not there" in found["causes"][0]
-    assert ("connection", TUNNEL) in planned(lab, "a")
+    assert ("connection", TUNNEL) in changes(lab, "a")
     mended(lab)
 
 
@@ -195,7 +159,7 @@ def test_a_device_that_is_gone_comes_back_with_charon_alone(lab) -> None:
         assert {tunnel["verdict"] for tunnel in found.values()} == {"down"}
         assert "dc: charon's device ipsec0 is gone" in found[TUNNEL]["causes"][0]
         assert f"{CHARON} stop" in found[TUNNEL]["causes"][0]
-        assert ("charon", "restart") in planned(lab, "dc")
+        assert ("charon", "restart") in changes(lab, "dc")
     finally:
         mended(lab)
     assert "ipsec0" in lab.sh("dc", "ip -o link show type tun")
