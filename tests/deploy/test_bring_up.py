@@ -202,7 +202,7 @@ def test_an_attempt_that_failed_costs_the_old_sa_nothing():
     script = Script(*[failed] * 300, UP)
     result = bring(script, left={"t": "left as it runs"})
     assert script.sent == [("a", "terminate", "8")], "the empty one alone, and once"
-    assert (result.health.verdict, result.health.causes) == (Verdict.DEGRADED, ("left as it runs",))
+    assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs",))
 
 
 def test_what_only_the_far_end_has_is_ended_there():
