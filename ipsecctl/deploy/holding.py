@@ -68,6 +68,6 @@ def held(doomed: Doomed, safety: Safety) -> frozenset[str]:
 def left_alone(held: Iterable[str]) -> dict[str, str]:
     """Return by tunnel what is said of those that are ``held``, beside what is in their way."""
     return {
-        name: f"left as it runs, as new SAs would not come up: --allow {name} tries it all the same"
+        name: f"left as it runs: new SAs would not come up; --allow {name} tries it all the same"
         for name in held
     }

@@ -275,10 +275,10 @@ def _note_older(found: _Findings, ends: Iterable[EndView]) -> None:
     for end in ends:
         carries = any(child.carries for sa in end.sas for child in sa.children)
         if end.older is not None and carries:
-            why = f" ({end.older})" if end.older else ""
+            why = f" ({end.older}): when that is mended" if end.older else ": when the far end has its part"
             found.notes.append(
                 f"{end.gateway}: its SAs have an earlier configuration than the one applied there, which is "
-                f"pending{why}: when the far end has its part, apply again"
+                f"pending{why}, apply again"
             )
 
 

@@ -345,7 +345,7 @@ def test_a_change_that_waits_for_the_far_end_is_a_note_and_the_tunnel_is_up(made
     assert health.causes == (
         (
             "a: its SAs have an earlier configuration than the one applied there, which is pending (charon "
-            "on a says: no): when the far end has its part, apply again"
+            "on a says: no): when that is mended, apply again"
         ),
     )
     assert "pending: when" in on_older_sas(made, "").causes[0]
