@@ -85,6 +85,8 @@ class Work:
         self._started: dict[str, float] = {}
         self._at_work: dict[str, asyncio.Task[None]] = {}
         self._bound = asyncio.Semaphore(SIDE_BY_SIDE)
+        self._behind = False
+        """Whether gateways hung in the last turn."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,6 +115,7 @@ class Work:
         renew = await renewal.before(self.prepared, self.calling, {*self.moving, *others})
         await self._begin_all(gateways, wait_for_all=wait_for_all)
         late = self.late
+        self._behind = bool(late) if last else self._behind
         ready = {name for name in ready if not self._ends[name] & late}
         self._handled |= ready
         left = left_alone(self.prepared.held) | renewal.left(self.prepared, self.results.values())
@@ -132,9 +135,13 @@ class Work:
         return {name for name, task in self._at_work.items() if not task.done()}
 
     async def stragglers(self) -> None:
-        """Wait for those that hang, and do what is left with or without them."""
+        """Wait for those that hang, and do what is left with or without them.
+
+        What hung in the last turn may have come to its end during that: its tunnels are left all the same.
+        """
         if late := self.late:
             await asyncio.wait([self._at_work[name] for name in late])
+        if self._behind:
             await self.turn((), last=True, passes=lambda _: True, wait_for_all=True)
 
     async def _begin_all(self, gateways: Collection[str], *, wait_for_all: bool) -> None:

@@ -176,7 +176,8 @@ def turns_of(work, monkeypatch):
     return turns
 
 
-def test_the_others_go_on_without_one_that_hangs(monkeypatch):
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["longer", "until the tunnels of others are up"])
+def test_the_others_go_on_without_one_that_hangs(meanwhile, monkeypatch):
     monkeypatch.setattr(turning, "_BEHIND_S", 0.01)
     work = work_on(star())
     turns = turns_of(work, monkeypatch)
@@ -188,8 +189,11 @@ def test_the_others_go_on_without_one_that_hangs(monkeypatch):
             await work.turn(["hub", "s1", "s2"], last=True, passes=lambda _: True, wait_for_all=False)
             assert work.late == {"s2"}
             taking.free.set()
+            while meanwhile and work.late:
+                await asyncio.sleep(0)
             await work.stragglers()
             assert work.late == set()
+            await work.stragglers()
 
     asyncio.run(going())
     assert turns == [({"t-s1"}, {"t-s2"}, False), ({"t-s2"}, set(), True)]
