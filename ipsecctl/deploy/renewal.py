@@ -58,7 +58,9 @@ async def before(
             for sa in parse_list_sas(view.sas):
                 running.setdefault(sa.name, set()).add(sa.unique_id)
     return {
-        tunnel: frozenset(there[gateway].get(tunnel, ())) for tunnel, gateway in ends.items() if gateway in there
+        tunnel: frozenset(there[gateway].get(tunnel, ()))
+        for tunnel, gateway in ends.items()
+        if gateway in there
     }
 
 
