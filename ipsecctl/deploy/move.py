@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ipsecctl.deploy.line import AT_ONCE
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.deploy.watch import Watch
 from ipsecctl.errors import IpsecctlError
@@ -113,7 +115,7 @@ def held(prepared: Prepared, moving: Mapping[str, Moving], gateway: str) -> dict
 
 @dataclass(frozen=True, slots=True)
 class _Changes:
-    """What a plan says of tunnels, to be asked of one after the other: those disturbed, those with a new key."""
+    """What a plan says of tunnels, for asking after one by one: those disturbed, those with a new key."""
 
     disturbed: frozenset[str] = frozenset()
     new_keys: frozenset[str] = frozenset()
@@ -191,7 +193,8 @@ async def move_all(
     """Move the SAs of tunnels side by side; return by name why one was not moved, "" where it was.
 
     ``load`` has a gateway load the connection of a tunnel, and returns what charon said against that. A
-    tunnel that has no SA needs none: the connection is loaded, and it is as good as moved.
+    tunnel that has no SA needs none: the connection is loaded, and it is as good as moved. A gateway moves
+    so many at a time (line.py); what stands in line has its ``longest_s`` before it.
     """
     now = time.monotonic()
     pending = {entry.tunnel.name: _Entry(entry, now) for entry in moving}
@@ -199,7 +202,13 @@ async def move_all(
     while pending:
         seen = await _look(watch, [entry.moving for entry in pending.values()])
         now = time.monotonic()
+        begun = Counter(entry.moving.mover for entry in pending.values() if entry.begun)
         for entry in [*pending.values()]:
+            if not entry.begun and entry.step == 0:
+                if begun[entry.moving.mover] >= AT_ONCE:
+                    entry.since = now
+                    continue
+                begun[entry.moving.mover] += 1
             told = await _advance(watch, entry, seen, load, now)
             if told is None and now - entry.since > longest_s:
                 told = _too_late(watch, entry)

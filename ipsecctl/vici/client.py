@@ -25,8 +25,8 @@ __all__ = ["DEFAULT_TIMEOUT_S", "Client", "connect_unix"]
 DEFAULT_TIMEOUT_S = 10.0 * PATIENCE
 _READ_BYTES = 1 << 16
 _AHEAD = 32
-"""How many commands are sent ahead of their answers. charon reads them into a queue for each connection and works
-it off in one thread (``process_queue`` of vici_socket.c, since 5.2.0); so many keep it busy meanwhile."""
+"""How many commands are sent ahead of their answers. charon reads them into a queue for each connection and
+works it off in one thread (``process_queue`` of vici_socket.c); so many keep it busy meanwhile."""
 
 _LONGEST = 10
 """How many times its limit a command may take in all whose events keep coming."""
