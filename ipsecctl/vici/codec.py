@@ -1,8 +1,8 @@
 """VICI messages and frames as bytes, strict in both directions.
 
 The ``vici`` package's codec is the measure (tests hold this one against it), but it takes several times
-as long for the thousands of connections of a ``list-conns``, sends ``None`` as the text "None", and takes a value
-cut short for a whole one. Here neither passes.
+as long for the thousands of connections of a ``list-conns``, sends ``None`` as the text "None", and takes a
+value cut short for a whole one. Here neither passes.
 """
 
 from __future__ import annotations
