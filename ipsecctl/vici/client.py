@@ -68,7 +68,7 @@ class Client:
         self.timeout_s = timeout_s
         self._reader = reader
         self._writer = writer
-        self._receiver = Receiver()
+        self._receiver = Receiver(raw=False)
         self._packets: deque[Received] = deque()
         self._lock = asyncio.Lock()
         self._closed_because = ""
@@ -96,10 +96,10 @@ class Client:
     ) -> Message:
         """Send a command and return charon's answer."""
         packet = request_packet(name, message)
-        async with self._conversation(name, timeout_s):
+        async with self._conversation(name, timeout_s, raw=raw):
             await self._send(packet)
             received, _ = await self._reply(name)
-        return _answer(name, received, raw)
+        return _answer(name, received)
 
     async def commands(
         self, name: str, messages: Sequence[Mapping[str, Any]], *, timeout_s: float | None = None
@@ -120,7 +120,7 @@ class Client:
                         await self._send(b"".join(request_packet(name, message) for message in few))
                     received, _ = await self._reply(name)
                 try:
-                    answers.append(_answer(name, received, raw=False))
+                    answers.append(_answer(name, received))
                 except ViciRefused as refused:
                     answers.append(refused)
         return answers
@@ -140,13 +140,13 @@ class Client:
         what charon has thousands of takes its time.
         """
         packet = request_packet(name, message)
-        async with self._conversation(name, timeout_s) as limit:
+        async with self._conversation(name, timeout_s, raw=raw) as limit:
             await self._register(event)
             await self._send(packet)
             received, events = await self._reply(name, limit)
             await self._confirmed(unregister_packet(event), event)
-        _answer(name, received, raw)
-        return [e.message if raw else text(e.message) for e in events if e.event == event]
+        _answer(name, received)
+        return [e.message for e in events if e.event == event]
 
     async def listen(self, events: Iterable[str], *, quiet_s: float) -> AsyncIterator[tuple[str, Message]]:
         """Yield (name, message) of each event as it comes; ends when none has come for ``quiet_s`` seconds.
@@ -166,14 +166,18 @@ class Client:
                         return
                     if received.kind is not Kind.EVENT:
                         raise ViciError(f"charon sent {received.kind.name} while only events were expected")
-                    yield received.event, text(received.message)
+                    yield received.event, received.message
             finally:
                 self.close("has been used for listening")
 
     @asynccontextmanager
-    async def _conversation(self, name: str, timeout_s: float | None) -> AsyncIterator[_Limit]:
+    async def _conversation(self, name: str, timeout_s: float | None, *, raw: bool) -> AsyncIterator[_Limit]:
         async with self._lock, self._limited(name, timeout_s) as limit:
-            yield limit
+            self._receiver.raw = raw
+            try:
+                yield limit
+            finally:
+                self._receiver.raw = False
 
     @asynccontextmanager
     async def _limited(self, what: str, timeout_s: float | None) -> AsyncIterator[_Limit]:
@@ -252,13 +256,17 @@ class _Limit:
             self._timer.reschedule(min(self._latest, self._loop.time() + self._limit_s))
 
 
-def _answer(name: str, received: Received, raw: bool) -> Message:
+def _answer(name: str, received: Received) -> Message:
     if received.kind is Kind.UNKNOWN_COMMAND:
         raise ViciRefused(f"charon does not know the command '{name}'")
-    if received.message.get("success", b"yes") != b"yes":
-        reason = text(received.message.get("errmsg", b"")) or "no reason given"
+    if received.message.get("success", "yes") not in ("yes", b"yes"):
+        reason = _words(received.message.get("errmsg", "")) or "no reason given"
         raise ViciRefused(f"charon refused '{name}': {reason}")
-    return received.message if raw else dict(text(received.message))
+    return received.message
+
+
+def _words(value: str | bytes) -> str:
+    return value if isinstance(value, str) else str(text(value))
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ value cut short for a whole one. Here neither passes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from vici import protocol
@@ -89,15 +89,35 @@ def decode_message(data: bytes) -> Message:
 
     Raises ``ViciError`` when it is not a whole and well-formed message.
     """
+    return _decode(data, _as_it_is)
+
+
+def decode_text(data: bytes) -> Message:
+    """Return a message from its bytes with every value as ``text`` has it: in one go, which is faster.
+
+    Raises as ``decode_message`` does.
+    """
+    return _decode(data, _as_text)
+
+
+def _decode(data: bytes, value: Callable[[bytes], str | bytes]) -> Message:
     try:
-        return _decoded(data)
+        return _decoded(data, value)
     except IndexError:
         raise ViciError(f"charon sent a garbled message: it ends within an element, at {len(data)}") from None
     except (ValueError, UnicodeDecodeError) as exc:
         raise ViciError(f"charon sent a garbled message: {exc}") from exc
 
 
-def _decoded(data: bytes) -> Message:
+def _as_it_is(value: bytes) -> bytes:
+    return value
+
+
+def _as_text(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")
+
+
+def _decoded(data: bytes, value: Callable[[bytes], str | bytes]) -> Message:
     """Return a message; a read beyond the end is an ``IndexError``, anything else that is wrong a
     ``ValueError``."""
     end, at = len(data), 0
@@ -123,18 +143,18 @@ def _decoded(data: bytes) -> Message:
             at = start + (data[at] << 8 | data[at + 1])
             if at > end:
                 raise _cut_short(data, start, at)
-            section[name] = data[start:at]
+            section[name] = value(data[start:at])
         elif kind == _SECTION_START:
             outer.append(section)
             section[name] = section = {}
         else:
-            section[name], at = _items(data, at)
+            section[name], at = _items(data, at, value)
     if outer:
         raise ValueError("a section does not end")
     return section
 
 
-def _items(data: bytes, at: int) -> tuple[list[bytes], int]:
+def _items(data: bytes, at: int, value: Callable[[bytes], str | bytes]) -> tuple[list[str | bytes], int]:
     """Return the items of the list that begins at an offset, and where it ends."""
     items = []
     while data[at] == _LIST_ITEM:
@@ -142,7 +162,7 @@ def _items(data: bytes, at: int) -> tuple[list[bytes], int]:
         at = start + (data[at + 1] << 8 | data[at + 2])
         if at > len(data):
             raise _cut_short(data, start, at)
-        items.append(data[start:at])
+        items.append(value(data[start:at]))
     if data[at] != _LIST_END:
         raise ValueError(f"a list does not end at {at}")
     return items, at + 1
@@ -155,7 +175,7 @@ def _cut_short(data: bytes, start: int, end: int) -> ValueError:
 def text(value: Any) -> Any:
     """Return a decoded message with every value as ``str``; bytes that are not UTF-8 become ``\\xNN``."""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
+        return _as_text(value)
     if isinstance(value, list):
         return [text(item) for item in value]
     return {key: text(item) for key, item in value.items()}
