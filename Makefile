@@ -9,7 +9,7 @@ KERNEL_WORKERS ?= 2
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev labs releases postgres demo demo-down test test-unit test-lab test-change test-kernel test-wheel test-pythons lint format docs bench bench-kernel wheel clean
+.PHONY: help venv dev labs releases postgres demo demo-down test test-unit test-lab test-change test-kernel test-wheel test-pythons lint format docs bench bench-scale bench-kernel wheel clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -97,6 +97,9 @@ test-pythons: dev ## Unit tests with every Python from 3.11 on that this machine
 
 bench: $(VENV)/.dev ## Speed, as ratios within one run: start-up, validate, compile and render
 	$(BIN)/python bench/bench.py
+
+bench-scale: $(VENV)/.dev labs ## ... of 5,000 connections on one charon, and of 100 gateways; in labs, 5 minutes and more
+	$(BIN)/python bench/scale.py
 
 bench-kernel: $(VENV)/.dev labs ## ... and of tunnels on a kernel with ESP, in the virtual machine where this one's has none
 	$(BIN)/python bench/kernel.py

@@ -23,7 +23,7 @@ from nodes import Bench, lab_up
 
 from ipsecctl.patience import PATIENCE
 
-__all__ = ["MOST_RATIO", "measure_spokes", "topology"]
+__all__ = ["CLEAN", "MOST_RATIO", "START", "measure_spokes", "rendered", "topology"]
 
 SPOKES, ROUNDS = 20, 5
 _LONGEST_S = 60.0 * PATIENCE
@@ -31,7 +31,7 @@ MOST_RATIO = 1.5
 """Promised: from apply to traffic takes at most this many times what charon alone needs."""
 
 # What the first process of a node does, without the guard: nothing of ours is left, and charon is new.
-_CLEAN = r"""
+CLEAN = r"""
 /usr/lib/ipsecctl-lab/charon stop
 nft delete table inet ipsecctl 2>/dev/null
 for family in -4 -6; do
@@ -45,7 +45,7 @@ ip xfrm state flush; ip xfrm policy flush
 rm -rf /var/lib/ipsecctl /etc/ipsecctl /etc/sysctl.d/60-ipsecctl.conf /etc/swanctl/conf.d/*ipsecctl* \
     /etc/strongswan.d/*ipsecctl.conf /etc/systemd/network/*ipsecctl* /etc/systemd/networkd.conf.d/*ipsecctl*
 """
-_START = "/usr/lib/ipsecctl-lab/charon start"
+START = "/usr/lib/ipsecctl-lab/charon start"
 _UNPACK = "tar -x -C /"
 
 # pinger SOURCE DESTINATION...: says "ready", pings all at once until each has answered, says "all" and ends.
@@ -103,7 +103,7 @@ def _pair(number: int) -> str:
 def measure_spokes(rounds: int = ROUNDS) -> float:
     """Print what each round took; return the median of the rounds' ratios."""
     with lab_up("bench-spokes", topology(), hosts=False) as bench:
-        files = _rendered(bench)
+        files = rendered(bench, bench.file, bench.folder / "rendered")
         ratios = []
         for number in range(rounds):
             sides = (_by_apply, _by_charon) if number % 2 else (_by_charon, _by_apply)
@@ -117,12 +117,11 @@ def measure_spokes(rounds: int = ROUNDS) -> float:
     return median(ratios)
 
 
-def _rendered(bench: Bench) -> dict[str, bytes]:
-    """Return by gateway a tar archive of its rendered files."""
-    out = bench.folder / "rendered"
+def rendered(bench: Bench, file: str, out: Path) -> dict[str, bytes]:
+    """Return by gateway a tar archive of what is rendered of a topology file, into the folder ``out``."""
     path = "kernel" if bench.kernel_esp else "libipsec"
-    bench.ipsecctl("render", bench.file, "--out", str(out), "--datapath", path)
-    return {name: _tar(out / name) for name in bench.gateways}
+    bench.ipsecctl("render", file, "--out", str(out), "--datapath", path)
+    return {name: _tar(out / name) for name in bench.gateways if (out / name).is_dir()}
 
 
 def _tar(folder: Path) -> bytes:
@@ -140,14 +139,14 @@ def _roots(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _by_apply(bench: Bench, files: dict[str, bytes]) -> float:
     del files
-    bench.everywhere(dict.fromkeys(bench.gateways, _CLEAN + _START))
+    bench.everywhere(dict.fromkeys(bench.gateways, CLEAN + START))
     with _traffic(bench) as until:
         bench.ipsecctl("apply", bench.file, "--lab", bench.lab.name, "--yes", *bench.store)
     return until[0]
 
 
 def _by_charon(bench: Bench, files: dict[str, bytes]) -> float:
-    bench.everywhere(dict.fromkeys(bench.gateways, f"{_CLEAN}{_UNPACK}\n{_START}"), files)
+    bench.everywhere(dict.fromkeys(bench.gateways, f"{CLEAN}{_UNPACK}\n{START}"), files)
     with _traffic(bench) as until:
         bench.everywhere(dict.fromkeys(bench.gateways, "swanctl --load-all"))
         spokes = [name for name in bench.gateways if name != "hub"]

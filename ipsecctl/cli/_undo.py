@@ -34,7 +34,10 @@ LabOption = Annotated[
     str | None, typer.Option(help="All gateways are the containers of this lab.", metavar="NAME")
 ]
 WaitOption = Annotated[
-    float, typer.Option(help="How long to wait for the tunnels at most.", metavar="SECONDS", min=0)
+    float,
+    typer.Option(
+        help="How long to wait for each tunnel at most, from when it is called.", metavar="SECONDS", min=0
+    ),
 ]
 YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do not ask; changes need it where nobody can be asked.")

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from ipsecctl.crypto.algorithms import KEYWORDS, Algorithm, Kind, Status, nearest
@@ -153,10 +154,16 @@ def parse_esp_proposal(text: str) -> Proposal:
 
 
 def _parse(text: str, protocol: Protocol) -> Proposal:
-    examined = examine_proposal(text, protocol)
+    examined = _examined(text, protocol)
     if examined.proposal is None:
         raise examined.errors[0]
     return examined.proposal
+
+
+@lru_cache(maxsize=256)
+def _examined(text: str, protocol: Protocol) -> Examined:
+    """Examine what thousands of connections have in common once."""
+    return examine_proposal(text, protocol)
 
 
 def in_common(ours: Iterable[Proposal], theirs: Iterable[Proposal]) -> bool:

@@ -60,12 +60,14 @@ async def _apply(
     prepared: Prepared, report: Reporter, wait_s: float, net: Net | None, rollout: Rollout
 ) -> Applied:
     started = time.monotonic()
-    declared = tuple(t for t in declare(prepared.topology, prepared.states) if t.name in prepared.tunnels)
+    about = prepared.tunnels
+    declared = tuple(t for t in declare(prepared.topology, prepared.states) if t.name in about)
     calling = callers(prepared.states, declared)
     work = Work(prepared, report, declared, calling, movings(prepared, declared, calling), wait_s)
     async with work:
         stopped, waiting = await roll_out(work, rollout, net)
     gateways = tuple(result for _, result in sorted(work.results.items()))
     tunnels = tuple(result for _, result in sorted(work.tunnels.items()))
-    half = {name: others for name, others in prepared.half.items() if name in needs(prepared.plans)}
+    changed = needs(prepared.plans)
+    half = {name: others for name, others in prepared.half.items() if name in changed}
     return Applied(gateways, tunnels, time.monotonic() - started, waiting, stopped, half)

@@ -267,21 +267,16 @@ class Carrier:
         for name in self._names(Part.KEY):
             answer = await self._command(client, Part.KEY, name, "load-key", self.wanted.keys[name])
             self.key_ids[name] = answer.get("id", "")
-        held = self._held_keys()
-        for name in self._names(Part.SHARED):
-            if name in held:
-                await self._widen_key(client, name)
-            else:
-                await self._command(client, Part.SHARED, name, "load-shared", self.wanted.shared[name])
-        await self._let_go_of_routes(client, {*self._names(Part.CONNECTION)} - self.waiting)
-        for name in self._names(Part.CONNECTION):
-            if name in self.later:
-                continue
-            wide = self.held.get(name)
-            if name not in self.held:
-                await self.load(client, name)
-            elif wide is not None:
-                await self._command(client, Part.CONNECTION, name, "load-conn", {name: wide})
+        held, names = self._held_keys(), self._names(Part.SHARED)
+        for name in held:
+            await self._widen_key(client, name)
+        keys = {name: self.wanted.shared[name] for name in names if name not in held}
+        await self._commands(client, Part.SHARED, "load-shared", keys)
+        names = [name for name in self._names(Part.CONNECTION) if name not in self.later]
+        await self._let_go_of_routes(client, {*names} - self.waiting)
+        now = {name: self.held.get(name, self.wanted.connections.get(name)) for name in names}
+        connections = {name: {name: message} for name, message in now.items() if message is not None}
+        await self._commands(client, Part.CONNECTION, "load-conn", connections)
 
     def _held_keys(self) -> tuple[str, ...]:
         """Return the shared keys that take the place of others, of connections that are held back."""
@@ -358,8 +353,20 @@ class Carrier:
         try:
             return await client.command(command, message)
         except ViciRefused as exc:
-            self.refused[part, name] = f"{part} '{name}': {exc.summary}"
+            self._refused(part, name, exc)
             return {}
+
+    async def _commands(
+        self, client: Client, part: Part, command: str, messages: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Send a command for each of many objects, some ahead of their answers."""
+        answers = await client.commands(command, tuple(messages.values()))
+        for name, answer in zip(messages, answers, strict=True):
+            if isinstance(answer, ViciRefused):
+                self._refused(part, name, answer)
+
+    def _refused(self, part: Part, name: str, exc: ViciRefused) -> None:
+        self.refused[part, name] = f"{part} '{name}': {exc.summary}"
 
     # ------------------------------------------------------------------------------------------------- record
 

@@ -121,6 +121,8 @@ class _Course:
         self._began = 0.0
         self._token = new_token()
         self._kept: list[Armed] = []
+        tunnels = work.prepared.topology.tunnels
+        self._ends = {t.name: (t.left.gateway.name, t.right.gateway.name) for t in tunnels}
         work.batch |= {name: batch.number for batch in self.batches for name in batch.gateways}
 
     @property
@@ -209,8 +211,7 @@ class _Course:
 
     def _whose(self, batch: Batch, tunnel: str) -> list[str]:
         """Return the gateways of a batch that a tunnel counts for: not those that came along, if others."""
-        (found,) = (t for t in self.work.prepared.topology.tunnels if t.name == tunnel)
-        ends = [e.gateway.name for e in (found.left, found.right) if e.gateway.name in batch.gateways]
+        ends = [name for name in self._ends[tunnel] if name in batch.gateways]
         return [name for name in ends if name not in batch.along] or ends
 
     def _stop(self, batch: Batch, why: str) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ipsecctl.deploy.line import AT_ONCE
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.deploy.watch import Watch
 from ipsecctl.errors import IpsecctlError
@@ -79,6 +81,7 @@ def movings(prepared: Prepared, tunnels: Iterable[Declared], calling: Mapping[st
     for plan in prepared.plans:
         for name, grade in plan.disturbed.items():
             grades[name] = max(grade, grades.get(name, grade))
+    changes = {plan.gateway: _Changes.of(plan) for plan in prepared.plans}
     found = {}
     for tunnel in tunnels:
         if grades.get(tunnel.name) is not Disruption.REKEY or tunnel.name in prepared.held:
@@ -86,7 +89,7 @@ def movings(prepared: Prepared, tunnels: Iterable[Declared], calling: Mapping[st
         ends = {
             gateway.name: end
             for gateway in (tunnel.left, tunnel.right)
-            if (end := _end(prepared, gateway.name, tunnel.name)) is not None
+            if (end := _end(prepared, changes, gateway.name, tunnel.name)) is not None
         }
         mover = calling.get(tunnel.name) or next(iter(ends))
         calls = ends.get(mover)
@@ -110,18 +113,30 @@ def held(prepared: Prepared, moving: Mapping[str, Moving], gateway: str) -> dict
     return waiting
 
 
-def _end(prepared: Prepared, gateway: str, name: str) -> End | None:
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """What a plan says of tunnels, for asking after one by one: those disturbed, those with a new key."""
+
+    disturbed: frozenset[str] = frozenset()
+    new_keys: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, plan: GatewayPlan) -> _Changes:
+        keys = (change.name for change in plan.of(Part.SHARED, Kind.CHANGE))
+        return cls(frozenset(plan.disturbed), frozenset(keys))
+
+
+def _end(prepared: Prepared, changes: Mapping[str, _Changes], gateway: str, name: str) -> End | None:
     seen, target = prepared.observed.get(gateway), prepared.wanted.get(gateway)
     if seen is None or target is None or name not in target.connections or seen.charon_down is not None:
         return None
     # One that is not in the limit has none, and stays as it is.
-    plan = next((plan for plan in prepared.plans if plan.gateway == gateway), GatewayPlan(gateway))
+    changed = changes.get(gateway, _Changes())
     record = seen.facts.record
     new = target.connections[name]
     old = record.messages.get(name, new) if record is not None else new
-    keys = {change.name for change in plan.of(Part.SHARED, Kind.CHANGE)}
-    new_key = f"{SHARED_PREFIX}{name}" in keys
-    unsure = name in plan.disturbed and not new_key and move_of(End(old, new), None) == Move(())
+    new_key = f"{SHARED_PREFIX}{name}" in changed.new_keys
+    unsure = name in changed.disturbed and not new_key and move_of(End(old, new), None) == Move(())
     return End(old, new, new_key, unsure)
 
 
@@ -178,7 +193,8 @@ async def move_all(
     """Move the SAs of tunnels side by side; return by name why one was not moved, "" where it was.
 
     ``load`` has a gateway load the connection of a tunnel, and returns what charon said against that. A
-    tunnel that has no SA needs none: the connection is loaded, and it is as good as moved.
+    tunnel that has no SA needs none: the connection is loaded, and it is as good as moved. A gateway moves
+    so many at a time (line.py); what stands in line has its ``longest_s`` before it.
     """
     now = time.monotonic()
     pending = {entry.tunnel.name: _Entry(entry, now) for entry in moving}
@@ -186,7 +202,13 @@ async def move_all(
     while pending:
         seen = await _look(watch, [entry.moving for entry in pending.values()])
         now = time.monotonic()
+        begun = Counter(entry.moving.mover for entry in pending.values() if entry.begun)
         for entry in [*pending.values()]:
+            if not entry.begun and entry.step == 0:
+                if begun[entry.moving.mover] >= AT_ONCE:
+                    entry.since = now
+                    continue
+                begun[entry.moving.mover] += 1
             told = await _advance(watch, entry, seen, load, now)
             if told is None and now - entry.since > longest_s:
                 told = _too_late(watch, entry)
@@ -209,8 +231,11 @@ async def _look(watch: Watch, moving: Iterable[Moving]) -> Seen:
     async def one(gateway: str, wanted: list[str]) -> None:
         sas = await watch.sas(gateway, wanted if len(wanted) <= _FEW else ())
         if sas is not None:
-            listed = parse_list_sas(sas)
-            found[gateway] = {name: tuple(sa for sa in listed if sa.name == name) for name in wanted}
+            by_name: dict[str, list[IkeSa]] = {name: [] for name in wanted}
+            for sa in parse_list_sas(sas):
+                if sa.name in by_name:
+                    by_name[sa.name].append(sa)
+            found[gateway] = {name: tuple(listed) for name, listed in by_name.items()}
 
     async with asyncio.TaskGroup() as group:
         for gateway, wanted in names.items():

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from ipsecctl.deploy.move import Moving
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.health import Declared, EndState, EndView, narrower
-from ipsecctl.plan import End, Kind, Move, Part, Step
+from ipsecctl.plan import End, GatewayPlan, Kind, Move, Part, Step
 
 __all__ = ["callers_that_wait", "mending", "narrow_children"]
 
@@ -29,17 +29,21 @@ def callers_that_wait(
     nothing can be narrowed, and nobody waits.
     """
     plans = {plan.gateway: plan for plan in prepared.plans}
-    found: dict[str, frozenset[str]] = {}
+    loaded = {n: _names(plan, Kind.CREATE, Kind.CHANGE) for n, plan in plans.items()}
+    replaced = {n: _names(plan, Kind.CHANGE) for n, plan in plans.items()}
+    found: dict[str, set[str]] = {}
     for tunnel in tunnels:
         caller = calling.get(tunnel.name)
         called = _far_end(tunnel, caller)
         if tunnel.name in moving or caller not in plans or called not in plans:
             continue
-        changes = {change.name for change in plans[caller].of(Part.CONNECTION, Kind.CREATE, Kind.CHANGE)}
-        theirs = {change.name for change in plans[called].of(Part.CONNECTION, Kind.CHANGE)}
-        if tunnel.name in changes & theirs:
-            found[caller] = found.get(caller, frozenset()) | {tunnel.name}
-    return found
+        if tunnel.name in loaded[caller] and tunnel.name in replaced[called]:
+            found.setdefault(caller, set()).add(tunnel.name)
+    return {gateway: frozenset(names) for gateway, names in found.items()}
+
+
+def _names(plan: GatewayPlan, *kinds: Kind) -> frozenset[str]:
+    return frozenset(change.name for change in plan.of(Part.CONNECTION, *kinds))
 
 
 def narrow_children(tunnel: Declared, ends: Iterable[EndView]) -> tuple[str, ...]:

@@ -51,12 +51,17 @@ async def before(
         return {}
     async with watch({name: prepared.handles[name] for name in set(ends.values())}) as watched:
         views = await watched.look(set(ends.values()))
-    found: dict[str, frozenset[int]] = {}
-    for tunnel, gateway in ends.items():
-        view = views[gateway]
+    there: dict[str, dict[str, set[int]]] = {}
+    for gateway, view in views.items():
         if not isinstance(view, GatewayUnreachable):
-            found[tunnel] = frozenset(sa.unique_id for sa in parse_list_sas(view.sas) if sa.name == tunnel)
-    return found
+            running = there.setdefault(gateway, {})
+            for sa in parse_list_sas(view.sas):
+                running.setdefault(sa.name, set()).add(sa.unique_id)
+    return {
+        tunnel: frozenset(there[gateway].get(tunnel, ()))
+        for tunnel, gateway in ends.items()
+        if gateway in there
+    }
 
 
 def still_there(

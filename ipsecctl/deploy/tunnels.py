@@ -4,7 +4,7 @@ CHILD_SAs of ours that came up with less than is declared are made anew beside t
 
 Nothing here waits inside charon: ``initiate`` and ``terminate`` with a timeout of -1 only queue the work, and
 ``list-sas`` shows what came of it. A blocking one holds a worker thread of charon until it is done, and
-charon has 16.
+charon has 16. So a gateway is told of so many tunnels at a time, and of the next as these come up (line.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ipsecctl.deploy.doubts import NO_OBSTACLES, Obstacles
+from ipsecctl.deploy.line import Line
 from ipsecctl.deploy.move import Moving, move_all
 from ipsecctl.deploy.narrow import mending, narrow_children
 from ipsecctl.deploy.stale import stale
@@ -29,6 +30,7 @@ from ipsecctl.patience import PATIENCE
 
 __all__ = ["TunnelResult", "bring_up", "callers"]
 
+_CALLING = ("CREATED", "CONNECTING")
 _POLL_S = 0.1
 _RETRY_S = 1.0
 _MAX_RETRY_S = 4.0
@@ -73,7 +75,10 @@ class TunnelResult:
 
 @dataclass(slots=True)
 class _Pending:
-    """A tunnel on its way up. Times are of ``time.monotonic``."""
+    """A tunnel on its way up. Times are of ``time.monotonic``.
+
+    ``since`` is when its turn came: it does not count against a tunnel that it stands in line.
+    """
 
     tunnel: Declared
     caller: str | None
@@ -84,9 +89,9 @@ class _Pending:
     doubts: tuple[str, ...] = ()
     obstacles: Obstacles = NO_OBSTACLES
     acted: bool = False
-    pushed: bool = False
     called: bool = False
     next_try: float = 0.0
+    since: float | None = None
     out_of_step_since: float | None = None
     narrow_since: float | None = None
     mended: bool = False
@@ -112,7 +117,8 @@ async def bring_up(
     moved: Collection[str] = (),
     report: Callable[[TunnelResult], None],
 ) -> tuple[TunnelResult, ...]:
-    """Bring tunnels up for at most ``wait_s`` seconds; return what became of each, sorted by name.
+    """Bring tunnels up, each for at most ``wait_s`` seconds after its turn to be called has come; return what
+    became of each, sorted by name.
 
     ``calling`` says by tunnel which gateway initiates; the others are only waited for. ``renew`` holds, by
     tunnel, the unique ids of IKE_SAs at the calling gateway that must go first, because they have an old
@@ -137,6 +143,7 @@ async def bring_up(
         for t in tunnels
     }
     results = []
+    line = Line()
     while pending:
         gateways = {g.name for p in pending.values() for g in (p.tunnel.left, p.tunnel.right)}
         views = await watch.look(gateways)
@@ -147,10 +154,13 @@ async def bring_up(
         if await _mend(watch, pending, healths):
             continue
         for health in healths:
+            if (end := _calling_end(pending[health.name], health)) is not None and _stands(end):
+                line.answered(end.gateway, (health.name,))
+        for health in sorted(healths, key=lambda health: _turn(pending[health.name])):
             entry = pending[health.name]
             done = _settled(entry, health) or _stays_narrow(entry, health, now)
             limit_s = min(wait_s, _OBSTRUCTED_S) if entry.obstacles.causes else wait_s
-            if done or _expired(entry, now - started - limit_s):
+            if done or _expired(entry, now, limit_s):
                 told = _with_words(watch, entry, health)
                 kept = told.verdict is Verdict.UP and bool(entry.left)
                 result = TunnelResult(told, now - started, entry.acted, _renewed(entry, health), kept)
@@ -158,16 +168,26 @@ async def bring_up(
                 report(result)
                 del pending[health.name]
             else:
-                await _push(watch, entry, health, now)
+                await _push(watch, line, entry, health, now)
         # Looking costs charon and us in proportion to what there is to see: leave twice that time free.
         await asyncio.sleep(max(_POLL_S, 2 * (time.monotonic() - now)) if pending else 0)
     return tuple(sorted(results, key=lambda result: result.name))
 
 
-def _expired(entry: _Pending, over_s: float) -> bool:
-    """Whether the time is over: not before we have tried, nor between the two halves of a renewal."""
+def _turn(entry: _Pending) -> int:
+    """Return who comes first in line: what was ended to be made anew, then what was not called yet."""
+    return 0 if entry.told and not entry.called else 1 if not entry.called else 2
+
+
+def _stands(end: EndView) -> bool:
+    """Whether an IKE_SA of this end is there, and not only called for."""
+    return any(sa.state not in _CALLING for sa in end.sas)
+
+
+def _expired(entry: _Pending, now: float, limit_s: float) -> bool:
+    """Whether the time is over: not before its turn has come, nor between the two halves of a renewal."""
     halfway = entry.told and not entry.called
-    return entry.pushed and over_s >= (_GRACE_S if halfway else 0)
+    return entry.since is not None and now - entry.since >= limit_s + (_GRACE_S if halfway else 0)
 
 
 def _renewed(entry: _Pending, health: TunnelHealth) -> bool:
@@ -247,20 +267,29 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     return replace(health, causes=(*entry.obstacles.causes, *found, *health.causes, *words))
 
 
-async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float) -> None:
-    """Do the next thing that brings a tunnel nearer to being up, if there is one now."""
-    entry.pushed = True
+async def _push(watch: Watch, line: Line, entry: _Pending, health: TunnelHealth, now: float) -> None:
+    """Do the next thing that brings a tunnel nearer to being up, if there is one and its turn has come."""
     end = _calling_end(entry, health)
     client = watch.client(entry.caller) if entry.caller else None
-    if end is None or client is None or now < entry.next_try:
+    if end is None or client is None:
+        entry.since = now if entry.since is None else entry.since
+        return
+    if now < entry.next_try:
         return
     await _mark_stale(watch, entry, health, now)
+    # What is ended has to be called for soon: it needs its place in line before that.
+    calls = _old(entry, health) - entry.told or (_missing(entry.tunnel, end) and not _calling(end))
+    if calls and not line.may_call(end.gateway, health.name, now):
+        return
+    entry.since = now if entry.since is None else entry.since
+    if calls:
+        line.called(end.gateway, health.name, now)
     commands = [
         ("terminate", {"ike-id": str(unique_id), "force": "yes", "timeout": "-1"})
         for unique_id in sorted(_old(entry, health) - entry.told)
     ]
     entry.told |= _old(entry, health)
-    if not _old(entry, health) and not any(sa.state in ("CREATED", "CONNECTING") for sa in end.sas):
+    if not _old(entry, health) and not _calling(end):
         commands = [
             ("initiate", {"ike": entry.tunnel.name, "child": child, "timeout": "-1"})
             for child in _missing(entry.tunnel, end)
@@ -274,6 +303,10 @@ async def _push(watch: Watch, entry: _Pending, health: TunnelHealth, now: float)
             await client.command(command, message)
         except IpsecctlError as refused:
             entry.refused = f"{entry.caller}: {refused.summary}"
+
+
+def _calling(end: EndView) -> bool:
+    return any(sa.state in _CALLING for sa in end.sas)
 
 
 def _missing(tunnel: Declared, end: EndView) -> list[str]:

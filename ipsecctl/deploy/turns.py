@@ -71,8 +71,9 @@ class Work:
         """Tunnels whose SAs were ended and made anew."""
 
         self._plans = {plan.gateway: plan for plan in prepared.plans}
+        changed = needs(prepared.plans)
         self._needs = {
-            name: needs(prepared.plans).get(name, frozenset()) | {*prepared.half.get(name, ())}
+            name: changed.get(name, frozenset()) | {*prepared.half.get(name, ())}
             for name in {t.name for t in declared}
         }
         self._ends = {t.name: {g.name for g in (t.left, t.right) if g.managed} for t in declared}

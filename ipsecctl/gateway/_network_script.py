@@ -23,14 +23,13 @@ __all__ = ["SCRIPT"]
 # `told FAMILY` says that all addresses and routes of a family were listed. iproute2 leaves out the length of
 # a host's prefix, and the table of what is in the main one. `address` after links would list these again.
 SCRIPT: Final = r"""
-own= mine= peers= line='
+own= mine= line='
 '
 set -f; IFS=$line
 for one in $said; do
     case $one in
         'own '*) own="$own ${one#own }" ;;
-        'address '*) mine="$mine ${one#address }" ;;
-        'peer '*) peers="$peers ${one#peer }" ;;
+        'address '*) mine="$mine$line${one#address }" ;;
     esac
 done
 unset IFS; set +f
@@ -45,6 +44,27 @@ for family in 4 6; do
     printf 'rules %s %s\n' $family "$(ip -j -N -$family rule show 2>/dev/null)"
 done
 of_family() { case $family$1 in 4*:*) return 1 ;; 4* | 6*:*) ;; *) return 1 ;; esac; }
+# The questions for the ways to all peers, or, with `tell`, which of them each is. Peers may be thousands: a
+# list of them that grew in a variable would be copied for each.
+ways() {
+    set -f; IFS=$line
+    for one in $said; do
+        case $one in 'peer '*) peer=${one#peer } ;; *) continue ;; esac
+        of_family "$peer" || continue
+        for from in any $mine; do
+            [ "$from" = any ] || of_family "$from" || continue
+            if [ "$1" = tell ]; then
+                number=$((number + 1))
+                echo "way $number $peer $from"
+            elif [ "$from" = any ]; then
+                echo "route get $peer"
+            else
+                echo "route get $peer from $from"
+            fi
+        done
+    done
+    unset IFS; set +f
+}
 {
     printf '%s\n' "$said"
     for family in 4 6; do
@@ -57,16 +77,11 @@ of_family() { case $family$1 in 4*:*) return 1 ;; 4* | 6*:*) ;; *) return 1 ;; e
             done
         done
         number=$((number + 1)) asked="$asked${line}link show dev lo"
-        for peer in $peers; do
-            of_family "$peer" || continue
-            for from in any $mine; do
-                [ "$from" = any ] || of_family "$from" || continue
-                number=$((number + 1)) asked="$asked${line}route get $peer"
-                [ "$from" = any ] || asked="$asked from $from"
-                echo "way $number $peer $from"
-            done
-        done
-        { printf '%s\n' "$asked" | ip -o -N -$family -force -batch - 2>&1 >&3 | sed 's/^/said /'; } 3>&1
+        ways tell
+        {
+            { printf '%s\n' "$asked"; ways ask; } |
+                ip -o -N -$family -force -batch - 2>&1 >&3 | sed 's/^/said /'
+        } 3>&1
     done
 } | awk -v mark="$protocol" -v ours="$table" '
     function plain(prefix) {

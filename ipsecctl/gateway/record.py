@@ -8,7 +8,6 @@ secret.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import secrets
@@ -128,7 +127,7 @@ class Record:
 
     def digest(self, kind: str, value: Any) -> str:
         """Return the digest of an object of a kind (``file``, ``connection``, ...) under the record's key."""
-        return hmac.new(self.key, kind.encode() + b"\0" + canonical(value), hashlib.sha256).hexdigest()
+        return hmac.digest(self.key, kind.encode() + b"\0" + canonical(value), "sha256").hex()
 
     def to_json(self) -> bytes:
         """Return the record as its file holds it."""

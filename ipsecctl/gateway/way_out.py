@@ -147,10 +147,12 @@ def _rules(told: Mapping[str, Iterable[str]]) -> Iterator[tuple[int, str]]:
 
 def addresses_of(texts: Iterable[object]) -> Iterator[IPAddress]:
     """Yield what is an address; names, ``%any`` and nothing at all are passed over."""
-    return (address for text in texts if text is not None for address in _address(str(text)))
+    return (address for text in texts if text is not None for address in _address(text))
 
 
-def _address(text: str) -> Iterator[IPAddress]:
+def _address(text: object) -> Iterator[IPAddress]:
+    if not isinstance(text, IPAddress):
+        text = str(text)
     try:
         yield IPAddress(text)
     except (AddrFormatError, ValueError):

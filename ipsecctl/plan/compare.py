@@ -363,32 +363,32 @@ class _Comparison:
         )
 
     def _loaded_connection(self, name: str, message: Mapping[str, Any]) -> Iterator[Change]:
-        recorded = self.record.connections[name]
-        grade = self._grade(name, message, unsure=self._drifted(name))
-        before, after = differing(self.record.messages.get(name, {}), message)
+        recorded, drifted = self.record.connections[name], self._drifted(name)
         reasons: tuple[str, ...]
-        if recorded == "" and name in self.record.kept:
+        begun = recorded == ""
+        if begun:
             reasons = (self._begun(name),)
-        elif recorded == "":
-            reasons, before = (CUT_OFF,), {}
-            after = flatten(message)
         elif not self._as_applied(name, message):
-            by_hand = (BY_HAND,) if self._drifted(name) else ()
+            by_hand = (BY_HAND,) if drifted else ()
             reasons = (*by_hand, ALTERED, *self._exposed(name))
         else:
-            reasons = (*self._drift_of(name), *((_NEW_KEY,) if self._has_new_key(name) else ()))
-            if BY_HAND in reasons:
-                before, after = departing(self.observed.connections[name], message)
-        if reasons:
-            yield self._change(
-                Part.CONNECTION,
-                name,
-                Kind.CHANGE,
-                *reasons,
-                before=fields(before),
-                after=fields(after),
-                disruption=grade,
-            )
+            reasons = (*self._drift_of(name, drifted), *((_NEW_KEY,) if self._has_new_key(name) else ()))
+        if not reasons:
+            return  # the rule, and there may be thousands: what follows is for those that change
+        before, after = differing(self.record.messages.get(name, {}), message)
+        if begun and name not in self.record.kept:
+            before, after = {}, flatten(message)
+        elif BY_HAND in reasons and ALTERED not in reasons:
+            before, after = departing(self.observed.connections[name], message)
+        yield self._change(
+            Part.CONNECTION,
+            name,
+            Kind.CHANGE,
+            *reasons,
+            before=fields(before),
+            after=fields(after),
+            disruption=self._grade(name, message, unsure=drifted),
+        )
 
     def _begun(self, name: str) -> str:
         """Return why a connection that an earlier apply began to change is not as it was to be."""
@@ -400,10 +400,10 @@ class _Comparison:
         running = "; its SAs keep the configuration of before" if keeps else ""
         return NotCompleted(f"the last apply did not complete its change{told}{running}: it is tried again")
 
-    def _drift_of(self, name: str) -> tuple[str, ...]:
+    def _drift_of(self, name: str, drifted: bool) -> tuple[str, ...]:
         """Return why a connection that is wanted as it was applied must be looked after all the same."""
         return (
-            *((BY_HAND,) if self._drifted(name) else ()),
+            *((BY_HAND,) if drifted else ()),
             *((_NOT_RENEWED,) if name in self.record.renew else ()),
             *self._lost(name),
             *(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from netaddr import AddrFormatError, IPNetwork
@@ -83,13 +84,17 @@ def remote_networks(connection: Mapping[str, Any]) -> frozenset[IPNetwork]:
 
 
 def _networks(selectors: Iterable[str]) -> list[IPNetwork]:
-    found = []
-    for selector in selectors:
-        try:
-            found.append(IPNetwork(selector.partition("[")[0]))
-        except (AddrFormatError, ValueError):  # "dynamic", or a range
-            continue
-    return found
+    found = (_network(selector) for selector in selectors)
+    return [network for network in found if network is not None]
+
+
+@lru_cache(maxsize=1 << 16)
+def _network(selector: str) -> IPNetwork | None:
+    """Return the network of a selector; thousands of connections are asked for theirs again and again."""
+    try:
+        return IPNetwork(selector.partition("[")[0])
+    except (AddrFormatError, ValueError):  # "dynamic", or a range
+        return None
 
 
 def not_held_any_more(old: Mapping[str, Any], kept: NetworkPairs) -> tuple[str, ...]:

@@ -1,14 +1,15 @@
 """An asyncio client for charon's VICI socket.
 
-One command at a time travels on a connection, without sequence numbers. So a connection on which a wait ran
-out, was cancelled or met an error is closed: its late answer would pass for that of the next command.
+Commands have no sequence numbers: charon answers those of a connection one after the other, in their order.
+So a connection on which a wait ran out, was cancelled or met an error is closed: its late answer would pass
+for that of the next command.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,12 @@ __all__ = ["DEFAULT_TIMEOUT_S", "Client", "connect_unix"]
 
 DEFAULT_TIMEOUT_S = 10.0 * PATIENCE
 _READ_BYTES = 1 << 16
+_AHEAD = 32
+"""How many commands are sent ahead of their answers. charon reads them into a queue for each connection and
+works it off in one thread (``process_queue`` of vici_socket.c); so many keep it busy meanwhile."""
+
+_LONGEST = 10
+"""How many times its limit a command may take in all whose events keep coming."""
 
 
 class Reader(Protocol):
@@ -61,7 +68,7 @@ class Client:
         self.timeout_s = timeout_s
         self._reader = reader
         self._writer = writer
-        self._receiver = Receiver()
+        self._receiver = Receiver(raw=False)
         self._packets: deque[Received] = deque()
         self._lock = asyncio.Lock()
         self._closed_because = ""
@@ -89,10 +96,34 @@ class Client:
     ) -> Message:
         """Send a command and return charon's answer."""
         packet = request_packet(name, message)
-        async with self._conversation(name, timeout_s):
+        async with self._conversation(name, timeout_s, raw=raw):
             await self._send(packet)
             received, _ = await self._reply(name)
-        return _answer(name, received, raw)
+        return _answer(name, received)
+
+    async def commands(
+        self, name: str, messages: Sequence[Mapping[str, Any]], *, timeout_s: float | None = None
+    ) -> list[Message | ViciRefused]:
+        """Send a command once for each message, some ahead of their answers; return these in their order.
+
+        What charon refuses is in its place, and the rest is done all the same. ``timeout_s`` bounds the wait
+        for each single answer.
+        """
+        answers: list[Message | ViciRefused] = []
+        sent = 0
+        async with self._lock:
+            while len(answers) < len(messages):
+                async with self._limited(name, timeout_s):
+                    if sent - len(answers) <= _AHEAD // 2:  # by halves, so that packets share a write
+                        few = messages[sent : len(answers) + _AHEAD]
+                        sent += len(few)
+                        await self._send(b"".join(request_packet(name, message) for message in few))
+                    received, _ = await self._reply(name)
+                try:
+                    answers.append(_answer(name, received))
+                except ViciRefused as refused:
+                    answers.append(refused)
+        return answers
 
     async def stream(
         self,
@@ -103,15 +134,19 @@ class Client:
         timeout_s: float | None = None,
         raw: bool = False,
     ) -> list[Message]:
-        """Send a command that answers in events (``list-sas``: ``list-sa``) and return their messages."""
+        """Send a command that answers in events (``list-sas``: ``list-sa``) and return their messages.
+
+        As long as events come, ``timeout_s`` bounds the wait for the next one, and ten times that the whole:
+        what charon has thousands of takes its time.
+        """
         packet = request_packet(name, message)
-        async with self._conversation(name, timeout_s):
+        async with self._conversation(name, timeout_s, raw=raw) as limit:
             await self._register(event)
             await self._send(packet)
-            received, events = await self._reply(name)
+            received, events = await self._reply(name, limit)
             await self._confirmed(unregister_packet(event), event)
-        _answer(name, received, raw)
-        return [e.message if raw else text(e.message) for e in events if e.event == event]
+        _answer(name, received)
+        return [e.message for e in events if e.event == event]
 
     async def listen(self, events: Iterable[str], *, quiet_s: float) -> AsyncIterator[tuple[str, Message]]:
         """Yield (name, message) of each event as it comes; ends when none has come for ``quiet_s`` seconds.
@@ -131,24 +166,28 @@ class Client:
                         return
                     if received.kind is not Kind.EVENT:
                         raise ViciError(f"charon sent {received.kind.name} while only events were expected")
-                    yield received.event, text(received.message)
+                    yield received.event, received.message
             finally:
                 self.close("has been used for listening")
 
     @asynccontextmanager
-    async def _conversation(self, name: str, timeout_s: float | None) -> AsyncIterator[None]:
-        async with self._lock, self._limited(name, timeout_s):
-            yield
+    async def _conversation(self, name: str, timeout_s: float | None, *, raw: bool) -> AsyncIterator[_Limit]:
+        async with self._lock, self._limited(name, timeout_s) as limit:
+            self._receiver.raw = raw
+            try:
+                yield limit
+            finally:
+                self._receiver.raw = False
 
     @asynccontextmanager
-    async def _limited(self, what: str, timeout_s: float | None) -> AsyncIterator[None]:
+    async def _limited(self, what: str, timeout_s: float | None) -> AsyncIterator[_Limit]:
         """Bound the waits inside; what ends them early, except charon's own "no", closes the connection."""
         if self._closed_because:
             raise ViciError(f"the connection to charon {self._closed_because}: '{what}' was not sent")
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         try:
-            async with asyncio.timeout(limit_s):
-                yield
+            async with asyncio.timeout(limit_s) as timer:
+                yield _Limit(timer, limit_s)
         except TimeoutError:
             self.close(f"timed out at '{what}'")
             raise ViciError(
@@ -179,11 +218,13 @@ class Client:
             self._packets.extend(self._receiver.feed(data))
         return self._packets.popleft()
 
-    async def _reply(self, name: str) -> tuple[Received, list[Received]]:
-        """Return what is not an event, and the events that came before it."""
+    async def _reply(self, name: str, limit: _Limit | None = None) -> tuple[Received, list[Received]]:
+        """Return what is not an event, and the events that came before it, each of which renews a limit."""
         events = []
         while (received := await self._receive()).kind is Kind.EVENT:
             events.append(received)
+            if limit is not None:
+                limit.renew()
         if received.kind not in (Kind.RESPONSE, Kind.UNKNOWN_COMMAND):
             raise ViciError(f"charon answered '{name}' with {received.kind.name}")
         return received, events
@@ -201,13 +242,31 @@ class Client:
             raise ViciError(f"charon answered the registration of '{event}' with {received.kind.name}")
 
 
-def _answer(name: str, received: Received, raw: bool) -> Message:
+class _Limit:
+    """The end of a wait: begun anew whenever something has come, but not for ever."""
+
+    def __init__(self, timer: asyncio.Timeout, limit_s: float) -> None:
+        self._timer = timer
+        self._limit_s = limit_s
+        self._loop = asyncio.get_running_loop()
+        self._latest = self._loop.time() + _LONGEST * limit_s
+
+    def renew(self) -> None:
+        if not self._timer.expired():
+            self._timer.reschedule(min(self._latest, self._loop.time() + self._limit_s))
+
+
+def _answer(name: str, received: Received) -> Message:
     if received.kind is Kind.UNKNOWN_COMMAND:
         raise ViciRefused(f"charon does not know the command '{name}'")
-    if received.message.get("success", b"yes") != b"yes":
-        reason = text(received.message.get("errmsg", b"")) or "no reason given"
+    if received.message.get("success", "yes") not in ("yes", b"yes"):
+        reason = _words(received.message.get("errmsg", "")) or "no reason given"
         raise ViciRefused(f"charon refused '{name}': {reason}")
-    return received.message if raw else dict(text(received.message))
+    return received.message
+
+
+def _words(value: str | bytes) -> str:
+    return value if isinstance(value, str) else str(text(value))
 
 
 @asynccontextmanager

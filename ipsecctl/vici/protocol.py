@@ -7,11 +7,12 @@ message. Source: strongSwan, ``src/libcharon/plugins/vici/README.md``.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
 from ipsecctl.errors import ViciError
-from ipsecctl.vici.codec import MAX_FRAME_BYTES, Message, decode_message
+from ipsecctl.vici.codec import MAX_FRAME_BYTES, Message, decode_message, decode_text
 
 __all__ = ["Kind", "Received", "Receiver"]
 
@@ -30,7 +31,8 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One packet from charon: ``event`` is its name for ``EVENT``; ``message`` has values of ``bytes``."""
+    """One packet from charon: ``event`` is its name for ``EVENT``; ``message`` has values of ``bytes``, or of
+    ``str`` if the receiver was not ``raw``."""
 
     kind: Kind
     message: Message
@@ -38,9 +40,13 @@ class Received:
 
 
 class Receiver:
-    """Cuts what a connection delivers into packets. After an error it is of no further use."""
+    """Cuts what a connection delivers into packets. After an error it is of no further use.
 
-    def __init__(self) -> None:
+    ``raw`` says of what comes from then on whether its values stay ``bytes``.
+    """
+
+    def __init__(self, *, raw: bool = True) -> None:
+        self.raw = raw
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Received]:
@@ -51,7 +57,7 @@ class Receiver:
         self._buffer += data
         packets = []
         while (packet := self._take()) is not None:
-            packets.append(_parse(packet))
+            packets.append(_parse(packet, decode_message if self.raw else decode_text))
         return packets
 
     def eof(self) -> ViciError:
@@ -86,16 +92,16 @@ class Receiver:
         return packet
 
 
-def _parse(packet: bytes) -> Received:
+def _parse(packet: bytes, decode: Callable[[bytes], Message]) -> Received:
     try:
         kind = Kind(packet[0])
     except ValueError:
         raise ViciError(f"charon sent a packet of unknown type {packet[0]}") from None
     if kind is not Kind.EVENT:
-        return Received(kind, decode_message(packet[1:]))
+        return Received(kind, decode(packet[1:]))
     start = 2
     end = start + packet[1] if len(packet) >= start else start
     name = packet[start:end]
     if len(packet) < end or not name:
         raise ViciError("charon sent an event whose name is cut short")
-    return Received(kind, decode_message(packet[end:]), name.decode("utf-8", "backslashreplace"))
+    return Received(kind, decode(packet[end:]), name.decode("utf-8", "backslashreplace"))

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from netaddr import IPAddress
 
+import ipsecctl.deploy.line as line
 import ipsecctl.deploy.tunnels as tunnels
 from ipsecctl.deploy.doubts import Obstacles
 from ipsecctl.deploy.tunnels import bring_up
@@ -342,3 +343,79 @@ def test_an_obstacle_that_is_gone_meanwhile_does_no_harm():
 def test_sas_through_which_nothing_is_sent_are_not_up():
     health = bring(Script(UP), obstacles=CUT_OFF).health
     assert (health.verdict, health.causes) == (Verdict.DOWN, ("a has no route",))
+
+
+class Hub:
+    """A gateway that calls for many tunnels, and partners that are seen; ``answers`` says who answers."""
+
+    def __init__(self, answers):
+        self.answers = answers
+        self.called = []
+        self.most = self.looked = 0
+
+    async def look(self, gateways):
+        self.most, self.looked = max(self.most, len(self.called) - self.looked), len(self.called)
+        up, calling = [], []
+        for number, name in enumerate(self.called):
+            numbers = {"uniqueid": str(number + 1), "initiator": "yes"}
+            child = {"name": name, "uniqueid": str(number + 1), "state": "INSTALLED"}
+            if name in self.answers:
+                spis = {"spi-in": f"a{number}", "spi-out": f"b{number}"}
+                far = {"spi-in": f"b{number}", "spi-out": f"a{number}"}
+                sas = {"state": "ESTABLISHED", **numbers}
+                up.append(
+                    (
+                        {name: {**sas, "child-sas": {"c": {**child, **spis}}}},
+                        {name: {**sas, "child-sas": {"c": {**child, **far}}}},
+                    )
+                )
+            else:
+                calling.append({name: {"state": "CONNECTING", **numbers}})
+        loaded = frozenset(t.name for t in MANY)
+        return {
+            "a": LiveView("a", "6.1.0", (*(near for near, _ in up), *calling), loaded),
+            "b": LiveView("b", "6.1.0", tuple(far for _, far in up), loaded),
+        }
+
+    def client(self, gateway):
+        async def command(name, message):
+            assert (gateway, name) == ("a", "initiate")
+            self.called.append(message["child"])
+
+        return SimpleNamespace(command=command)
+
+    def listen(self, gateways):
+        pass
+
+    def complaint(self, gateway, tunnel):
+        return ""
+
+
+MANY = [Declared(f"t{n:03d}", gateway("a"), gateway("b"), (f"t{n:03d}",)) for n in range(300)]
+
+
+def bring_many(hub, wait_s):
+    async def main():
+        calling = {tunnel.name: "a" for tunnel in MANY}
+        return await bring_up(hub, MANY, calling, {}, wait_s=wait_s, report=lambda result: None)
+
+    return asyncio.run(main())
+
+
+def test_a_gateway_is_told_of_the_next_tunnels_as_the_ones_before_come_up():
+    hub = Hub({tunnel.name for tunnel in MANY})
+    results = bring_many(hub, 60.0)
+    assert all(result.up for result in results)
+    assert hub.called == [tunnel.name for tunnel in MANY]
+    assert hub.most == line.AT_ONCE < len(MANY)
+
+
+def test_partners_that_do_not_answer_hold_up_nobody_for_long(monkeypatch):
+    """Their calls stop counting; the wait of those behind them begins when they are called."""
+    monkeypatch.setattr(tunnels, "Line", lambda: line.Line(room_s=0.02))
+    silent = {tunnel.name for tunnel in MANY[:200]}
+    hub = Hub({tunnel.name for tunnel in MANY} - silent)
+    results = bring_many(hub, 0.01)
+    assert {result.name for result in results if result.up} == hub.answers
+    assert {*hub.called} == {tunnel.name for tunnel in MANY}
+    assert hub.most <= line.AT_ONCE

@@ -69,7 +69,16 @@ class Handle:
         async def stream(name, event, message=None):
             return []
 
-        yield SimpleNamespace(command=command, stream=stream)
+        async def commands(name, messages):
+            answers = []
+            for message in messages:
+                try:
+                    answers.append(await command(name, message))
+                except ViciRefused as refused:
+                    answers.append(refused)
+            return answers
+
+        yield SimpleNamespace(command=command, commands=commands, stream=stream)
 
 
 @pytest.fixture

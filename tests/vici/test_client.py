@@ -78,6 +78,75 @@ def test_a_command_and_its_answer(tmp_path):
     assert server.packets == [(REQUEST, "version", {"key": [b"value"]})]
 
 
+def test_commands_are_sent_ahead_and_answered_in_their_order(tmp_path):
+    """The server has read four before it answers the first; what is refused does not stop the rest."""
+    first_two = reply({"n": "0"}) + reply({"success": "no", "errmsg": "bad"})
+    others = b"".join(reply({"n": str(n)}) for n in (2, 3, 4))
+    server = Server(b"", b"", b"", first_two, others, reply({"version": "6.1.0"}))
+
+    async def talk(client):
+        answers = await client.commands("load-conn", [{"n": str(n)} for n in range(5)])
+        return answers, await client.command("version")
+
+    answers, version = converse(tmp_path, server, talk)
+    first, refused, *rest = answers
+    assert first == {"n": "0"}
+    assert isinstance(refused, ViciRefused) and "bad" in str(refused)
+    assert rest == [{"n": "2"}, {"n": "3"}, {"n": "4"}]
+    assert version == {"version": "6.1.0"}
+    assert [message["n"] for _, name, message in server.packets if name == "load-conn"] == [
+        b"0",
+        b"1",
+        b"2",
+        b"3",
+        b"4",
+    ]
+
+
+def test_many_commands_all_arrive(tmp_path):
+    server = Server(*(reply({"n": str(n)}) for n in range(200)))
+    answers = converse(tmp_path, server, lambda c: c.commands("x", [{"n": str(n)} for n in range(200)]))
+    assert [answer["n"] for answer in answers] == [str(n) for n in range(200)]
+
+
+def test_a_command_that_gets_no_answer_ends_the_others_too(tmp_path):
+    server = Server(reply({}), HANG)
+
+    async def talk(client):
+        with pytest.raises(ViciError, match="did not answer 'x'"):
+            await client.commands("x", [{}, {}, {}])
+        with pytest.raises(ViciError, match="timed out at 'x'"):
+            await client.command("version")
+
+    server.answers += [HANG, HANG]
+    converse(tmp_path, server, talk, timeout_s=0.05)
+
+
+def test_events_that_keep_coming_renew_the_limit_but_not_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr("ipsecctl.vici.client._LONGEST", 3)
+
+    class Trickle(Server):
+        """Sends so many events, each well within the limit and all of them beyond it, and the end."""
+
+        async def serve(self, reader, writer):
+            serving = asyncio.create_task(super().serve(reader, writer))
+            for n in range(self.events):
+                await asyncio.sleep(0.05)
+                if self.packets:
+                    writer.write(event("list-sa", {str(n): {}}))
+            writer.write(reply())
+            await serving
+
+    def listed(events):
+        server = Trickle(CONFIRM, HANG, CONFIRM)
+        server.events = events
+        return converse(tmp_path, server, lambda c: c.stream("list-sas", "list-sa"), timeout_s=0.4)
+
+    assert len(listed(14)) > 10
+    with pytest.raises(ViciError, match="did not answer 'list-sas'"):
+        listed(1000)
+
+
 def test_raw_answers_are_bytes(tmp_path):
     answer = converse(tmp_path, Server(reply({"data": b"\xff"})), lambda c: c.command("x", raw=True))
     assert answer == {"data": b"\xff"}

@@ -8,7 +8,7 @@ from collections import OrderedDict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vici.protocol import Message
+from vici.protocol import FiniteStream, Message
 
 from ipsecctl.errors import ViciError
 from ipsecctl.vici import encode_message, text
@@ -34,6 +34,13 @@ def plain(value):
 @given(MESSAGES)
 def test_what_is_encoded_is_decoded(message):
     assert plain(decode_message(encode_message(message))) == message
+
+
+@given(MESSAGES)
+def test_it_is_what_the_vici_package_makes_and_reads(message):
+    data = encode_message(message)
+    assert data == Message.serialize(message)
+    assert decode_message(data) == plain(Message.deserialize(FiniteStream(data)))
 
 
 @given(MESSAGES)
