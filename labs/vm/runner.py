@@ -7,9 +7,9 @@ namespaces, and executes: the command has its caller's connection as standard ou
 a pipe as standard input.
 
 ``python3 -ISEc PROGRAM``, which is how ipsecctl reaches into a container, costs 0.6 s of such a processor
-until it does something. That is run in the child itself, joined to the container as any command, by the
-interpreter that is there already. It can import what is loaded here (``LOADED``); the container's python3
-is not asked.
+until it does something; so does wirekit. These are run in the child itself, joined to the container as any
+command, by the interpreter that is there already. They can import what is loaded here (``LOADED``); the
+container's python3 is not asked.
 
 A caller (labs/vm/bin/docker) makes two connections. On the first he says what he wants, one line of JSON,
 and hears of it: frames of a kind (1 byte) and a length (4, big-endian): ``B`` it begins, or ``N`` Docker has
@@ -50,7 +50,8 @@ PR_CAPBSET_DROP, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
 CAPABILITY_VERSION_3, SYS_CAPSET, LAST_CAPABILITY = 0x20080522, 126, 40
 
 PYTHON = ["python3", "-ISEc"]
-LOADED = (_socket, os, select, struct, sys, time)
+SCRIPT = b"#!/usr/bin/python3 -ISE\n"
+LOADED = (_socket, os, select, signal, socket, struct, sys, time)
 
 libc = ctypes.CDLL(None, use_errno=True)
 home = os.pidfd_open(os.getpid())
@@ -132,42 +133,59 @@ def confine(capabilities: int) -> None:
 codes: dict[str, CodeType] = {}
 
 
-def code_of(argv: list[str]) -> CodeType | None:
-    """Return the program of a Python command, compiled once; ``None`` of any other, or a wrong one."""
-    if argv[:2] != PYTHON or len(argv) < 3:
+def program_of(container: Container, argv: list[str]) -> tuple[CodeType, list[str]] | None:
+    """Return a command's program, compiled once, and its ``sys.argv``; ``None`` of what is not Python's."""
+    if argv[:2] == PYTHON and len(argv) > 2:
+        text, arguments = argv[2], ["-c", *argv[3:]]
+    elif argv[0].startswith("/"):
+        try:
+            with open(f"/proc/{container.first}/root{argv[0]}", "rb") as file:  # noqa: PTH123 - likewise
+                if file.readline() != SCRIPT:
+                    return None
+                text, arguments = "\n" + file.read().decode(), argv
+        except (OSError, ValueError):
+            return None
+    else:
         return None
-    try:
-        return codes.setdefault(argv[2], codes.get(argv[2]) or compile(argv[2], "<string>", "exec"))
-    except SyntaxError:
-        return None
+    if text not in codes:
+        try:
+            codes[text] = compile(text, arguments[0], "exec", dont_inherit=True)
+        except (SyntaxError, ValueError):  # python3 itself says what is wrong
+            return None
+    return codes[text], arguments
 
 
-def interpret(code: CodeType, arguments: list[str], environment: dict[str, str]) -> int:
+def interpret(program: tuple[CodeType, list[str]], environment: dict[str, str]) -> int:
     """Run a program as ``python3`` would that has nothing else open; return its exit status."""
     os.closerange(3, 1 << 16)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = ["-c", *arguments]
+    code, sys.argv = program
     try:
         exec(code, {"__name__": "__main__"})  # noqa: S102 - as a caller wants it
-        sys.stdout.flush()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
         return 1
+    finally:
+        with suppress(OSError):  # nobody listens
+            sys.stdout.flush()
     return 0
 
 
 def become(
-    container: Container, asked: dict[str, Any], code: CodeType | None, files: tuple[int, int, int]
+    container: Container,
+    asked: dict[str, Any],
+    program: tuple[CodeType, list[str]] | None,
+    files: tuple[int, int, int],
 ) -> None:
     """Be the command, in the child; returns never."""
     status = 126
     try:
         for place, file in enumerate(files):
             os.dup2(file, place)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ) if code is None else ():
+        for number in (signal.SIGPIPE, signal.SIGXFSZ) if program is None else ():
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         for which, limit in container.limits.items():
@@ -178,8 +196,8 @@ def become(
         if not asked["privileged"]:
             confine(container.capabilities)
         argv = asked["argv"]
-        if code is not None:
-            status = interpret(code, argv[3:], container.environment)
+        if program is not None:
+            status = interpret(program, container.environment)
             return
         try:
             os.execvpe(argv[0], argv, container.environment)  # noqa: S606
@@ -254,10 +272,10 @@ class Job:
         else:
             reads = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.complaints, complains = os.pipe2(os.O_CLOEXEC)
-        code = code_of(self.asked["argv"])
+        program = program_of(self.container, self.asked["argv"])
         self.pid = os.fork()
         if not self.pid:
-            become(self.container, self.asked, code, (reads, data.fileno(), complains))
+            become(self.container, self.asked, program, (reads, data.fileno(), complains))
         os.setns(home, os.CLONE_NEWPID)
         os.close(reads)
         os.close(complains)
