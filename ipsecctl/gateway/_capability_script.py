@@ -173,13 +173,20 @@ PATH=$PATH:/usr/sbin:/sbin; export PATH
 [ "$(id -u)" = 0 ] || { echo "root's rights are needed" >&2; exit 1; }
 trials=$1 suites=$2 our_table="$3 $4" our_routes=$5 limit=$6 trials_limit=$7
 shift 7
+line='
+'
 value() { printf '%s | %s\n' "$1" "$2"; }
+values() { # values NAME LINES: without a process
+    set -f; IFS=$line
+    for one in $2; do value "$1" "$one"; done
+    unset IFS; set +f
+}
 have() { command -v "$1" >/dev/null 2>&1; }
 ask() { # ask NAME COMMAND ...: its answer, its exit status; what it complains about is not kept
     name=$1; shift
     have "$1" || { printf '%s ? %s is not installed\n' "$name" "$1"; return; }
     said=$(timeout "$limit" "$@" 2>/dev/null </dev/null); status=$?
-    [ -z "$said" ] || printf '%s\n' "$said" | sed "s/^/$name | /"
+    values "$name" "$said"
     printf '%s = %s\n' "$name" "$status"
 }
 value begin "$(date +%s.%N)"

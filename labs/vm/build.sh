@@ -13,7 +13,7 @@
 # shellcheck disable=SC2154  # here, cache, tmp
 
 release=trixie
-packages=docker.io,crun,iproute2,kmod,busybox-static,qemu-system-x86,linux-image-cloud-amd64
+packages=docker.io,crun,python3-minimal,libpython3-stdlib,iproute2,kmod,busybox-static,qemu-system-x86,linux-image-cloud-amd64
 filesystem=(mke2fs -q -F -t ext4 -E nodiscard -O '^has_journal,^metadata_csum,^64bit')
 
 # Not of use in there, and two thirds of all modules.
@@ -23,7 +23,7 @@ unwanted+='|drivers/net/(ethernet|wireless|hyperv|vmxnet3)|fs/(xfs|btrfs|ceph|nf
 digest() { sha256sum | cut -c 1-12; }
 
 tree() { echo "$cache/tree-$({ echo "$release $packages"; declare -f unpack_tree bootstrap; } | digest)"; }
-root() { echo "$cache/root-$({ tree; declare -f make_root; cat "$here"/{init,initramfs,modules}; } | digest)"; }
+root() { echo "$cache/root-$({ tree; declare -f make_root; cat "$here"/{init,initramfs,modules,runner.py}; } | digest)"; }
 docker_disk() { echo "$cache/docker-$({ tree; declare -f make_docker_disk; lab_images; } | digest).img"; }
 
 # The images made of what lies beside us, whoever's built last: id, exact name, and the name by which the machine knows it
@@ -94,6 +94,7 @@ make_root() {
     ln -sf busybox "$files/usr/bin/sh"
     install -D -m 755 "$here/init" "$files/usr/sbin/vm-init"
     install -D -m 644 "$here/modules" "$files/etc/vm/modules"
+    install -m 644 "$here/runner.py" "$files/usr/sbin/vm-runner"
     "${filesystem[@]}" -d "$files" "$work/disk.img" 1G
 
     mkdir -p "$work/initramfs"/{bin,dev,root}

@@ -1,6 +1,6 @@
-"""Run QEMU in a network namespace, and join its guest's port to a UNIX socket.
+"""Run QEMU in a network namespace, and join its guest's ports to UNIX sockets.
 
-``machine.py SOCKET PORT QEMU ARGUMENT...``, started with ``unshare --net``: what QEMU offers on
+``machine.py SOCKET=PORT... QEMU ARGUMENT...``, started with ``unshare --net``: what QEMU offers on
 127.0.0.1 is there in this namespace only. A UNIX socket is a file, so it is reached from everywhere, by those
 whom its mode lets in; a TCP port would be anybody's. Ends when QEMU ends, and ends QEMU when it is told to
 end, or killed.
@@ -83,18 +83,22 @@ async def _relay(path: str, port: int) -> asyncio.Server:
     return server
 
 
-async def main(path: str, port: int, argv: list[str]) -> int:
+async def main(argv: list[str]) -> int:
     """Run the machine; return QEMU's exit status."""
     _loopback_up()
-    server = await _relay(path, port)
+    servers = []
+    while "=" in argv[0]:
+        path, _, port = argv.pop(0).rpartition("=")
+        servers.append(await _relay(path, int(port)))
     qemu = await asyncio.create_subprocess_exec(*argv, preexec_fn=_die_with_parent)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, qemu.terminate)
     status = await qemu.wait()
-    server.close()
+    for server in servers:
+        server.close()
     return status
 
 
 if __name__ == "__main__":
     # Connections that are open when QEMU ends are no concern of anybody's.
-    os._exit(asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])) & 0xFF)
+    os._exit(asyncio.run(main(sys.argv[1:])) & 0xFF)
