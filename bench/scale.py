@@ -23,7 +23,7 @@ from spokes import CLEAN, START, rendered
 
 from ipsecctl.patience import PATIENCE
 
-CONNECTIONS, GATEWAYS, ROUNDS = 5_000, 100, 3
+CONNECTIONS, GATEWAYS, ROUNDS = 5_000, 100, 2
 MOST_FIRST_LOAD, MOST_PLAN, MOST_CHANGE, MOST_FLEET = 0.7, 1.5, 0.05, 3.0
 _LONGEST_S = 180.0 * PATIENCE
 _PARTNER = "203.0.113.1"
@@ -40,7 +40,7 @@ _PARTS = (
     ("render_files", "files rendered"),
     ("render_messages", "messages rendered"),
     ("plan_gateway", "desired against observed"),
-    ("decode_message", "VICI messages decoded"),
+    ("decode_text", "VICI messages decoded"),
     ("from_json", "records read"),
 )
 _PROFILED = r"""
