@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ipsecctl.deploy.line import AT_ONCE
@@ -31,9 +31,11 @@ from ipsecctl.plan import (
     Move,
     Part,
     Step,
+    loses_routes,
     move_of,
     widened,
 )
+from ipsecctl.topology import DataPath
 
 __all__ = ["Moving", "held", "move_all", "movings"]
 
@@ -96,9 +98,19 @@ def movings(prepared: Prepared, tunnels: Iterable[Declared], calling: Mapping[st
         called = next((end for name, end in ends.items() if name != mover), None)
         # Where the end that calls cannot be seen, nothing is moved, and the other one is widened.
         move = Move(()) if calls is None else move_of(calls, called)
+        if move is not None and Step.INITIATE in move.steps and _reroutes(prepared, ends):
+            move = replace(move, steps=(*move.steps, Step.REROUTE))
         if move is not None:
             found[tunnel.name] = Moving(tunnel, mover, _ender(ends, mover), move, ends)
     return found
+
+
+def _reroutes(prepared: Prepared, ends: Mapping[str, End]) -> bool:
+    """Whether the new SAs are without routes at an end when the old ones are gone."""
+    return any(
+        prepared.wanted[gateway].data_path is DataPath.LIBIPSEC and loses_routes(end.old, end.new)
+        for gateway, end in ends.items()
+    )
 
 
 def held(prepared: Prepared, moving: Mapping[str, Moving], gateway: str) -> dict[str, dict[str, Any] | None]:
@@ -156,8 +168,9 @@ def _ender(ends: Mapping[str, End], mover: str) -> str:
 class _Entry:
     """A tunnel on the move: at which step, and what was there before it. Times are of ``time.monotonic``.
 
-    ``old`` are the unique ids of the mover's IKE_SAs before the step, ``known`` those of its CHILD_SAs,
-    ``carried`` the names of these. ``going`` are the SPIs of what is being ended (of an IKE_SA or CHILD_SA).
+    ``old`` are the unique ids of the mover's IKE_SAs before the step, ``known`` those of its CHILD_SAs;
+    ``carried`` are the names and ``carrying`` the ids of those that carry. ``going`` are the SPIs of what is
+    being ended (of an IKE_SA or CHILD_SA).
     """
 
     moving: Moving
@@ -167,6 +180,7 @@ class _Entry:
     old: frozenset[int] = frozenset()
     known: frozenset[int] = frozenset()
     carried: frozenset[str] = frozenset()
+    carrying: frozenset[int] = frozenset()
     going: frozenset[frozenset[str]] | None = None
     last_try: float = 0.0
     heard: bool = False
@@ -256,7 +270,7 @@ async def _advance(watch: Watch, entry: _Entry, seen: Seen, load: Load, now: flo
     if not entry.begun:
         return await _begin(watch, entry, here, load, now)
     if entry.refused:
-        return f"{moving.mover}: {entry.refused}"
+        return "" if entry.doing is Step.REROUTE else f"{moving.mover}: {entry.refused}"
     if entry.doing is Step.INITIATE and _DUPLICATE in watch.complaint(moving.mover, entry.name):
         # So says charon itself: the latest SAs have the configuration that is loaded.
         _know(entry, here, _latest(here))
@@ -279,7 +293,9 @@ async def _begin(watch: Watch, entry: _Entry, here: tuple[IkeSa, ...], load: Loa
         return ""
     entry.begun, entry.since = True, now
     _know(entry, here, frozenset())
-    entry.carried = frozenset(child.name for sa in here for child in sa.children if child.carries)
+    carrying = [child for sa in here for child in sa.children if child.carries]
+    entry.carried = frozenset(child.name for child in carrying)
+    entry.carrying = frozenset(child.unique_id for child in carrying)
     await _call(watch, entry, now)
     return None
 
@@ -303,6 +319,8 @@ async def _call(watch: Watch, entry: _Entry, now: float) -> None:
     entry.last_try = now
     if entry.doing is Step.REAUTH:
         commands = [("rekey", {"ike-id": str(unique_id), "reauth": "yes"}) for unique_id in entry.old]
+    elif entry.doing is Step.REROUTE:
+        commands = [("rekey", {"child-id": str(unique_id)}) for unique_id in sorted(entry.carrying)]
     else:
         commands = [
             ("initiate", {"ike": entry.name, "child": child, "timeout": "-1"})
@@ -326,7 +344,7 @@ async def _send(watch: Watch, gateway: str, command: str, message: Mapping[str, 
 async def _try_again(watch: Watch, entry: _Entry, now: float) -> str | None:
     """Where nothing came of it, listen to what charon says, tell it once more, and believe what it says."""
     moving, waited_s = entry.moving, now - entry.since
-    if waited_s < _LISTEN_S:
+    if waited_s < _LISTEN_S or entry.doing is Step.REROUTE:
         return None
     if not entry.heard:
         watch.listen({moving.mover, *moving.ends})
@@ -339,6 +357,8 @@ async def _try_again(watch: Watch, entry: _Entry, now: float) -> str | None:
 
 
 def _too_late(watch: Watch, entry: _Entry) -> str:
+    if entry.step < len(entry.moving.move.steps) and entry.doing is Step.REROUTE:
+        return ""  # it is moved; that its routes are missing is what the next look tells
     if entry.going is not None:
         return f"{entry.moving.ender} still has SAs that were to be ended"
     busy = f"{entry.moving.mover} has been busy with its SAs" if not entry.begun else "no new SA came up"
@@ -363,7 +383,7 @@ def _fresh(entry: _Entry, here: tuple[IkeSa, ...], there: tuple[IkeSa, ...] | No
         and not (reauth and sa.unique_id in entry.old)
         and (there is None or _matched(child, there))
     ]
-    wanted = entry.carried if reauth else {*entry.moving.move.initiate}
+    wanted = entry.carried if entry.doing in (Step.REAUTH, Step.REROUTE) else {*entry.moving.move.initiate}
     return frozenset(unique_id for unique_id, _ in new) if wanted <= {name for _, name in new} else None
 
 
@@ -376,6 +396,9 @@ def _matched(child: ChildSa, there: tuple[IkeSa, ...]) -> bool:
 async def _end_old(watch: Watch, entry: _Entry, seen: Seen, landed: frozenset[int]) -> None:
     """End what the new SAs take the place of, at the end where that makes nobody call again."""
     moving = entry.moving
+    if entry.doing is Step.REROUTE:
+        entry.going = frozenset()  # charon ends what it has rekeyed
+        return
     here = seen[moving.mover][entry.name]
     children = {child.name for sa in here if sa.unique_id in landed for child in sa.children}
     whole = {*moving.tunnel.children} <= children or entry.doing is Step.REAUTH

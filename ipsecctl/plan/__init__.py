@@ -22,7 +22,7 @@ from ipsecctl.plan.host import file_entry
 from ipsecctl.plan.limit import gateways_of_sites, limited, with_far_ends
 from ipsecctl.plan.safety import Limit, Safety, Standing, Stop, StopKind, parse_limit, stops
 from ipsecctl.plan.saved import SavedGateway, SavedPlan, is_saved_plan, load_plan, stale_because
-from ipsecctl.plan.stages import End, Move, Step, move_of, widened
+from ipsecctl.plan.stages import End, Move, Step, loses_routes, move_of, widened
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
 from ipsecctl.plan.wanted import NEXT, SHARED_PREFIX, Wanted, sysctls, wanted
 from ipsecctl.plan.ways import interface_text
@@ -67,6 +67,7 @@ __all__ = [
     "is_saved_plan",
     "limited",
     "load_plan",
+    "loses_routes",
     "may_restart",
     "move_of",
     "needs",

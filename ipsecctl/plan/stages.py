@@ -20,7 +20,7 @@ from typing import Any
 from ipsecctl.plan.change import Disruption
 from ipsecctl.plan.connections import differing_keys
 
-__all__ = ["End", "Move", "Step", "Way", "disruption", "move_of", "way", "widened"]
+__all__ = ["End", "Move", "Step", "Way", "disruption", "loses_routes", "move_of", "way", "widened"]
 
 Message = Mapping[str, Any]
 
@@ -61,10 +61,12 @@ class Way(IntEnum):
 
 
 class Step(StrEnum):
-    """One thing to do to the SAs of a tunnel: authenticate them anew, or have charon initiate."""
+    """One thing to do to the SAs of a tunnel: authenticate them anew, have charon initiate, or have it rekey
+    the new ones for their routes."""
 
     REAUTH = "reauth"
     INITIATE = "initiate"
+    REROUTE = "reroute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,26 @@ def way(old: Message, new: Message) -> Way:
     return max(ways)
 
 
+def loses_routes(old: Message, new: Message) -> bool:
+    """Whether kernel-libipsec takes routes away with the old SAs that the new ones need.
+
+    A policy sets the route to its far network unless that is there, and takes it away if it has set it: the
+    route goes with the policy of before. Another SA with the policy of now, as after a rekey, sets it again.
+    """
+    gone = _selectors(old) - _selectors(new)
+    far = {remote.partition("[")[0] for _, remote in _selectors(new)}
+    return any(remote.partition("[")[0] in far for _, remote in gone)
+
+
+def _selectors(message: Message) -> set[tuple[str, str]]:
+    return {
+        (str(local), str(remote))
+        for child in message.get("children", {}).values()
+        for local in child.get("local_ts", ())
+        for remote in child.get("remote_ts", ())
+    }
+
+
 def _breaks_authentication(old: Message, new: Message, side: str) -> bool:
     return bool(differing_keys(old.get(side, {}), new.get(side, {})) & _AUTH_BREAKS)
 
@@ -136,12 +158,15 @@ def disruption(old: Message, new: Message, *, new_key: bool = False, callable_: 
 def widened(old: Message, new: Message) -> dict[str, Any]:
     """Return a connection that accepts what either of two does, for the end that is called.
 
-    The new one comes first wherever there is an order. All that is not negotiated is as in the new one. A
-    child that is only in one of them is there as it is.
+    The new one comes first wherever there is an order: of children that match, charon takes the first. All
+    that is not negotiated is as in the new one. A child that is only in one of them is there as it is.
     """
-    children = dict(old.get("children", {}))
-    for name, child in new.get("children", {}).items():
-        children[name] = _union(children.get(name, {}), child, ("esp_proposals", "local_ts", "remote_ts"))
+    before = old.get("children", {})
+    children = {
+        name: _union(before.get(name, {}), child, ("esp_proposals", "local_ts", "remote_ts"))
+        for name, child in new.get("children", {}).items()
+    }
+    children |= {name: child for name, child in before.items() if name not in children}
     wide = _union(old, new, ("proposals",))
     if "cacerts" in old.get("remote", {}) and "cacerts" in new.get("remote", {}):
         wide["remote"] = _union(old["remote"], new["remote"], ("cacerts",))

@@ -126,6 +126,19 @@ def test_an_old_child_sa_is_ended_when_both_ends_have_the_new_one():
     assert script.sent == [("a", "initiate", "t"), ("a", "terminate", "1")]
 
 
+def test_new_sas_are_rekeyed_for_their_routes_when_the_old_ones_are_gone():
+    rekeyed = ([ike("7", ("5", "s5", "s6"))], [ike("3", ("11", "s6", "s5"))])
+    script = Script(OLD, BOTH, BOTH, NEW, NEW, rekeyed)
+    assert move(script, Step.INITIATE, Step.REROUTE) == ""
+    assert script.sent == [("a", "initiate", "t"), ("a", "terminate", "1"), ("a", "rekey", "2")]
+
+
+def test_one_that_is_not_rekeyed_for_its_routes_has_moved_all_the_same():
+    script = Script(OLD, BOTH, BOTH, NEW)
+    assert move(script, Step.INITIATE, Step.REROUTE, longest_s=0.1) == ""
+    assert script.sent[-1] == ("a", "rekey", "2"), "once"
+
+
 def test_an_old_ike_sa_is_ended_when_the_new_child_sa_is_in_another():
     script = Script(OLD, BOTH_IKE, BOTH_IKE, NEW_IKE)
     assert move(script) == ""

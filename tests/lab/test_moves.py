@@ -49,6 +49,9 @@ SECOND = RATE
 SWITCH = RATE // 10
 """How many packets may fall into the time that an end takes to install an SA, on a machine that is busy."""
 
+ROUTED = RATE // 2
+"""How many may be sent until kernel-libipsec has a route again that went with the old SA."""
+
 PLACE = "/tmp/stream"
 STREAMS = {
     "changed": ("clinic-a-lan", "10.20.1.10", "7001"),
@@ -144,6 +147,17 @@ ROWS = [
     Row("PSK of the tunnel", grade="rekey", most=SWITCH, new_psk=True),
     Row("a firewall rule", by_hand="nft add rule inet ipsecctl forward counter"),
     Row("remove a network from the tunnel", put(", old: 10.20.8.0/24", ""), "rekey", SWITCH),
+    Row(
+        "a child for each pair of networks", put("mine}\n", "mine, children: subnet-pair}\n"), "rekey", SWITCH
+    ),
+    Row(
+        "narrow the only network of an end",
+        lambda text: put("lan: 10.20.1.0/24", "lan: 10.20.1.0/25")(put(", old: 10.20.8.0/24", "")(text)),
+        "rekey",
+        ROUTED,
+        r"10\.20\.1\.0/25",
+        before=put(", old: 10.20.8.0/24", ""),
+    ),
     Row(
         "gateway identity",
         put("{address: 203.0.113.20}", "{address: 203.0.113.20, identity: a.example.org}"),

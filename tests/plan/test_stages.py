@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipsecctl.plan import Disruption, End, Move, Step, move_of, widened
+from ipsecctl.plan import Disruption, End, Move, Step, loses_routes, move_of, widened
 from ipsecctl.plan.stages import Way, disruption, way
 
 CHILD = {
@@ -87,6 +87,30 @@ def test_what_is_widened_accepts_both_and_prefers_the_new():
     assert wide["children"]["t"]["local_ts"] == ["10.9.0.0/24", "10.1.0.0/24"]
     assert wide["children"]["gone"] == wide["children"]["u"] == CHILD
     assert new["proposals"] == ["new"], "what was given is as it was"
+
+
+def test_new_children_come_before_those_that_go():
+    old = {**OLD, "children": {"t": CHILD, "u": CHILD}}
+    new = {**OLD, "children": {"v": CHILD, "u": CHILD}}
+    assert [*widened(old, new)["children"]] == ["v", "u", "t"], "charon takes the first that matches"
+
+
+@pytest.mark.parametrize(
+    ("new", "loses"),
+    [
+        (OLD, False),
+        (child(esp_proposals=["aes256gcm16-ecp384"]), False),
+        (child(local_ts=["10.1.0.0/24", "10.3.0.0/24"]), False),
+        (child(remote_ts=["10.4.0.0/24"]), False),
+        (child(local_ts=["10.1.0.0/25"]), True),
+        (child(local_ts=["10.3.0.0/24"]), True),
+        (child(local_ts=["10.1.0.0/24[tcp/80]"], remote_ts=["10.2.0.0/24[tcp]"]), True),
+        (changed(children={"u": CHILD}), False),
+        (changed(children={}), False),
+    ],
+)
+def test_routes_go_with_the_policies_of_before(new, loses):
+    assert loses_routes(OLD, new) is loses
 
 
 def test_a_blob_of_a_record_is_sent_as_bytes():
