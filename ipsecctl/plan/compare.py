@@ -33,7 +33,7 @@ from ipsecctl.plan.reasons import (
     NotCompleted,
 )
 from ipsecctl.plan.reported import departing
-from ipsecctl.plan.stages import Way, disruption, way
+from ipsecctl.plan.stages import Way, disruption, loses_routes, way
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
 from ipsecctl.plan.wanted import NEXT, SHARED_PREFIX, Wanted, certificate_digest
 from ipsecctl.plan.ways import (
@@ -45,6 +45,7 @@ from ipsecctl.plan.ways import (
     way_out_notes,
 )
 from ipsecctl.render import STRONGSWAN_FILE, SWANCTL_SECRETS_FILE
+from ipsecctl.topology import DataPath
 
 __all__ = ["plan_gateway"]
 
@@ -57,6 +58,10 @@ _LEFT_SAS = "no longer in the topology, nor in charon, which still has SAs of it
 _NEW_KEY = "its pre-shared key is another one: its IKE_SAs are authenticated anew"
 _SWITCH = (
     "of what this end sends, some milliseconds' worth may be lost: it uses a new SA before the far end has it"
+)
+_ROUTES = (
+    "what this end sends in some tenths of a second is lost: kernel-libipsec takes a route away with the old "
+    "SA, and sets it again in a rekey of the new one"
 )
 _KEPT = "charon keeps it in memory until it restarts"
 _NO_ROUTES = Drift(
@@ -280,11 +285,11 @@ class _Comparison:
         for change in self._connection_changes():
             message = self.wanted.connections.get(change.name, {})
             moves = change.disruption is Disruption.REKEY
-            yield (
-                change
-                if not moves or _calls(message)
-                else replace(change, reasons=(*change.reasons, _SWITCH))
-            )
+            costs = [_SWITCH] if moves and not _calls(message) else []
+            if moves and self.wanted.data_path is DataPath.LIBIPSEC:
+                before = self.record.messages.get(change.name, message)
+                costs += [_ROUTES] if loses_routes(before, message) else []
+            yield replace(change, reasons=(*change.reasons, *costs)) if costs else change
 
     def _connection_changes(self) -> Iterator[Change]:
         for name, message in self.wanted.connections.items():

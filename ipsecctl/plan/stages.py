@@ -102,6 +102,8 @@ def way(old: Message, new: Message) -> Way:
     if ike & _IKE_BREAKS or any(_breaks_authentication(old, new, side) for side in ("local", "remote")):
         return Way.BREAK_IKE
     ways = [Way.IKE if ike else Way.NONE]
+    if not ike and _renamed(old, new):
+        ways.append(Way.BREAK_CHILD)
     new_children = new.get("children", {})
     for name, child in old.get("children", {}).items():
         if name not in new_children:
@@ -135,6 +137,14 @@ def _selectors(message: Message) -> set[tuple[str, str]]:
         for local in child.get("local_ts", ())
         for remote in child.get("remote_ts", ())
     }
+
+
+def _renamed(old: Message, new: Message) -> bool:
+    """Whether a child differs from one that is gone in its name alone: charon makes no SA beside that then
+    ("existing duplicate")."""
+    before, now = old.get("children", {}), new.get("children", {})
+    gone, come = before.keys() - now.keys(), now.keys() - before.keys()
+    return any(not differing_keys(before[one], now[other]) for one in gone for other in come)
 
 
 def _breaks_authentication(old: Message, new: Message, side: str) -> bool:

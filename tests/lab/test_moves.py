@@ -79,6 +79,9 @@ class Row:
     before: Callable[[str], str] = lambda text: text
     by_hand: str = ""
     new_psk: bool = False
+    routes: bool = False
+    """Whether an end sends nothing for a while for want of routes, though no SA is ended before its time."""
+
     limits: dict[str, int] = field(default_factory=dict)
     """Seconds within which the IKE_SA and the CHILD_SA are rekeyed, and within which it ends."""
 
@@ -148,15 +151,13 @@ ROWS = [
     Row("a firewall rule", by_hand="nft add rule inet ipsecctl forward counter"),
     Row("remove a network from the tunnel", put(", old: 10.20.8.0/24", ""), "rekey", SWITCH),
     Row(
-        "a child for each pair of networks", put("mine}\n", "mine, children: subnet-pair}\n"), "rekey", SWITCH
-    ),
-    Row(
         "narrow the only network of an end",
         lambda text: put("lan: 10.20.1.0/24", "lan: 10.20.1.0/25")(put(", old: 10.20.8.0/24", "")(text)),
         "rekey",
         ROUTED,
         r"10\.20\.1\.0/25",
         before=put(", old: 10.20.8.0/24", ""),
+        routes=True,
     ),
     Row(
         "gateway identity",
@@ -321,7 +322,7 @@ def test_what_a_change_costs(lab, row: Row, record_property) -> None:
     assert {tunnel["verdict"] for tunnel in done["tunnels"]} == {"up"}
     listed = [sas(lab, gateway) for gateway in ends]
     after = [ids(text) for text in listed]
-    observed = observed_grade(before[0], after[0], stream.broken)
+    observed = observed_grade(before[0], after[0], stream.broken and not row.routes)
     shown(record_property, row.name, stream, row.grade, observed)
     assert (predicted or {"none"}) == {row.grade}
     assert observed == row.grade

@@ -120,6 +120,7 @@ def test_a_blob_of_a_record_is_sent_as_bytes():
     assert way(old, OLD) is Way.NONE
 
 
+NARROW = {**CHILD, "local_ts": ["10.1.0.0/25"]}
 DPD, ESP = changed(dpd_delay="30s"), child(esp_proposals=["new"])
 REAUTH, INITIATE = Step.REAUTH, Step.INITIATE
 
@@ -140,7 +141,8 @@ REAUTH, INITIATE = Step.REAUTH, Step.INITIATE
         # A new IKE_SA is authenticated with the new key anyway.
         (End(OLD, DPD, new_key=True), End(OLD, DPD, new_key=True), Move((INITIATE,), ("t",))),
         (End(OLD, OLD, unsure=True), End(OLD, OLD), Move((INITIATE,), ("t",))),
-        (End(OLD, changed(children={"u": CHILD})), None, Move((INITIATE,), ("u",), ("t",))),
+        (End(OLD, changed(children={"u": CHILD})), None, None),
+        (End(OLD, changed(children={"u": NARROW})), None, Move((INITIATE,), ("u",), ("t",))),
         (End(OLD, changed(children={"t": CHILD, "u": CHILD})), None, Move(())),
         (End(OLD, ESP), End(OLD, changed(remote_addrs=["192.0.2.3"])), None),
     ],
