@@ -58,15 +58,8 @@ home = os.pidfd_open(os.getpid())
 wakes = selectors.EpollSelector()
 
 
-def described(name: str) -> dict[str, Any]:
-    """Return what Docker Engine knows of a container; raises ``LookupError`` where it knows none."""
-    if not name.isascii() or not all(letter.isalnum() or letter in "_.-" for letter in name):
-        raise LookupError(name)
-    with socket.socket(socket.AF_UNIX) as engine:
-        engine.settimeout(60)
-        engine.connect(ENGINE)
-        engine.sendall(f"GET /containers/{name}/json HTTP/1.0\r\n\r\n".encode())
-        answer = b"".join(iter(lambda: engine.recv(PIECE), b""))
+def described(name: str, answer: bytes) -> dict[str, Any]:
+    """Return what Docker Engine has answered of a container; raises ``LookupError`` where it knows none."""
     head, _, content = answer.partition(b"\r\n\r\n")
     if head.split()[1:2] != [b"200"]:
         raise LookupError(name)
@@ -75,13 +68,12 @@ def described(name: str) -> dict[str, Any]:
 
 
 class Container:
-    """A container that runs, for as long as its first process does."""
+    """A container that runs, for as long as its first process does; ``LookupError`` where it does not."""
 
-    def __init__(self, name: str) -> None:
-        told = described(name)
+    def __init__(self, told: dict[str, Any]) -> None:
         state = told["State"]
         if not state["Running"] or state["Paused"] or told["Config"]["User"]:
-            raise LookupError(name)
+            raise LookupError(told["Name"])
         self.first: int = state["Pid"]
         self.process = os.pidfd_open(self.first)
         said = dict(pair.split("=", 1) for pair in told["Config"]["Env"] if "=" in pair)
@@ -105,16 +97,49 @@ class Container:
 known: dict[str, Container] = {}
 
 
-def container_called(name: str) -> Container:
-    """Return a container that runs; raises ``LookupError`` where Docker has to say what is the matter."""
-    if (there := known.pop(name, None)) is not None and not there.runs:
-        os.close(there.process)
-        there = None
-    try:
-        known[name] = there or Container(name)
-    except (OSError, KeyError, ValueError) as failed:
-        raise LookupError(name) from failed
-    return known[name]
+def still_there(name: str) -> Container | None:
+    """Return a container that we know and that runs."""
+    there = known.get(name)
+    if there is not None and not there.runs:
+        os.close(known.pop(name).process)
+        return None
+    return there
+
+
+class Inquiry:
+    """A question to Docker Engine about a container that we do not know; its job goes on with the answer.
+
+    While Docker starts or ends a container it may be long in answering for it: nobody else waits for that.
+    """
+
+    def __init__(self, name: str, job: Job) -> None:
+        self.name, self.job, self.answer = name, job, b""
+        self.engine = socket.socket(socket.AF_UNIX)
+        try:
+            if not name.isascii() or not all(letter.isalnum() or letter in "_.-" for letter in name):
+                raise LookupError(name)
+            self.engine.connect(ENGINE)
+            self.engine.sendall(f"GET /containers/{name}/json HTTP/1.0\r\n\r\n".encode())
+        except (OSError, LookupError):
+            self.engine.close()
+            job.refuse()
+            return
+        watch(self.engine, self.hear)
+
+    def hear(self) -> None:
+        if heard := receive(self.engine):
+            self.answer += heard
+            return
+        forget(self.engine)
+        self.engine.close()
+        try:
+            # Another job may have asked the same meanwhile.
+            there = still_there(self.name) or Container(described(self.name, self.answer))
+        except (OSError, LookupError, ValueError):  # Docker has to say what is the matter
+            self.job.refuse()
+            return
+        known[self.name] = there
+        self.job.in_container(there)
 
 
 def confine(capabilities: int) -> None:
@@ -240,11 +265,14 @@ class Job:
         if self.asked or not self.heard.endswith(b"\n"):
             return
         self.asked = json.loads(self.heard)
-        try:
-            self.container = container_called(self.asked["container"])
-        except LookupError:
-            self.refuse()
-            return
+        if (there := still_there(self.asked["container"])) is not None:
+            self.in_container(there)
+        else:
+            Inquiry(self.asked["container"], self)
+
+    def in_container(self, container: Container) -> None:
+        """Begin in a container that runs, as soon as the second connection is there."""
+        self.container = container
         if (data := early.pop(self.asked["token"], None)) is not None:
             self.begin(data)
         else:
@@ -255,6 +283,8 @@ class Job:
         self.tell(b"N")
         forget(self.control)
         self.control.close()
+        if (data := early.pop(self.asked["token"], None)) is not None:
+            data.close()
 
     def begin(self, data: socket.socket) -> None:
         """Start the command with its caller's second connection."""
