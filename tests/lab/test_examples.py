@@ -121,7 +121,8 @@ def test_loading_the_files_on_a_live_gateway_changes_nothing(applied):
         spis(end) for t in before["tunnels"] for end in t["ends"]
     ]
     assert {t["verdict"] for t in after["tunnels"]} == {"up"}
-    assert applied.json("apply", applied.file)["nothing_to_do"]
+    done = applied.json("apply", applied.file)
+    assert done["nothing_to_do"], done
 
 
 def load_all(lab, name: str) -> None:

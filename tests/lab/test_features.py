@@ -175,7 +175,8 @@ def test_an_sa_for_each_cpu(features, record_property):
     assert all("encap type espinudp" in state for state in out)
     status = features.json("status", features.file)
     assert {tunnel["verdict"] for tunnel in status["tunnels"]} == {"up"}
-    assert features.json("apply", features.file)["nothing_to_do"]
+    done = features.json("apply", features.file)
+    assert done["nothing_to_do"], done
 
 
 def numbered(lab) -> set[int]:

@@ -65,7 +65,8 @@ def put_back(lab, gateway: str, command: str) -> Iterator[None]:
         lab.sh(gateway, command)
         lab.apply()
     assert {t["verdict"] for t in lab.json("status", lab.file)["tunnels"]} == {"up"}
-    assert lab.json("apply", lab.file)["nothing_to_do"]
+    done = lab.json("apply", lab.file)
+    assert done["nothing_to_do"], done
 
 
 def held(report: LeakReport) -> None:

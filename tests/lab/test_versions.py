@@ -128,7 +128,8 @@ def test_ml_kem_towards_older_versions_is_refused_before_anything_is_pushed(appl
     assert "charon 6.0.1 cannot do mlkem768 (ML_KEM_768)" in refused.stdout + refused.stderr
 
     assert {name: on_gateway(applied, name) for name in VERSIONS} == before
-    assert applied.json("apply", applied.file)["nothing_to_do"]
+    done = applied.json("apply", applied.file)
+    assert done["nothing_to_do"], done
 
 
 def on_gateway(lab, name: str) -> dict[str, Any]:
