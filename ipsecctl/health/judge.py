@@ -12,27 +12,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from ipsecctl.errors import GatewayUnreachable
-from ipsecctl.gateway import (
-    Charon,
-    CharonSilent,
-    Guard,
-    KernelView,
-    LiveView,
-    ShellView,
-)
+from ipsecctl.gateway import Guard, LiveView
 from ipsecctl.health.astray import astray_obstacles
 from ipsecctl.health.device import device_causes, without_barred
+from ipsecctl.health.ends import by_connection, view_end
 from ipsecctl.health.kernel import kernel_causes
-from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
+from ipsecctl.health.sa import ChildSa
 from ipsecctl.health.start_up import start_up_causes
 from ipsecctl.health.traffic import departures, ike_departures
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict
-from ipsecctl.health.way import cut_off, rewritten_note, view_way, way_causes
+from ipsecctl.health.way import cut_off, rewritten_note, way_causes
 from ipsecctl.health.way_out import nothing_leaves, way_out_obstacles
 from ipsecctl.topology import Gateway
 
@@ -55,64 +49,13 @@ def judge(
     ``views`` holds, by gateway, what was seen there or why nothing could be; a gateway that is missing in it
     counts as not reached.
     """
-    by_name = {gateway: _by_connection(view) for gateway, view in views.items()}
+    by_name = {gateway: by_connection(view) for gateway, view in views.items()}
 
     def end(gateway: Gateway, tunnel: Declared) -> EndView:
-        return _end(gateway, tunnel, views.get(gateway.name), by_name.get(gateway.name, {}))
+        return view_end(gateway, tunnel, views.get(gateway.name), by_name.get(gateway.name, {}))
 
     verdicts = (_judge(t, (end(t.left, t), end(t.right, t)), now) for t in tunnels)
     return tuple(sorted(verdicts, key=lambda health: (health.verdict, health.name)))
-
-
-def _by_connection(view: LiveView | GatewayUnreachable) -> dict[str, tuple[IkeSa, ...]]:
-    if isinstance(view, GatewayUnreachable):
-        return {}
-    found: dict[str, tuple[IkeSa, ...]] = {}
-    for sa in parse_list_sas(view.sas):
-        found[sa.name] = (*found.get(sa.name, ()), sa)
-    return found
-
-
-def _end(
-    gateway: Gateway,
-    tunnel: Declared,
-    view: LiveView | GatewayUnreachable | None,
-    sas: Mapping[str, tuple[IkeSa, ...]],
-) -> EndView:
-    if not gateway.managed:
-        return EndView(gateway.name, gateway.site, EndState.NOT_MANAGED)
-    shell = view.shell if isinstance(view, (LiveView, CharonSilent)) else ShellView()
-    way = tunnel.ways.get(gateway.name)
-    end = EndView(
-        gateway.name,
-        gateway.site,
-        EndState.UNREACHABLE,
-        guard=shell.guard,
-        forwarding=shell.forwarding,
-        rewritten=shell.rewritten,
-        way=view_way(way, shell.ways) if way else None,
-        pending=shell.pending,
-        restart=shell.restart,
-        applied=shell.applied,
-        unheld=shell.unheld,
-        way_out=shell.way_out,
-        older=shell.older.get(tunnel.name),
-    )
-    if isinstance(view, LiveView):
-        found, loaded, missing = sas.get(tunnel.name, ()), tunnel.name in view.connections, None
-        if view.not_in_kernel is not None:
-            there = {child.spi_in for sa in found for child in sa.children}
-            missing = tuple(
-                sa for sa in view.not_in_kernel if sa.tunnel == tunnel.name and sa.spi_in in there
-            )
-        known = shell.means.get(gateway.name)
-        path = shell.in_kernel.on(known.data_path) if known else KernelView()
-        seen = replace(end, state=EndState.SEEN, sas=found, loaded=loaded, not_in_kernel=missing)
-        return replace(seen, own_path=path, version=Charon(view.version).version_numbers or None)
-    if view is None:
-        return replace(end, error="it was not looked at")
-    state = EndState.CHARON_DOWN if view.charon_down else EndState.UNREACHABLE
-    return replace(end, state=state, error=view.cause)
 
 
 def _judge(tunnel: Declared, ends: tuple[EndView, EndView], now: datetime) -> TunnelHealth:
