@@ -20,7 +20,7 @@ from ipsecctl.deploy.line import AT_ONCE
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.deploy.watch import Watch
 from ipsecctl.errors import IpsecctlError
-from ipsecctl.health import ChildSa, Declared, IkeSa, parse_list_sas
+from ipsecctl.health import ChildSa, Declared, IkeSa, Traffic, parse_list_sas, shortfall
 from ipsecctl.patience import PATIENCE
 from ipsecctl.plan import (
     SHARED_PREFIX,
@@ -276,6 +276,8 @@ async def _advance(watch: Watch, entry: _Entry, seen: Seen, load: Load, now: flo
         _know(entry, here, _latest(here))
     fresh = _fresh(entry, here, there)
     if fresh is not None:
+        if lost := _lost(entry, here, fresh):
+            return await _take_back(watch, entry, here, lost)
         await _end_old(watch, entry, seen, fresh)
         entry.since = now
         return None
@@ -393,6 +395,52 @@ def _matched(child: ChildSa, there: tuple[IkeSa, ...]) -> bool:
     return any((far.spi_in, far.spi_out) == spis and far.installed for sa in there for far in sa.children)
 
 
+def _replaced(
+    entry: _Entry, here: tuple[IkeSa, ...], landed: frozenset[int]
+) -> tuple[list[IkeSa], list[ChildSa]]:
+    """Return the IKE_SAs, and the single CHILD_SAs, that the new ones in ``landed`` take the place of."""
+    moving = entry.moving
+    children = {child.name for sa in here if sa.unique_id in landed for child in sa.children}
+    whole = {*moving.tunnel.children} <= children or entry.doing is Step.REAUTH
+    ikes = [sa for sa in here if whole and sa.unique_id in entry.old - landed]
+    names = {*moving.move.initiate, *moving.move.end}
+    return ikes, [
+        child
+        for sa in here
+        if sa not in ikes
+        for child in sa.children
+        if child.unique_id in entry.known and child.name in names
+    ]
+
+
+def _lost(entry: _Entry, here: tuple[IkeSa, ...], landed: frozenset[int]) -> tuple[str, ...]:
+    """Return what is wanted of what the replaced CHILD_SAs carry, and no other does: the far end, where it
+    is somebody else's, may have agreed to less than it was offered."""
+    moving = entry.moving
+    if moving.other is not None or entry.doing is not Step.INITIATE:
+        return ()
+    ikes, singles = _replaced(entry, here, landed)
+    gone = {child.unique_id for child in (*(child for sa in ikes for child in sa.children), *singles)}
+    carrying = [child for sa in here for child in sa.children if child.carries]
+    return shortfall(
+        (
+            Traffic(tuple(child.get("local_ts", ())), tuple(child.get("remote_ts", ())), ())
+            for child in moving.ends[moving.mover].new.get("children", {}).values()
+        ),
+        [child for child in carrying if child.unique_id in gone],
+        [child for child in carrying if child.unique_id not in gone],
+    )
+
+
+async def _take_back(watch: Watch, entry: _Entry, here: tuple[IkeSa, ...], lost: Iterable[str]) -> str:
+    """End the new CHILD_SAs again, which carry too little, and leave the old ones; return why."""
+    new = [child for sa in here for child in sa.children if child.unique_id not in entry.known]
+    for child in new:
+        message = {"child-id": str(child.unique_id), "timeout": "-1"}
+        await _send(watch, entry.moving.mover, "terminate", message)
+    return f"the far end agreed to less than was offered, and {', '.join(lost)} would have no tunnel any more"
+
+
 async def _end_old(watch: Watch, entry: _Entry, seen: Seen, landed: frozenset[int]) -> None:
     """End what the new SAs take the place of, at the end where that makes nobody call again."""
     moving = entry.moving
@@ -400,17 +448,7 @@ async def _end_old(watch: Watch, entry: _Entry, seen: Seen, landed: frozenset[in
         entry.going = frozenset()  # charon ends what it has rekeyed
         return
     here = seen[moving.mover][entry.name]
-    children = {child.name for sa in here if sa.unique_id in landed for child in sa.children}
-    whole = {*moving.tunnel.children} <= children or entry.doing is Step.REAUTH
-    ikes = [sa for sa in here if whole and sa.unique_id in entry.old - landed]
-    names = {*moving.move.initiate, *moving.move.end}
-    singles = [
-        child
-        for sa in here
-        if sa not in ikes
-        for child in sa.children
-        if child.unique_id in entry.known and child.name in names
-    ]
+    ikes, singles = _replaced(entry, here, landed)
     entry.going = frozenset([*map(_spis, ikes), *map(_spis, singles)])
     if entry.doing is Step.REAUTH:
         return  # charon does

@@ -6,8 +6,9 @@ from ipsecctl.health.judge import judge
 from ipsecctl.health.kernel import kernel_lacks
 from ipsecctl.health.outdated import outdated
 from ipsecctl.health.sa import ChildSa, IkeSa, parse_list_sas
+from ipsecctl.health.shortfall import shortfall
 from ipsecctl.health.start_up import start_up_causes
-from ipsecctl.health.traffic import narrower
+from ipsecctl.health.traffic import Traffic, narrower
 from ipsecctl.health.tunnel import Declared, EndState, EndView, TunnelHealth, Verdict, declare
 from ipsecctl.health.way import Way, WayView, lost_homes
 from ipsecctl.health.way_out import runs_otherwise, way_out_obstacles
@@ -19,6 +20,7 @@ __all__ = [
     "EndView",
     "IkeSa",
     "OwnDevice",
+    "Traffic",
     "TunnelHealth",
     "Verdict",
     "Way",
@@ -36,6 +38,7 @@ __all__ = [
     "outdated",
     "parse_list_sas",
     "runs_otherwise",
+    "shortfall",
     "start_up_causes",
     "status_json",
     "way_out_obstacles",

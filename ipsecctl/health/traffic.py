@@ -16,7 +16,7 @@ from netaddr import AddrFormatError, IPNetwork, IPSet
 from ipsecctl.crypto import ALGORITHMS, KEYWORDS, Algorithm, Kind, Proposal
 from ipsecctl.health.sa import ChildSa, IkeSa
 
-__all__ = ["Traffic", "departures", "ike_departures", "narrower"]
+__all__ = ["Selector", "Traffic", "departures", "ike_departures", "narrower", "parse_selector"]
 
 _SELECTOR = re.compile(r"([0-9a-fA-F:.]+(?:/\d+)?)(?:\[([a-z0-9-]+)(?:/(\d+)(?:-(\d+))?)?\])?")
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58}
@@ -76,10 +76,11 @@ def _suite_departs(declared: tuple[Proposal, ...], sa: ChildSa | IkeSa) -> list[
 # -------------------------------------------------------------------------------------------------- selectors
 
 _Ports: TypeAlias = tuple[int, int]
-_Selector: TypeAlias = tuple[IPNetwork, int | None, _Ports]
+Selector: TypeAlias = tuple[IPNetwork, int | None, _Ports]
+"""Prefix, protocol (IANA's number, ``None`` for any), and the first and last port."""
 
 
-def _parse(text: str) -> _Selector | None:
+def parse_selector(text: str) -> Selector | None:
     """Return prefix, protocol and ports of a selector, ``None`` if it is not understood."""
     if not (match := _SELECTOR.fullmatch(text)):
         return None
@@ -101,7 +102,7 @@ def _same(wanted: Iterable[str], got: Iterable[str], *, narrowing: bool) -> bool
 
     With ``narrowing`` it is enough that they allow no others.
     """
-    ours, theirs = [_parse(text) for text in wanted], [_parse(text) for text in got]
+    ours, theirs = [parse_selector(text) for text in wanted], [parse_selector(text) for text in got]
     left, right = [s for s in ours if s], [s for s in theirs if s]
     if len(left) < len(ours) or len(right) < len(theirs):
         return True
@@ -119,7 +120,7 @@ def _fit(wanted: IPSet, got: IPSet, *, narrowing: bool) -> bool:
     return bool(got <= wanted if narrowing else got == wanted)
 
 
-def _addresses(selectors: Iterable[_Selector], protocol: int | None, port: int) -> IPSet:
+def _addresses(selectors: Iterable[Selector], protocol: int | None, port: int) -> IPSet:
     return IPSet(
         prefix.cidr
         for prefix, of, (first, last) in selectors

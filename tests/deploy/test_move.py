@@ -202,6 +202,53 @@ def test_a_tunnel_without_sas_is_only_loaded():
     assert (move(script), script.loaded, script.sent) == ("", [("a", "t")], [])
 
 
+def test_new_sas_that_a_partner_has_narrowed_do_not_take_the_place_of_what_carries_more():
+    def sas(*children):
+        return [
+            ike("7")
+            | {
+                "t": ike("7")["t"]
+                | {
+                    "child-sas": {
+                        f"{name}-{unique_id}": {
+                            "name": name,
+                            "uniqueid": unique_id,
+                            "state": "INSTALLED",
+                            "spi-in": f"a{unique_id}",
+                            "spi-out": f"b{unique_id}",
+                            "local-ts": [local],
+                            "remote-ts": ["10.8.0.0/24"],
+                        }
+                        for unique_id, name, local in children
+                    }
+                }
+            }
+        ]
+
+    old = [("1", "one", "10.1.0.0/24"), ("2", "two", "10.2.0.0/24")]
+    wanted = {"children": {"all": {"local_ts": ["10.1.0.0/24", "10.2.0.0/24"], "remote_ts": ["10.8.0.0/24"]}}}
+
+    def moved(*views):
+        script = Script(*[(view, []) for view in views])
+
+        async def load(name, tunnel):
+            return ""
+
+        steps = Move((Step.INITIATE,), ("all",), ("one", "two"))
+        tunnel = Declared("t", gateway("a"), gateway("b"), ("all",))
+        entry = Moving(tunnel, "a", "a", steps, {"a": End({}, wanted)})
+        return asyncio.run(move_all(script, [entry], load, longest_s=5.0))["t"], script.sent
+
+    told, sent = moved(sas(*old), sas(*old, ("3", "all", "10.1.0.0/24")))
+    assert "10.2.0.0/24 === 10.8.0.0/24 would have no tunnel any more" in told
+    assert sent == [("a", "initiate", "all"), ("a", "terminate", "3")]
+
+    whole = ("3", "all", "10.0.0.0/8")
+    told, sent = moved(sas(*old), sas(*old, whole), sas(*old, whole), sas(whole))
+    assert told == ""
+    assert sent == [("a", "initiate", "all"), ("a", "terminate", "1"), ("a", "terminate", "2")]
+
+
 def test_a_busy_ike_sa_is_waited_for():
     busy = ([ike("7", ("1", "s1", "s2"), state="REKEYING")], OLD[1])
     script = Script(busy, busy, OLD, BOTH, NEW)
