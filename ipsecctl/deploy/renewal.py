@@ -50,7 +50,7 @@ async def before(
     if not ends:
         return {}
     async with watch({name: prepared.handles[name] for name in set(ends.values())}) as watched:
-        views = await watched.look(set(ends.values()))
+        views = await watched.look_well(set(ends.values()))
     there: dict[str, dict[str, set[int]]] = {}
     for gateway, view in views.items():
         if not isinstance(view, GatewayUnreachable):

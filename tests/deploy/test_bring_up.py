@@ -46,8 +46,9 @@ CALLING = (view("a", {"t": {"uniqueid": "7", "state": "CONNECTING", "initiator":
 class Script:
     """A watch that shows one pair of views after the other, the last one for ever, and notes commands."""
 
-    def __init__(self, *views, refuse=""):
+    def __init__(self, *views, refuse="", busy=0):
         self.views = list(views)
+        self.busy = busy
         self.sent = []
         self.refuse = refuse
         self.listening = set()
@@ -56,6 +57,11 @@ class Script:
         assert set(gateways) == {"a", "b"}
         now = self.views.pop(0) if len(self.views) > 1 else self.views[0]
         return dict(zip("ab", now, strict=True))
+
+    async def left_out(self, gateways):
+        """Say of so many looks in which something is missing that charon is busy with some of its SAs."""
+        self.busy -= bool(gateways)
+        return frozenset(gateways if self.busy >= 0 else ())
 
     async def sas(self, gateway, tunnels):
         (shown,) = [each for each in self.views[0] if each.gateway == gateway]
@@ -85,6 +91,7 @@ def hurry(monkeypatch):
     monkeypatch.setattr(tunnels, "_POLL_S", 0.0)
     monkeypatch.setattr(tunnels, "_RETRY_S", 0.01)
     monkeypatch.setattr(tunnels, "_SETTLE_S", 0.01)
+    monkeypatch.setattr(tunnels, "_BUSY_S", 0.02)
     monkeypatch.setattr(tunnels, "_PATIENCE_S", 0.03)
     monkeypatch.setattr(tunnels, "_OBSTRUCTED_S", 0.05)
 
@@ -116,6 +123,26 @@ def test_the_calling_end_initiates_once_and_waits():
     result = bring(script)
     assert (result.up, result.acted) == (True, True)
     assert script.sent == [("a", "initiate", "t")]
+
+
+@pytest.mark.parametrize("unseen", [(view("a"), UP[1]), (UP[0], view("b")), NOTHING])
+def test_what_charon_is_busy_with_as_in_a_rekey_is_not_called_for(unseen):
+    script = Script(unseen, unseen, UP, busy=2)
+    result = bring(script)
+    assert (result.up, result.acted, script.sent) == (True, False, [])
+
+
+def test_an_old_sa_that_charon_is_busy_with_is_not_taken_for_gone():
+    script = Script(NOTHING, UP, NOTHING, (view("a", sa("3", "4", "8")), view("b", sa("4", "3"))), busy=1)
+    assert bring(script, renew={7}).up
+    assert script.sent == [("a", "terminate", "7"), ("a", "initiate", "t")]
+
+
+def test_a_charon_that_stays_busy_with_something_is_told_all_the_same():
+    script = Script(*[NOTHING] * 100, UP, busy=1000)
+    result = bring(script)
+    assert (result.up, result.acted) == (True, True)
+    assert script.sent[0] == ("a", "initiate", "t")
 
 
 def test_it_tries_again_when_nothing_came_of_it():
@@ -347,6 +374,9 @@ def test_sas_through_which_nothing_is_sent_are_not_up():
 
 class Hub:
     """A gateway that calls for many tunnels, and partners that are seen; ``answers`` says who answers."""
+
+    async def left_out(self, gateways):
+        return frozenset()
 
     def __init__(self, answers):
         self.answers = answers
