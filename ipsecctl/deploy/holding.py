@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from ipsecctl.gateway import Observed, Obstacle, addresses_of, no_way_out
+from ipsecctl.gateway import Observed, Obstacle, addresses_of, led_astray, no_way_out
 from ipsecctl.health import IkeSa, parse_list_sas, runs_otherwise
 from ipsecctl.plan import Disruption, GatewayPlan, Safety, StopKind, Wanted, unroutable
 
 __all__ = ["doomed", "held", "left_alone"]
 
 Doomed = Mapping[str, tuple[Obstacle, ...]]
+
+_A_MOMENT_S = 10
+"""How long ago something may have arrived and still show that the way to there is right."""
 
 
 def doomed(
@@ -28,10 +31,12 @@ def doomed(
     """
     names = {n for plan in plans for n, grade in plan.disturbed.items() if grade >= Disruption.REKEY}
     found: dict[str, set[Obstacle]] = {name: set() for name in sorted(names)}
-    for end in wanted if names else ():
-        running = _running(observed[end])
-        for name in names & wanted[end].connections.keys() & running.keys():
-            found[name].update(_in_the_way(name, wanted[end], observed[end], running[name]))
+    running = {end: _running(observed[end]) for end in wanted} if names else {}
+    for end, sas in running.items():
+        for name in names & wanted[end].connections.keys() & sas.keys():
+            found[name].update(_in_the_way(name, wanted[end], observed[end], sas[name]))
+            arrives = any(_hears(running[other].get(name, ())) for other in running if other != end)
+            found[name].update(_astray(name, wanted[end], observed[end], sas[name], arrives=arrives))
     return {name: tuple(sorted(obstacles)) for name, obstacles in found.items() if obstacles}
 
 
@@ -56,6 +61,25 @@ def _in_the_way(name: str, wanted: Wanted, observed: Observed, running: list[Ike
         message = wanted.connections[name]
         own, peers = (addresses_of(message.get(key, ())) for key in ("local_addrs", "remote_addrs"))
         yield from no_way_out(wanted.gateway, own, peers, way_out)
+
+
+def _hears(sas: Iterable[IkeSa]) -> bool:
+    """Whether one of these has received something a moment ago."""
+    return any(c.heard_s is not None and c.heard_s <= _A_MOMENT_S for sa in sas for c in sa.children)
+
+
+def _astray(
+    name: str, wanted: Wanted, observed: Observed, running: list[IkeSa], *, arrives: bool
+) -> tuple[Obstacle, ...]:
+    """Return which of a connection's peers an end sends to by another interface than that of its address.
+
+    That may be meant: so it is where what this end sends to them ``arrives``.
+    """
+    message = wanted.connections[name]
+    own, peers = ({*addresses_of(message.get(key, ()))} for key in ("local_addrs", "remote_addrs"))
+    if arrives:
+        peers -= {*addresses_of(sa.remote_host for sa in running)}
+    return led_astray(wanted.gateway, own, peers, observed.facts.way_out)
 
 
 def held(doomed: Doomed, safety: Safety) -> frozenset[str]:

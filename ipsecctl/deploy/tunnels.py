@@ -267,7 +267,10 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]
     words += [entry.refused] if entry.refused else []
     words += [entry.left] if entry.left else []
-    return replace(health, causes=(*entry.obstacles.causes, *found, *health.causes, *words))
+    carrying = any(child.carries for end in health.ends for sa in end.sas for child in sa.children)
+    astray = () if carrying else entry.obstacles.astray
+    obstacles = (*entry.obstacles.cut_off, *astray, *entry.obstacles.barred)
+    return replace(health, causes=(*obstacles, *found, *health.causes, *words))
 
 
 def _to_be_told(

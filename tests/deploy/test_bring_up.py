@@ -367,6 +367,20 @@ def test_an_obstacle_that_is_gone_meanwhile_does_no_harm():
     assert bring(Script(NOTHING, CALLING, UP), obstacles=BARRED).up
 
 
+ASTRAY = Obstacles(astray=("a sends to b by lan",))
+
+
+def test_a_way_by_another_interface_is_named_only_where_nothing_comes_up():
+    assert not ASTRAY.causes, "it may be meant: the tunnel is waited for all the same"
+    health = bring(Script(NOTHING), wait_s=0.2, obstacles={"t": ASTRAY}).health
+    assert (health.verdict, health.causes[0]) == (Verdict.DOWN, "a sends to b by lan")
+    health = bring(Script(UP), obstacles={"t": ASTRAY}).health
+    assert (health.verdict, health.causes) == (Verdict.UP, ())
+    half = Script((UP[0], view("b")))
+    health = bring(half, wait_s=0.2, obstacles={"t": ASTRAY}, calling="b").health
+    assert (health.verdict, "a sends to b by lan" in health.causes) == (Verdict.DOWN, False)
+
+
 def test_sas_through_which_nothing_is_sent_are_not_up():
     health = bring(Script(UP), obstacles=CUT_OFF).health
     assert (health.verdict, health.causes) == (Verdict.DOWN, ("a has no route",))

@@ -91,6 +91,45 @@ def test_a_peer_to_which_there_is_no_route_likewise():
     assert found(message(), [sa("t")], way_out=lost) == [], "another peer's route"
 
 
+ASTRAY = WayOut(astray={PEER: (OWN, "wan", "lan")})
+BY_LAN = ["gw sends to 192.0.2.9 by lan, and not by wan, which has its address 192.0.2.1"]
+
+
+def heard(seconds):
+    """An SA of the far end's, which has last received something so long ago."""
+    seen = sa("t", here=PEER, far=OWN)
+    seen["t"]["child-sas"]["t-1"] |= {"use-in": str(seconds)} if seconds is not None else {}
+    return seen
+
+
+def led_astray(there, *, to=None, here=None):
+    ends = {
+        "gw": Observed(
+            *("gw", "6.1.0", DataPath.KERNEL, {"t": {}}),
+            facts=Facts(way_out=ASTRAY),
+            sas=(sa("t") if here is None else here,),
+        ),
+        "far": Observed("far", "6.1.0", DataPath.KERNEL, {"t": {}}, sas=there),
+    }
+    sent = {"gw": to or message(), "far": message(own=PEER, peer=OWN)}
+    wanted = {n: Wanted(n, "top", connections={"t": m}, data_path=DataPath.KERNEL) for n, m in sent.items()}
+    return [o.what for o in doomed(plans(Disruption.REKEY), wanted, ends).get("t", ())]
+
+
+@pytest.mark.parametrize("there", [(), (heard(None),), (heard(300),)])
+def test_a_way_by_another_interface_dooms_what_would_be_made_anew(there):
+    assert led_astray(there) == BY_LAN
+
+
+def test_but_not_where_what_is_sent_that_way_arrives():
+    """It may be meant: two uplinks, or an address on an interface of its own."""
+    assert led_astray((heard(2),)) == []
+    elsewhere = sa("t", far=OTHER)
+    assert led_astray((heard(2),), here=elsewhere) == BY_LAN, "what arrives goes to another address"
+    assert led_astray((), to=message(own=NEW)) == [], "the way from the new address is not known"
+    assert led_astray((), to=message(peer=OTHER)) == []
+
+
 @pytest.mark.parametrize(
     ("allowed", "left"), [((), {"t"}), (("t",), set()), (("disturb",), set()), (("remove", "u"), {"t"})]
 )

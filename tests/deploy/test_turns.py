@@ -17,8 +17,8 @@ from ipsecctl.deploy.holding import left_alone
 from ipsecctl.deploy.outcome import Reporter
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.errors import ViciRefused
-from ipsecctl.gateway import Facts, Observed, Obstacle, Record
-from ipsecctl.health import declare
+from ipsecctl.gateway import Facts, Observed, Obstacle, Record, WayOut
+from ipsecctl.health import astray_obstacles, declare
 from ipsecctl.plan import Change, Disruption, GatewayPlan, Kind, Part, Wanted
 from ipsecctl.topology import DataPath, load_text
 
@@ -312,3 +312,17 @@ def test_what_carries_is_looked_at_until_it_does():
     found = carrying(SimpleNamespace(look=look), {"t-s1"}, {"t-s1": {"hub", "s1"}})
     assert asyncio.run(found) == {"t-s1"}
     assert looks == [{"hub", "s1"}] * 2
+
+
+def test_a_way_by_another_interface_is_an_obstacle_in_the_words_of_status():
+    prepared = star()
+    declared = declare(prepared.topology, prepared.states)
+    (tunnel,) = [t for t in declared if t.name == "t-s1"]
+    hub, spoke = tunnel.left.address, tunnel.right.address
+    astray = WayOut(astray={spoke: (hub, "wan", "lan")})
+    observed = {"hub": SimpleNamespace(facts=Facts(way_out=astray))}
+    found = obstacles(replace(prepared, observed=observed), declared)
+    assert found.keys() == {"t-s1"}
+    (cause,) = found["t-s1"].astray
+    assert cause == astray_obstacles(tunnel, "hub", astray)[0].cause
+    assert found["t-s1"].causes == ()
