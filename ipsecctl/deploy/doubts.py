@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ipsecctl.deploy.holding import left_alone
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.health import (
     Declared,
@@ -84,12 +83,11 @@ def doubts(
     }
 
     held = {name: barred(prepared.wanted[name], seen, idle=False) for name, seen in waiting.items()}
-    alone = left_alone(prepared.held)
 
     def causes(tunnel: Declared) -> Iterator[str]:
         ends = (tunnel.left.name, tunnel.right.name)
-        if tunnel.name in alone:
-            yield from (alone[tunnel.name], *_causes(prepared, tunnel.name))
+        if tunnel.name in prepared.held:
+            yield from _causes(prepared, tunnel.name)
         yield from (o.cause for end in ends for o in held.get(end, {}).get(tunnel.name, ()))
         yield from (gone[end] for end in ends if end in gone)
         for end in ends:

@@ -14,9 +14,11 @@ from ipsecctl.gateway import Observed, Obstacle, addresses_of, led_astray, no_wa
 from ipsecctl.health import IkeSa, parse_list_sas, runs_otherwise
 from ipsecctl.plan import Disruption, GatewayPlan, Safety, StopKind, Wanted, unroutable
 
-__all__ = ["doomed", "held", "left_alone"]
+__all__ = ["NOT_COMING_UP", "doomed", "held", "left_alone"]
 
 Doomed = Mapping[str, tuple[Obstacle, ...]]
+
+NOT_COMING_UP = "new SAs would not come up"
 
 _A_MOMENT_S = 10
 """How long ago something may have arrived and still show that the way to there is right."""
@@ -90,8 +92,5 @@ def held(doomed: Doomed, safety: Safety) -> frozenset[str]:
 
 
 def left_alone(held: Iterable[str]) -> dict[str, str]:
-    """Return by tunnel what is said of those that are ``held``, beside what is in their way."""
-    return {
-        name: f"left as it runs: new SAs would not come up; --allow {name} tries it all the same"
-        for name in held
-    }
+    """Return by tunnel why those that are ``held`` are left as they run, beside what is in their way."""
+    return dict.fromkeys(held, NOT_COMING_UP)

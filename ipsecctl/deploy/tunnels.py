@@ -124,11 +124,10 @@ async def bring_up(
 
     ``calling`` says by tunnel which gateway initiates; the others are only waited for. ``renew`` holds, by
     tunnel, the unique ids of IKE_SAs at the calling gateway that must go first, because they have an old
-    configuration; ``left`` says by tunnel why old ones are left as they run, ``doubts`` what
+    configuration; ``left`` is the bare reason, by tunnel, why old ones are left as they run, ``doubts`` what
     keeps it from counting as up even when its SAs are, ``obstacles`` what keeps it from coming up, so that it
-    is not waited for as long; ``moved`` are those whose SAs we have made anew
-    already. ``report`` is called as soon as
-    a tunnel's result is known.
+    is not waited for as long; ``moved`` are those whose SAs we have made anew already. ``report`` is called
+    as soon as a tunnel's result is known.
     """
     started = time.monotonic()
     pending = {
@@ -137,7 +136,7 @@ async def bring_up(
             calling.get(t.name),
             renew.get(t.name, frozenset()),
             _RETRY_S,
-            left=(left or {}).get(t.name, ""),
+            left=f"left as it runs: {left[t.name]}" if left and t.name in left else "",
             doubts=(doubts or {}).get(t.name, ()),
             obstacles=(obstacles or {}).get(t.name, NO_OBSTACLES),
             acted=t.name in moved,

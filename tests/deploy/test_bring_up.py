@@ -218,11 +218,11 @@ def test_a_tunnel_that_is_left_as_it_runs_says_so_and_is_not_touched():
 
     async def main():
         return await bring_up(
-            script, [TUNNEL], {"t": "a"}, {}, wait_s=1, left={"t": "left as it runs"}, report=lambda _: None
+            script, [TUNNEL], {"t": "a"}, {}, wait_s=1, left={"t": "b is older"}, report=lambda _: None
         )
 
     (result,) = asyncio.run(main())
-    assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs",))
+    assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs: b is older",))
     assert (result.kept, result.up) == (True, False)
     assert script.sent == []
 
@@ -231,9 +231,9 @@ def test_an_attempt_that_failed_costs_the_old_sa_nothing():
     empty = {"t": {"uniqueid": "8", "state": "ESTABLISHED", "initiator": "yes", "initiator-spi": "new"}}
     failed = (view("a", sa("1", "2", "7"), empty), view("b", sa("2", "1"), empty))
     script = Script(*[failed] * 300, UP)
-    result = bring(script, left={"t": "left as it runs"})
+    result = bring(script, left={"t": "b is older"})
     assert script.sent == [("a", "terminate", "8")], "the empty one alone, and once"
-    assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs",))
+    assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs: b is older",))
 
 
 def test_what_only_the_far_end_has_is_ended_there():
@@ -338,7 +338,7 @@ def test_what_stays_narrow_is_made_anew_once_and_not_waited_for():
 
 def test_nothing_is_made_anew_where_the_far_end_could_not_be_changed():
     script = Ends(NARROW)
-    result = widen(script, left={"t": "left as it runs: b could not be changed"})
+    result = widen(script, left={"t": "b could not be changed"})
     assert (result.health.verdict, script.sent) == (Verdict.DEGRADED, [])
     assert result.took_s < 30
 

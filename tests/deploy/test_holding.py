@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
 from netaddr import IPAddress
 
+from ipsecctl.cli._plan import print_plan
 from ipsecctl.deploy.holding import doomed, held, left_alone
 from ipsecctl.gateway import Device, Facts, KernelView, NotInKernel, Observed, WayOut
 from ipsecctl.plan import Change, Disruption, GatewayPlan, Kind, Part, Safety, Wanted, holding, plan_json
@@ -148,7 +150,7 @@ def test_the_plan_grades_it_as_what_it_is_and_disturbs_nothing_that_is_held():
     (plan,) = holding(plans(Disruption.REKEY), doom(), {"t"})
     (change,) = plan.changes
     assert change.disruption is Disruption.CHILD_RESTART
-    assert change.reasons[1].startswith("held back, as new SAs would not come up")
+    assert change.reasons[1].startswith("held back: new SAs would not come up")
     assert plan.disturbed == {}
     (document,) = plan_json([plan], {})["gateways"]
     assert document["disturbed"] == {}
@@ -170,5 +172,15 @@ def test_nothing_else_is_regraded(other):
     assert plan.changes[0].disruption is Disruption.REKEY
 
 
-def test_who_is_left_alone_is_told_how_that_is_overruled():
-    assert "--allow t tries it" in left_alone(["t"])["t"]
+def test_who_is_left_alone_is_told_why_and_nothing_more():
+    assert left_alone(["t"]) == {"t": "new SAs would not come up"}
+
+
+def test_a_held_tunnel_is_told_once_with_how_that_is_overruled():
+    one = holding(plans(Disruption.REKEY), doom(), {"t"})
+    far = replace(one[0], gateway="far", changes=tuple(replace(c, gateway="far") for c in one[0].changes))
+    screen = io.StringIO()
+    print_plan([*one, far], {}, screen)
+    said = screen.getvalue()
+    assert (said.count("--allow t tries it all the same."), said.count("IPv6 is off on ipsec0")) == (1, 1)
+    assert max(map(len, said.splitlines()[:-1])) < 140
