@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ipsecctl.errors import IpsecctlError
     from ipsecctl.plan import Change, Disruption, GatewayPlan, Stop
 
-__all__ = ["print_changes", "print_plan", "restart_notice"]
+__all__ = ["held_hint", "print_changes", "print_plan", "restart_notice"]
 
 _SIGNS = {"create": ("+", "green"), "change": ("~", "yellow"), "remove": ("-", "red")}
 _CAUSES = {"drift": "drift", "cut off": "cut off", "not completed": "not completed"}
@@ -73,6 +73,11 @@ def restart_notice(gateway: str, options: Iterable[str], how: str) -> tuple[str,
         f"charon on {gateway} must be restarted for {', '.join(options)}",
         f"apply does not do that, as all tunnels of {gateway} go down: {how or 'restart charon there'}",
     )
+
+
+def held_hint(tunnel: str) -> str:
+    """Return how a tunnel is changed all the same that is held back."""
+    return f"--allow {tunnel} tries it all the same."
 
 
 def _print_notice(label: str, colour: str, text: str, hint: str, stream: IO[str], *, indent: int = 2) -> None:
@@ -204,8 +209,7 @@ def _tunnels(plans: Collection[GatewayPlan], any_changes: bool) -> Iterator[str]
         yield f"Disturbs {', '.join(f'{name} ({grade})' for name, grade in disturbed.items())}."
     elif any_changes:
         yield "No running tunnel is disturbed."
-    if held := sorted({hold.tunnel for plan in plans for hold in plan.held}):
-        allow = " ".join(f"--allow {name}" for name in held)
-        yield f"Held back, as new SAs would not come up: {', '.join(held)}. To try it all the same: {allow}."
+    for name, causes in sorted({hold.tunnel: hold.causes for plan in plans for hold in plan.held}.items()):
+        yield f"Held back: {name}, as new SAs would not come up: {'; '.join(causes)}. {held_hint(name)}"
     if moved:
         yield f"Moved, new SAs before old ones are ended: {', '.join(moved)}."

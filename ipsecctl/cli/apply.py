@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -24,7 +25,7 @@ from ipsecctl.cli._fleet import (
     result_rows,
     wants_table,
 )
-from ipsecctl.cli._plan import restart_notice
+from ipsecctl.cli._plan import held_hint, restart_notice
 from ipsecctl.cli._safety import AllowOption
 from ipsecctl.cli._store import StoreOption
 from ipsecctl.cli._undo import (
@@ -236,6 +237,7 @@ class Work:
                 quiet=json,
                 net=self.net,
                 gated=rollout.gated,
+                held=prepared.held,
             )
             reporter = service.Reporter(journal.both(screen.gateway, session), screen.tunnel, screen.batch)
             working = service.apply(
@@ -319,9 +321,11 @@ class _Screen:
         quiet: bool,
         net: Net | None = None,
         gated: bool = False,
+        held: Collection[str] = (),
     ) -> None:
         self._net = net
         self._gated = gated
+        self._held = held
         self._out = sys.stderr if quiet else sys.stdout
         self._waiting = self._tunnels = tunnels
         self._under_way = gateways
@@ -370,7 +374,8 @@ class _Screen:
         verdict = "kept" if result.kept else str(result.health.verdict)
         gap = " " * max(1, 8 - len(verdict))
         causes = ("up, but " if result.kept else "") + "; ".join(result.health.causes)
-        self._line(f"{paint(verdict, 'red', self._out)}{gap}{result.name}: {causes}")
+        hint = held_hint(result.name) if result.name in self._held else ""
+        self._line(f"{paint(verdict, 'red', self._out)}{gap}{result.name}: {causes}", hint)
 
     def batch(self, batch: Batch, count: int) -> None:
         what = "the canary" if batch.canary else f"batch {batch.number}"
@@ -477,6 +482,7 @@ def _document(applied: Applied) -> dict[str, Any]:
                 "causes": list(tunnel.health.causes),
                 "acted": tunnel.acted,
                 "kept": tunnel.kept,
+                "held": tunnel.name in applied.held,
                 "took_s": round(tunnel.took_s, 3),
             }
             for tunnel in applied.tunnels

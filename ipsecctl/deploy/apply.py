@@ -70,4 +70,4 @@ async def _apply(
     tunnels = tuple(result for _, result in sorted(work.tunnels.items()))
     changed = needs(prepared.plans)
     half = {name: others for name, others in prepared.half.items() if name in changed}
-    return Applied(gateways, tunnels, time.monotonic() - started, waiting, stopped, half)
+    return Applied(gateways, tunnels, time.monotonic() - started, waiting, stopped, half, prepared.held)

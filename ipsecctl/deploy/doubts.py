@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ipsecctl.deploy.holding import left_alone
 from ipsecctl.deploy.prepare import Prepared
-from ipsecctl.health import Declared, device_gone_cause, lost_homes, start_up_causes, way_out_obstacles
+from ipsecctl.health import (
+    Declared,
+    astray_obstacles,
+    device_gone_cause,
+    lost_homes,
+    start_up_causes,
+    way_out_obstacles,
+)
 from ipsecctl.plan import barred, device_gone, start_up
 
 __all__ = ["NO_OBSTACLES", "Obstacles", "doubts", "obstacles"]
@@ -18,13 +24,18 @@ class Obstacles:
     """Why a tunnel does not come up however long one waits, as causes; some may run on as it is.
 
     ``cut_off``: an end can send nothing to the other. ``barred``: an end cannot set the routes of SAs.
+    ``astray``: the way from one end to the other begins at another interface than the one with its address,
+    which may be meant: so a tunnel is waited for all the same, and this is why it does not come up if it does
+    not.
     """
 
     cut_off: tuple[str, ...] = ()
     barred: tuple[str, ...] = ()
+    astray: tuple[str, ...] = ()
 
     @property
     def causes(self) -> tuple[str, ...]:
+        """Those that leave nothing to wait for."""
         return (*self.cut_off, *self.barred)
 
 
@@ -45,10 +56,11 @@ def obstacles(prepared: Prepared, declared: Iterable[Declared]) -> dict[str, Obs
             o for end in ends for o in way_out_obstacles(tunnel, end, prepared.observed[end].facts.way_out)
         )
         kept = (o for end in ends for o in held.get(end, {}).get(tunnel.name, ()))
-        found[tunnel.name] = Obstacles(tuple(o.cause for o in lost), tuple(o.cause for o in kept))
+        by = (o for end in ends for o in astray_obstacles(tunnel, end, prepared.observed[end].facts.way_out))
+        found[tunnel.name] = Obstacles(*(tuple(o.cause for o in each) for each in (lost, kept, by)))
         if tunnel.name in prepared.held:  # it runs otherwise
             found[tunnel.name] = Obstacles(barred=_causes(prepared, tunnel.name))
-    return {name: both for name, both in found.items() if both.causes}
+    return {name: all_ for name, all_ in found.items() if all_ != NO_OBSTACLES}
 
 
 def doubts(
@@ -71,12 +83,11 @@ def doubts(
     }
 
     held = {name: barred(prepared.wanted[name], seen, idle=False) for name, seen in waiting.items()}
-    alone = left_alone(prepared.held)
 
     def causes(tunnel: Declared) -> Iterator[str]:
         ends = (tunnel.left.name, tunnel.right.name)
-        if tunnel.name in alone:
-            yield from (alone[tunnel.name], *_causes(prepared, tunnel.name))
+        if tunnel.name in prepared.held:
+            yield from _causes(prepared, tunnel.name)
         yield from (o.cause for end in ends for o in held.get(end, {}).get(tunnel.name, ()))
         yield from (gone[end] for end in ends if end in gone)
         for end in ends:

@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from ipsecctl.gateway import Observed, Obstacle, addresses_of, no_way_out
+from ipsecctl.gateway import Observed, Obstacle, addresses_of, led_astray, no_way_out
 from ipsecctl.health import IkeSa, parse_list_sas, runs_otherwise
 from ipsecctl.plan import Disruption, GatewayPlan, Safety, StopKind, Wanted, unroutable
 
-__all__ = ["doomed", "held", "left_alone"]
+__all__ = ["NOT_COMING_UP", "doomed", "held", "left_alone"]
 
 Doomed = Mapping[str, tuple[Obstacle, ...]]
+
+NOT_COMING_UP = "new SAs would not come up"
+
+_A_MOMENT_S = 10
+"""How long ago something may have arrived and still show that the way to there is right."""
 
 
 def doomed(
@@ -28,10 +33,12 @@ def doomed(
     """
     names = {n for plan in plans for n, grade in plan.disturbed.items() if grade >= Disruption.REKEY}
     found: dict[str, set[Obstacle]] = {name: set() for name in sorted(names)}
-    for end in wanted if names else ():
-        running = _running(observed[end])
-        for name in names & wanted[end].connections.keys() & running.keys():
-            found[name].update(_in_the_way(name, wanted[end], observed[end], running[name]))
+    running = {end: _running(observed[end]) for end in wanted} if names else {}
+    for end, sas in running.items():
+        for name in names & wanted[end].connections.keys() & sas.keys():
+            found[name].update(_in_the_way(name, wanted[end], observed[end], sas[name]))
+            arrives = any(_hears(running[other].get(name, ())) for other in running if other != end)
+            found[name].update(_astray(name, wanted[end], observed[end], sas[name], arrives=arrives))
     return {name: tuple(sorted(obstacles)) for name, obstacles in found.items() if obstacles}
 
 
@@ -58,6 +65,25 @@ def _in_the_way(name: str, wanted: Wanted, observed: Observed, running: list[Ike
         yield from no_way_out(wanted.gateway, own, peers, way_out)
 
 
+def _hears(sas: Iterable[IkeSa]) -> bool:
+    """Whether one of these has received something a moment ago."""
+    return any(c.heard_s is not None and c.heard_s <= _A_MOMENT_S for sa in sas for c in sa.children)
+
+
+def _astray(
+    name: str, wanted: Wanted, observed: Observed, running: list[IkeSa], *, arrives: bool
+) -> tuple[Obstacle, ...]:
+    """Return which of a connection's peers an end sends to by another interface than that of its address.
+
+    That may be meant: so it is where what this end sends to them ``arrives``.
+    """
+    message = wanted.connections[name]
+    own, peers = ({*addresses_of(message.get(key, ()))} for key in ("local_addrs", "remote_addrs"))
+    if arrives:
+        peers -= {*addresses_of(sa.remote_host for sa in running)}
+    return led_astray(wanted.gateway, own, peers, observed.facts.way_out)
+
+
 def held(doomed: Doomed, safety: Safety) -> frozenset[str]:
     """Return the ``doomed`` tunnels that are left alone: not those that are allowed to be disturbed."""
     if StopKind.DISTURB in safety.allowed:
@@ -66,8 +92,5 @@ def held(doomed: Doomed, safety: Safety) -> frozenset[str]:
 
 
 def left_alone(held: Iterable[str]) -> dict[str, str]:
-    """Return by tunnel what is said of those that are ``held``, beside what is in their way."""
-    return {
-        name: f"left as it runs: new SAs would not come up; --allow {name} tries it all the same"
-        for name in held
-    }
+    """Return by tunnel why those that are ``held`` are left as they run, beside what is in their way."""
+    return dict.fromkeys(held, NOT_COMING_UP)

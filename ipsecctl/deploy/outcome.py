@@ -59,7 +59,8 @@ class Applied:
 
     ``waiting`` says what became of its net, ``None`` where it had none, or nothing to change. ``stopped``
     says why not all batches were done. ``half`` are the tunnels of which only one end was changed, with the
-    gateways that are not in the limit.
+    gateways that are not in the limit. ``held`` are those that were left as they run, as new SAs would not
+    come up.
     """
 
     gateways: tuple[GatewayResult, ...]
@@ -68,6 +69,7 @@ class Applied:
     waiting: Waiting | None = None
     stopped: str = ""
     half: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
 
     @property
     def nothing_done(self) -> bool:

@@ -31,7 +31,7 @@ def left(prepared: Prepared, gateways: Iterable[GatewayResult]) -> dict[str, str
     failed = {gateway.name for gateway in gateways if gateway.error is not None}
     disturbed = {tunnel for plan in prepared.plans for tunnel in plan.disturbed}
     return {
-        t.name: f"left as it runs: {end.name} could not be changed"
+        t.name: f"{end.name} could not be changed"
         for t in prepared.topology.tunnels
         for end in (t.right.gateway, t.left.gateway)
         if t.name in disturbed and end.name in failed
@@ -50,7 +50,7 @@ async def before(
     if not ends:
         return {}
     async with watch({name: prepared.handles[name] for name in set(ends.values())}) as watched:
-        views = await watched.look(set(ends.values()))
+        views = await watched.look_well(set(ends.values()))
     there: dict[str, dict[str, set[int]]] = {}
     for gateway, view in views.items():
         if not isinstance(view, GatewayUnreachable):

@@ -21,7 +21,7 @@ from ipsecctl.deploy.line import Line
 from ipsecctl.deploy.move import Moving, move_all
 from ipsecctl.deploy.narrow import mending, narrow_children
 from ipsecctl.deploy.stale import stale
-from ipsecctl.deploy.watch import Watch
+from ipsecctl.deploy.watch import BUSY_S, Watch
 from ipsecctl.deploy.words import meaning
 from ipsecctl.desired import GatewayState
 from ipsecctl.errors import IpsecctlError
@@ -37,6 +37,7 @@ _MAX_RETRY_S = 4.0
 _SETTLE_S = 1.0 * PATIENCE
 """How long two ends may be out of step before the SAs at the calling end are made anew."""
 
+_BUSY_S = BUSY_S
 _GRACE_S = 3.0 * PATIENCE
 """How much longer than asked we wait to initiate a tunnel whose old SAs we have just let go."""
 
@@ -92,6 +93,7 @@ class _Pending:
     called: bool = False
     next_try: float = 0.0
     since: float | None = None
+    doubted_since: float | None = None
     out_of_step_since: float | None = None
     narrow_since: float | None = None
     mended: bool = False
@@ -122,11 +124,10 @@ async def bring_up(
 
     ``calling`` says by tunnel which gateway initiates; the others are only waited for. ``renew`` holds, by
     tunnel, the unique ids of IKE_SAs at the calling gateway that must go first, because they have an old
-    configuration; ``left`` says by tunnel why old ones are left as they run, ``doubts`` what
+    configuration; ``left`` is the bare reason, by tunnel, why old ones are left as they run, ``doubts`` what
     keeps it from counting as up even when its SAs are, ``obstacles`` what keeps it from coming up, so that it
-    is not waited for as long; ``moved`` are those whose SAs we have made anew
-    already. ``report`` is called as soon as
-    a tunnel's result is known.
+    is not waited for as long; ``moved`` are those whose SAs we have made anew already. ``report`` is called
+    as soon as a tunnel's result is known.
     """
     started = time.monotonic()
     pending = {
@@ -135,7 +136,7 @@ async def bring_up(
             calling.get(t.name),
             renew.get(t.name, frozenset()),
             _RETRY_S,
-            left=(left or {}).get(t.name, ""),
+            left=f"left as it runs: {left[t.name]}" if left and t.name in left else "",
             doubts=(doubts or {}).get(t.name, ()),
             obstacles=(obstacles or {}).get(t.name, NO_OBSTACLES),
             acted=t.name in moved,
@@ -156,6 +157,7 @@ async def bring_up(
         for health in healths:
             if (end := _calling_end(pending[health.name], health)) is not None and _stands(end):
                 line.answered(end.gateway, (health.name,))
+        doubtful = await watch.left_out(_to_be_told(pending, healths, now))
         for health in sorted(healths, key=lambda health: _turn(pending[health.name])):
             entry = pending[health.name]
             done = _settled(entry, health) or _stays_narrow(entry, health, now)
@@ -168,7 +170,7 @@ async def bring_up(
                 report(result)
                 del pending[health.name]
             else:
-                await _push(watch, line, entry, health, now)
+                await _push(watch, line, entry, health, now, doubtful)
         # Looking costs charon and us in proportion to what there is to see: leave twice that time free.
         await asyncio.sleep(max(_POLL_S, 2 * (time.monotonic() - now)) if pending else 0)
     return tuple(sorted(results, key=lambda result: result.name))
@@ -264,11 +266,44 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]
     words += [entry.refused] if entry.refused else []
     words += [entry.left] if entry.left else []
-    return replace(health, causes=(*entry.obstacles.causes, *found, *health.causes, *words))
+    carrying = any(child.carries for end in health.ends for sa in end.sas for child in sa.children)
+    astray = () if carrying else entry.obstacles.astray
+    obstacles = (*entry.obstacles.cut_off, *astray, *entry.obstacles.barred)
+    return replace(health, causes=(*obstacles, *found, *health.causes, *words))
 
 
-async def _push(watch: Watch, line: Line, entry: _Pending, health: TunnelHealth, now: float) -> None:
-    """Do the next thing that brings a tunnel nearer to being up, if there is one and its turn has come."""
+def _to_be_told(
+    pending: Mapping[str, _Pending], healths: Iterable[TunnelHealth], now: float
+) -> frozenset[str]:
+    """Return the gateways that would be told to initiate now."""
+    ends = ((pending[health.name], _calling_end(pending[health.name], health)) for health in healths)
+    return frozenset(
+        end.gateway
+        for entry, end in ends
+        if end is not None and now >= entry.next_try and _missing(entry.tunnel, end) and not _calling(end)
+    )
+
+
+def _doubted(entry: _Pending, end: EndView, now: float, doubtful: Collection[str]) -> bool:
+    """Whether what an end lacks may be there: charon leaves out of its list what it is busy with."""
+    if end.gateway not in doubtful:
+        return False
+    entry.doubted_since = now if entry.doubted_since is None else entry.doubted_since
+    return now - entry.doubted_since < _BUSY_S
+
+
+async def _push(
+    watch: Watch,
+    line: Line,
+    entry: _Pending,
+    health: TunnelHealth,
+    now: float,
+    doubtful: Collection[str],
+) -> None:
+    """Do the next thing that brings a tunnel nearer to being up, if there is one and its turn has come.
+
+    At gateways that are ``doubtful`` what is missing in the look may be there.
+    """
     end = _calling_end(entry, health)
     client = watch.client(entry.caller) if entry.caller else None
     if end is None or client is None:
@@ -277,8 +312,11 @@ async def _push(watch: Watch, line: Line, entry: _Pending, health: TunnelHealth,
     if now < entry.next_try:
         return
     await _mark_stale(watch, entry, health, now)
+    missing = _missing(entry.tunnel, end) if not _calling(end) else []
+    if missing and _doubted(entry, end, now, doubtful):
+        return
     # What is ended has to be called for soon: it needs its place in line before that.
-    calls = _old(entry, health) - entry.told or (_missing(entry.tunnel, end) and not _calling(end))
+    calls = _old(entry, health) - entry.told or missing
     if calls and not line.may_call(end.gateway, health.name, now):
         return
     entry.since = now if entry.since is None else entry.since
@@ -291,8 +329,7 @@ async def _push(watch: Watch, line: Line, entry: _Pending, health: TunnelHealth,
     entry.told |= _old(entry, health)
     if not _old(entry, health) and not _calling(end):
         commands = [
-            ("initiate", {"ike": entry.tunnel.name, "child": child, "timeout": "-1"})
-            for child in _missing(entry.tunnel, end)
+            ("initiate", {"ike": entry.tunnel.name, "child": child, "timeout": "-1"}) for child in missing
         ]
         entry.called = True
         entry.next_try = now + entry.retry_s
@@ -335,10 +372,12 @@ async def _let_go(watch: Watch, entry: _Pending, health: TunnelHealth) -> None:
     """Mark the IKE_SAs of the calling end that can go, and end what else can."""
     far = next((e.gateway for e in health.ends if e.gateway != entry.caller and e.state is EndState.SEEN), "")
     # Looked at once more, and waited for: what charon is busy with is not in the views.
-    ours, theirs = (
+    looks = (watch.sas(end, [health.name]) for end in (entry.caller, far) if end)
+    lists = [
         None if sas is None else tuple(sa for sa in parse_list_sas(sas) if sa.name == health.name)
-        for sas in [await watch.sas(end, [health.name]) if end else None for end in (entry.caller, far)]
-    )
+        for sas in await asyncio.gather(*looks)
+    ]
+    ours, theirs = lists[0], lists[1] if far else None
     if ours is None or (far and theirs is None):
         return
     found = stale(ours, theirs)

@@ -344,13 +344,13 @@ class Work:
         known = doubts(prepared, declared, restarted)
         async with watch(handles) as watched:
             watched.views.update({name: as_unreachable(name, error) for name, error in lost.items()})
-            self._why_not |= {n: why.removeprefix("left as it runs: ") for n, why in left.items()}
+            self._why_not |= left
             told = await self._move(watched, ready - left.keys())
             await self._finish_all(watched, {*batch} if batch else {*self.carriers}, last=last)
             plans = tuple(plan for plan in prepared.plans if plan.gateway in batch)
             untouched = {*self.calling, *left, *self.moving, *half}
             gone = await renewal.let_go(watched, replace(prepared, plans=plans), untouched)
-            not_moved = {name: f"its SAs are left as they run: {why}" for name, why in told.items() if why}
+            not_moved = {name: why for name, why in told.items() if why}
             results = await bring_up(
                 watched,
                 declared,

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from ipsecctl.errors import GatewayUnreachable, IpsecctlError, ViciError
-from ipsecctl.gateway import Handle, LiveView, list_connections
+from ipsecctl.gateway import Handle, LiveView, ike_sas, list_connections
 from ipsecctl.patience import PATIENCE
 from ipsecctl.vici import Client, Message
 
-__all__ = ["Watch", "watch"]
+__all__ = ["BUSY_S", "Watch", "watch"]
+
+BUSY_S = 1.0 * PATIENCE
+"""How long what charon may be busy with is waited for, before it counts as not there."""
+
+_LOOK_AGAIN_S = 0.05
 
 _COMPLAINT = re.compile(
     r"notify|failed|giving up|not responding|no (matching|shared|trusted|acceptable|private|proposal)"
@@ -117,8 +123,47 @@ class Watch:
             self._lost(gateway, error)
             return None
 
+    async def left_out(self, gateways: Iterable[str]) -> frozenset[str]:
+        """Return the gateways whose charon has more IKE_SAs than it listed in the last look.
+
+        It leaves out those that a thread of its works on, as in every rekey, or that somebody else lists at
+        that moment. What is missing in such a list may well be there.
+        """
+        found = set()
+
+        async def one(gateway: str, client: Client) -> None:
+            try:
+                there = ike_sas(await client.command("stats"))
+            except IpsecctlError as error:
+                self._lost(gateway, error)
+                return
+            view = self.views.get(gateway)
+            if there is not None and isinstance(view, LiveView) and there > len(view.sas):
+                found.add(gateway)
+
+        async with asyncio.TaskGroup() as group:
+            for gateway in gateways:
+                if gateway in self._clients:
+                    group.create_task(one(gateway, self._clients[gateway]))
+        return frozenset(found)
+
+    async def look_well(self, gateways: Iterable[str]) -> Mapping[str, LiveView | GatewayUnreachable]:
+        """Look at gateways until none leaves an IKE_SA out, for at most ``BUSY_S``; return what is known.
+
+        charon is not made to wait for what it is busy with: it may be for long, as with a name to resolve.
+        """
+        deadline = time.monotonic() + BUSY_S
+        wanted = frozenset(gateways)
+        while wanted:
+            await self.look(wanted)
+            wanted = await self.left_out(wanted)
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(_LOOK_AGAIN_S if wanted else 0)
+        return self.views
+
     def _lost(self, gateway: str, error: IpsecctlError) -> None:
-        del self._clients[gateway]
+        self._clients.pop(gateway, None)
         self.views[gateway] = GatewayUnreachable(gateway, error.summary, error.hint)
 
     async def _look(self, gateway: str, client: Client, wait: bool) -> None:

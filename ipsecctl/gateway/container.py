@@ -18,6 +18,10 @@ from ipsecctl.vici import Client
 __all__ = ["Container"]
 
 _CHARON_DOWN = ("Connection refused", "No such file or directory")
+_NODE_STATE = "/run/ipsecctl-lab"
+_WAITS = '[ -e "$1/waiting" ] && [ ! -e "$1/ready" ]'
+"""Whether a node's first process (labs/image/bin/init) waits to be wired, which docker does not do."""
+
 _MARGIN_S = 1.0 * PATIENCE
 
 
@@ -98,7 +102,7 @@ class Container:
             except LinkLost as lost:
                 raise self._why(lost.stderr) from exc
             except SocketRefused as refused:
-                raise self._refused(str(refused)) from exc
+                raise await self._refused(str(refused)) from exc
             raise GatewayUnreachable(self.name, f"no connection to charon: {exc.summary}", exc.hint) from exc
 
     @asynccontextmanager
@@ -136,9 +140,17 @@ class Container:
     def _place(self) -> str:
         return self._lab_place or self.lab
 
-    def _refused(self, why: str) -> GatewayUnreachable:
+    async def _refused(self, why: str) -> GatewayUnreachable:
         """Return what it means that charon's socket cannot be opened."""
         if why in _CHARON_DOWN:
+            with suppress(GatewayUnreachable):  # without an answer it is the one that is more often right
+                waits = await self.run(("sh", "-c", _WAITS, "waits", _NODE_STATE), timeout_s=GREETING_S)
+                if waits.status == 0:
+                    return GatewayUnreachable(
+                        self.name,
+                        f"container {self.container} was started without its links, and waits for them",
+                        f"Start it with them: {reboot_command(self.container, self.name)}",
+                    )
             return GatewayUnreachable(
                 self.name,
                 f"charon is not running in container {self.container}",

@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 
+_LOOKS = 10
+_LOOK_AGAIN_S = 0.05 * PATIENCE
+
+
 @dataclass(frozen=True, slots=True)
 class FileSeen:
     """A regular file on a gateway: the SHA-256 of its content in hexadecimal, and its permission bits."""
@@ -101,8 +105,8 @@ class Observed:
     ``charon_down`` is set where charon does not run: then all that it would tell is empty, and ``data_path``
     is the one of the last apply. ``ike_sas`` is how many IKE_SAs charon has, ``None`` where it does not say.
     ``not_in_kernel`` are CHILD_SAs that charon believes in alone. ``sas`` are its IKE_SAs as ``list-sas``
-    sends them, without those that it was busy with. ``sa_names`` are the connections that have one, those
-    left out that are being deleted.
+    sends them, without those that it was busy with for longer than half a second. ``sa_names`` are the
+    connections that have one, those left out that are being deleted.
     """
 
     gateway: str
@@ -182,7 +186,7 @@ async def _charon(handle: Handle, timeout_s: float) -> dict[str, Any]:
                 "version": charon.version,
                 "data_path": DataPath.LIBIPSEC if libipsec else DataPath.KERNEL,
                 "connections": await list_connections(client),
-                "sas": tuple(await client.stream("list-sas", "list-sa", {"noblock": "yes"})),
+                "sas": await _whole_list(client),
                 "shared": frozenset((await client.command("get-shared")).get("keys", [])),
                 "keys": frozenset((await client.command("get-keys")).get("keys", [])),
                 "certificates": await _certificates(client),
@@ -193,6 +197,21 @@ async def _charon(handle: Handle, timeout_s: float) -> dict[str, Any]:
         ) from None
     except (ViciError, ViciRefused) as exc:
         raise GatewayUnreachable(handle.name, exc.summary, exc.hint) from exc
+
+
+async def _whole_list(client: Client) -> tuple[Message, ...]:
+    """Return charon's IKE_SAs, looked at again for a moment as long as it has more of them than it lists.
+
+    It leaves out those that a thread of its works on, as in every rekey. Waiting for them inside charon could
+    take as long as it takes to resolve a name.
+    """
+    for _ in range(_LOOKS):
+        sas = await client.stream("list-sas", "list-sa", {"noblock": "yes"})
+        there = ike_sas(await client.command("stats"))
+        if there is None or there <= len(sas):
+            break
+        await asyncio.sleep(_LOOK_AGAIN_S)
+    return tuple(sas)
 
 
 def ike_sas(stats: Mapping[str, Any]) -> int | None:

@@ -1,5 +1,6 @@
 """Declared tunnels and live SAs to verdicts for a person on call."""
 
+from ipsecctl.health.astray import astray_obstacles
 from ipsecctl.health.device import OwnDevice, device_gone_cause
 from ipsecctl.health.document import exit_status, headline, left_over, nothing_known_json, status_json
 from ipsecctl.health.judge import judge
@@ -25,6 +26,7 @@ __all__ = [
     "Verdict",
     "Way",
     "WayView",
+    "astray_obstacles",
     "declare",
     "device_gone_cause",
     "exit_status",

@@ -215,14 +215,17 @@ def _judge_both(tunnel: Declared, left: EndView, right: EndView, health: _Health
 
 def _note_older(found: _Findings, ends: Iterable[EndView]) -> None:
     """Note, beside the verdict, which ends live on SAs of an earlier configuration than they were given."""
+    waiting: dict[str, list[str]] = {}
     for end in ends:
-        carries = any(child.carries for sa in end.sas for child in sa.children)
-        if end.older is not None and carries:
-            why = f" ({end.older}): when that is mended" if end.older else ": when the far end has its part"
-            found.notes.append(
-                f"{end.gateway}: its SAs have an earlier configuration than the one applied there, which is "
-                f"pending{why}, apply again"
-            )
+        if end.older is not None and any(child.carries for sa in end.sas for child in sa.children):
+            waiting.setdefault(end.older, []).append(end.gateway)
+    for older, gateways in waiting.items():
+        why = f" ({older}): when that is mended" if older else ": when the far end has its part"
+        both = len(gateways) > 1
+        found.notes.append(
+            f"{' and '.join(gateways)}: {'their' if both else 'its'} SAs have an earlier configuration than "
+            f"the one applied there, which is pending{why}, apply again"
+        )
 
 
 def _blame_ike(found: _Findings, ends: Iterable[EndView]) -> None:

@@ -24,6 +24,7 @@ class ChildSa:
     charon does not say; ``encapsulated`` is ESP in UDP. ``suite`` is like ``AES_GCM_16-256/ECP_384``,
     ``algorithms`` the same as charon's fields (``list_child_ipsec`` in its vici_query.c). ``cpu`` is the one
     that it is for, where each has its own (RFC 9611), ``None`` for one that is for all.
+    ``heard_s`` is how many seconds ago it last received something, ``None`` if it never did.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ChildSa:
     life_in_s: int | None
     algorithms: tuple[tuple[str, str], ...] = ()
     cpu: int | None = None
+    heard_s: int | None = None
 
     @property
     def installed(self) -> bool:
@@ -142,6 +144,7 @@ def _child(key: str, sa: Mapping[str, Any]) -> ChildSa:
         life_in_s=_int(sa, "life-time"),
         algorithms=_algorithms(sa),
         cpu=_int(sa, "cpu"),
+        heard_s=_int(sa, "use-in"),
     )
 
 

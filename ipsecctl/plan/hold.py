@@ -10,7 +10,7 @@ from ipsecctl.plan.change import Change, Disruption, GatewayPlan, Hold, Kind, Pa
 
 __all__ = ["holding"]
 
-_HELD = "held back, as new SAs would not come up and the running ones may end for them"
+_HELD = "held back: new SAs would not come up, and the running ones may end for them"
 _ALLOWED = "new SAs will hardly come up, and the running ones may end for them"
 
 
@@ -19,7 +19,7 @@ def holding(
 ) -> tuple[GatewayPlan, ...]:
     """Return plans that grade ``doomed`` tunnels as what becomes of them, and say why.
 
-    Those of them that are ``left`` alone are held. The others were allowed.
+    Those of them that are ``left`` alone are held, with the causes. The others were allowed.
     """
 
     def judged(change: Change) -> Change:
@@ -27,7 +27,7 @@ def holding(
         if not concerned or change.name not in doomed:
             return change
         why = "; ".join(obstacle.what for obstacle in doomed[change.name])
-        said = f"{_HELD if change.name in left else _ALLOWED}: {why}"
+        said = _HELD if change.name in left else f"{_ALLOWED}: {why}"
         grade = max(change.disruption, Disruption.CHILD_RESTART)
         return replace(change, reasons=(*change.reasons, said), disruption=grade)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ipsecctl.errors import SecretUnavailable
-from ipsecctl.secrets.reading import examine, read
+from ipsecctl.secrets.reading import examine, read, replaceable
 from ipsecctl.secrets.secret import Secret
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def write_missing(topology: Topology, base: Path) -> tuple[Path, ...]:
     ``unusable_psks``, and the other end of its tunnel gets none. Where the two ends of a tunnel refer to
     different places, both get the same PSK.
 
-    Raises ``SecretUnavailable`` when a file cannot be written, or when the other end's PSK is there and
+    Raises ``SecretUnavailable`` when a file cannot be written, when anybody could replace it where it would
+    lie, or when the other end's PSK is there and
     unusable.
     """
     written: list[Path] = []
@@ -51,6 +52,10 @@ def write_missing(topology: Topology, base: Path) -> tuple[Path, ...]:
         blocked = any(found.secret is None and ref not in missing for ref, found in files)
         if not missing or blocked:
             continue
+        for ref in missing:
+            # Where 'validate' would refuse it, none is made.
+            for problem in replaceable(base / ref.value, str(ref)):
+                raise problem
         there = next((ref for ref in refs if ref not in missing), None)
         psk = Secret(generate_psk().encode()) if there is None else read(there, base)
         for ref in missing:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ipsecctl.topology import SecretRef
 
-__all__ = ["IDENTITY_VARIABLE", "Examined", "SecretProblem", "examine", "read"]
+__all__ = ["IDENTITY_VARIABLE", "Examined", "SecretProblem", "examine", "read", "replaceable"]
 
 IDENTITY_VARIABLE: Final = "IPSECCTL_AGE_IDENTITY"
 """Environment variable with the path of the age identity file."""
@@ -175,7 +175,7 @@ def _read_file(path: Path, name: str, *, private: bool) -> _Content:
         raise _not_read(error, name) from None
     if len(content) > _MAX_BYTES:
         raise SecretProblem("IP303", "too large for a secret", name, "it has more than 1 MiB")
-    return content, (*_sharings(status, name), *_replaceable(path, name)) if private else ()
+    return content, (*_sharings(status, name), *replaceable(path, name)) if private else ()
 
 
 def _not_read(error: OSError, name: str) -> SecretProblem:
@@ -216,15 +216,43 @@ def _sharings(status: os.stat_result, name: str) -> Iterator[SecretProblem]:
         yield SecretProblem("IP302", "belongs to another user", f"{name} (uid {status.st_uid})", hint)
 
 
-def _replaceable(path: Path, name: str) -> Iterator[SecretProblem]:
-    """Yield in which directories of a file, and of a link to it, anybody may put another in its place."""
-    for directory in dict.fromkeys((path.parent, path.resolve().parent)):
-        mode = stat.S_IMODE(directory.stat().st_mode)
+def replaceable(path: Path, name: str) -> Iterator[SecretProblem]:
+    """Yield in which directory another user may put something in the place of a file, or of a link to it.
+
+    All directories up to the root count, as OpenSSH has it (``safe_path`` in its misc.c): who may rename one
+    of them replaces all that is in it. In one with the sticky bit, as /tmp, only the owner of what is in it
+    may, and the owner is looked at; OpenSSH refuses that, too, and what a group may write. Directories that
+    are not there yet are passed over.
+    """
+    owners = _trusted_owners()
+    for directory in _above(path):
+        try:
+            status = os.stat(directory)  # noqa: PTH116 - thousands of PSKs
+        except OSError:
+            continue
+        mode = stat.S_IMODE(status.st_mode)
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             hint = "chmod o-w on the directory, and see whether the secret is still yours"
             subject = f"{name} ({directory}, mode {mode:04o})"
             yield SecretProblem("IP302", "in a directory in which anybody may replace it", subject, hint)
             return
+        if status.st_uid not in owners:
+            hint = "keep it where all directories above belong to you or to root"
+            subject = f"{name} ({directory}, uid {status.st_uid})"
+            what = "below a directory of another user, who may replace it"
+            yield SecretProblem("IP302", what, subject, hint)
+            return
+
+
+def _above(path: Path) -> Iterator[str]:
+    """Yield the directories above a file, and above what a link leads to, each once and the nearest first."""
+    seen: set[str] = set()
+    for place in (os.path.abspath(path), os.path.realpath(path)):  # noqa: PTH100
+        directory = os.path.dirname(place)  # noqa: PTH120
+        while directory not in seen:  # what is above one that was seen was seen, too
+            seen.add(directory)
+            yield directory
+            directory = os.path.dirname(directory)  # noqa: PTH120
 
 
 def _trusted_owners() -> set[int]:

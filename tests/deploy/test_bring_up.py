@@ -46,8 +46,9 @@ CALLING = (view("a", {"t": {"uniqueid": "7", "state": "CONNECTING", "initiator":
 class Script:
     """A watch that shows one pair of views after the other, the last one for ever, and notes commands."""
 
-    def __init__(self, *views, refuse=""):
+    def __init__(self, *views, refuse="", busy=0):
         self.views = list(views)
+        self.busy = busy
         self.sent = []
         self.refuse = refuse
         self.listening = set()
@@ -56,6 +57,11 @@ class Script:
         assert set(gateways) == {"a", "b"}
         now = self.views.pop(0) if len(self.views) > 1 else self.views[0]
         return dict(zip("ab", now, strict=True))
+
+    async def left_out(self, gateways):
+        """Say of so many looks in which something is missing that charon is busy with some of its SAs."""
+        self.busy -= bool(gateways)
+        return frozenset(gateways if self.busy >= 0 else ())
 
     async def sas(self, gateway, tunnels):
         (shown,) = [each for each in self.views[0] if each.gateway == gateway]
@@ -85,6 +91,7 @@ def hurry(monkeypatch):
     monkeypatch.setattr(tunnels, "_POLL_S", 0.0)
     monkeypatch.setattr(tunnels, "_RETRY_S", 0.01)
     monkeypatch.setattr(tunnels, "_SETTLE_S", 0.01)
+    monkeypatch.setattr(tunnels, "_BUSY_S", 0.02)
     monkeypatch.setattr(tunnels, "_PATIENCE_S", 0.03)
     monkeypatch.setattr(tunnels, "_OBSTRUCTED_S", 0.05)
 
@@ -116,6 +123,26 @@ def test_the_calling_end_initiates_once_and_waits():
     result = bring(script)
     assert (result.up, result.acted) == (True, True)
     assert script.sent == [("a", "initiate", "t")]
+
+
+@pytest.mark.parametrize("unseen", [(view("a"), UP[1]), (UP[0], view("b")), NOTHING])
+def test_what_charon_is_busy_with_as_in_a_rekey_is_not_called_for(unseen):
+    script = Script(unseen, unseen, UP, busy=2)
+    result = bring(script)
+    assert (result.up, result.acted, script.sent) == (True, False, [])
+
+
+def test_an_old_sa_that_charon_is_busy_with_is_not_taken_for_gone():
+    script = Script(NOTHING, UP, NOTHING, (view("a", sa("3", "4", "8")), view("b", sa("4", "3"))), busy=1)
+    assert bring(script, renew={7}).up
+    assert script.sent == [("a", "terminate", "7"), ("a", "initiate", "t")]
+
+
+def test_a_charon_that_stays_busy_with_something_is_told_all_the_same():
+    script = Script(*[NOTHING] * 100, UP, busy=1000)
+    result = bring(script)
+    assert (result.up, result.acted) == (True, True)
+    assert script.sent[0] == ("a", "initiate", "t")
 
 
 def test_it_tries_again_when_nothing_came_of_it():
@@ -191,11 +218,11 @@ def test_a_tunnel_that_is_left_as_it_runs_says_so_and_is_not_touched():
 
     async def main():
         return await bring_up(
-            script, [TUNNEL], {"t": "a"}, {}, wait_s=1, left={"t": "left as it runs"}, report=lambda _: None
+            script, [TUNNEL], {"t": "a"}, {}, wait_s=1, left={"t": "b is older"}, report=lambda _: None
         )
 
     (result,) = asyncio.run(main())
-    assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs",))
+    assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs: b is older",))
     assert (result.kept, result.up) == (True, False)
     assert script.sent == []
 
@@ -204,9 +231,9 @@ def test_an_attempt_that_failed_costs_the_old_sa_nothing():
     empty = {"t": {"uniqueid": "8", "state": "ESTABLISHED", "initiator": "yes", "initiator-spi": "new"}}
     failed = (view("a", sa("1", "2", "7"), empty), view("b", sa("2", "1"), empty))
     script = Script(*[failed] * 300, UP)
-    result = bring(script, left={"t": "left as it runs"})
+    result = bring(script, left={"t": "b is older"})
     assert script.sent == [("a", "terminate", "8")], "the empty one alone, and once"
-    assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs",))
+    assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs: b is older",))
 
 
 def test_what_only_the_far_end_has_is_ended_there():
@@ -311,7 +338,7 @@ def test_what_stays_narrow_is_made_anew_once_and_not_waited_for():
 
 def test_nothing_is_made_anew_where_the_far_end_could_not_be_changed():
     script = Ends(NARROW)
-    result = widen(script, left={"t": "left as it runs: b could not be changed"})
+    result = widen(script, left={"t": "b could not be changed"})
     assert (result.health.verdict, script.sent) == (Verdict.DEGRADED, [])
     assert result.took_s < 30
 
@@ -340,6 +367,20 @@ def test_an_obstacle_that_is_gone_meanwhile_does_no_harm():
     assert bring(Script(NOTHING, CALLING, UP), obstacles=BARRED).up
 
 
+ASTRAY = Obstacles(astray=("a sends to b by lan",))
+
+
+def test_a_way_by_another_interface_is_named_only_where_nothing_comes_up():
+    assert not ASTRAY.causes, "it may be meant: the tunnel is waited for all the same"
+    health = bring(Script(NOTHING), wait_s=0.2, obstacles={"t": ASTRAY}).health
+    assert (health.verdict, health.causes[0]) == (Verdict.DOWN, "a sends to b by lan")
+    health = bring(Script(UP), obstacles={"t": ASTRAY}).health
+    assert (health.verdict, health.causes) == (Verdict.UP, ())
+    half = Script((UP[0], view("b")))
+    health = bring(half, wait_s=0.2, obstacles={"t": ASTRAY}, calling="b").health
+    assert (health.verdict, "a sends to b by lan" in health.causes) == (Verdict.DOWN, False)
+
+
 def test_sas_through_which_nothing_is_sent_are_not_up():
     health = bring(Script(UP), obstacles=CUT_OFF).health
     assert (health.verdict, health.causes) == (Verdict.DOWN, ("a has no route",))
@@ -347,6 +388,9 @@ def test_sas_through_which_nothing_is_sent_are_not_up():
 
 class Hub:
     """A gateway that calls for many tunnels, and partners that are seen; ``answers`` says who answers."""
+
+    async def left_out(self, gateways):
+        return frozenset()
 
     def __init__(self, answers):
         self.answers = answers

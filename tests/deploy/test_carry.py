@@ -273,7 +273,7 @@ def test_tunnels_of_a_gateway_that_could_not_be_changed_are_left_as_they_run():
         GatewayResult("b", 1, 0.1, ApplyFailed("disk full")),
     ]
     left = renewal.left(prepared, results)
-    assert left == {"ab": "left as it runs: b could not be changed"}
+    assert left == {"ab": "b could not be changed"}
 
     handle = Handle()
 

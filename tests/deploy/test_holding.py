@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
 from netaddr import IPAddress
 
+from ipsecctl.cli._plan import print_plan
 from ipsecctl.deploy.holding import doomed, held, left_alone
 from ipsecctl.gateway import Device, Facts, KernelView, NotInKernel, Observed, WayOut
 from ipsecctl.plan import Change, Disruption, GatewayPlan, Kind, Part, Safety, Wanted, holding, plan_json
@@ -91,6 +93,45 @@ def test_a_peer_to_which_there_is_no_route_likewise():
     assert found(message(), [sa("t")], way_out=lost) == [], "another peer's route"
 
 
+ASTRAY = WayOut(astray={PEER: (OWN, "wan", "lan")})
+BY_LAN = ["gw sends to 192.0.2.9 by lan, and not by wan, which has its address 192.0.2.1"]
+
+
+def heard(seconds):
+    """An SA of the far end's, which has last received something so long ago."""
+    seen = sa("t", here=PEER, far=OWN)
+    seen["t"]["child-sas"]["t-1"] |= {"use-in": str(seconds)} if seconds is not None else {}
+    return seen
+
+
+def led_astray(there, *, to=None, here=None):
+    ends = {
+        "gw": Observed(
+            *("gw", "6.1.0", DataPath.KERNEL, {"t": {}}),
+            facts=Facts(way_out=ASTRAY),
+            sas=(sa("t") if here is None else here,),
+        ),
+        "far": Observed("far", "6.1.0", DataPath.KERNEL, {"t": {}}, sas=there),
+    }
+    sent = {"gw": to or message(), "far": message(own=PEER, peer=OWN)}
+    wanted = {n: Wanted(n, "top", connections={"t": m}, data_path=DataPath.KERNEL) for n, m in sent.items()}
+    return [o.what for o in doomed(plans(Disruption.REKEY), wanted, ends).get("t", ())]
+
+
+@pytest.mark.parametrize("there", [(), (heard(None),), (heard(300),)])
+def test_a_way_by_another_interface_dooms_what_would_be_made_anew(there):
+    assert led_astray(there) == BY_LAN
+
+
+def test_but_not_where_what_is_sent_that_way_arrives():
+    """It may be meant: two uplinks, or an address on an interface of its own."""
+    assert led_astray((heard(2),)) == []
+    elsewhere = sa("t", far=OTHER)
+    assert led_astray((heard(2),), here=elsewhere) == BY_LAN, "what arrives goes to another address"
+    assert led_astray((), to=message(own=NEW)) == [], "the way from the new address is not known"
+    assert led_astray((), to=message(peer=OTHER)) == []
+
+
 @pytest.mark.parametrize(
     ("allowed", "left"), [((), {"t"}), (("t",), set()), (("disturb",), set()), (("remove", "u"), {"t"})]
 )
@@ -109,7 +150,7 @@ def test_the_plan_grades_it_as_what_it_is_and_disturbs_nothing_that_is_held():
     (plan,) = holding(plans(Disruption.REKEY), doom(), {"t"})
     (change,) = plan.changes
     assert change.disruption is Disruption.CHILD_RESTART
-    assert change.reasons[1].startswith("held back, as new SAs would not come up")
+    assert change.reasons[1].startswith("held back: new SAs would not come up")
     assert plan.disturbed == {}
     (document,) = plan_json([plan], {})["gateways"]
     assert document["disturbed"] == {}
@@ -131,5 +172,15 @@ def test_nothing_else_is_regraded(other):
     assert plan.changes[0].disruption is Disruption.REKEY
 
 
-def test_who_is_left_alone_is_told_how_that_is_overruled():
-    assert "--allow t tries it" in left_alone(["t"])["t"]
+def test_who_is_left_alone_is_told_why_and_nothing_more():
+    assert left_alone(["t"]) == {"t": "new SAs would not come up"}
+
+
+def test_a_held_tunnel_is_told_once_with_how_that_is_overruled():
+    one = holding(plans(Disruption.REKEY), doom(), {"t"})
+    far = replace(one[0], gateway="far", changes=tuple(replace(c, gateway="far") for c in one[0].changes))
+    screen = io.StringIO()
+    print_plan([*one, far], {}, screen)
+    said = screen.getvalue()
+    assert (said.count("--allow t tries it all the same."), said.count("IPv6 is off on ipsec0")) == (1, 1)
+    assert max(map(len, said.splitlines()[:-1])) < 140

@@ -99,7 +99,7 @@ def test_first_apply_and_then_nothing_to_do(pair):
     assert [t["verdict"] for t in first["tunnels"]] == ["up"]
     assert plan(pair) == set()
     second = apply(pair)
-    assert second["nothing_to_do"]
+    assert second["nothing_to_do"], json.dumps(second)
     assert verdict(pair) == ("up", [])
     ping(pair)
     ipsecctl("plan", pair.topology(), "--detailed-exitcode")
@@ -184,7 +184,8 @@ def test_of_two_applies_at_once_one_does_nothing(pair):
     assert second.returncode == 1
     assert "another apply is at work on a since" in second.stderr
     assert "Nothing was done" in second.stderr
-    assert apply(pair)["nothing_to_do"]
+    done = apply(pair)
+    assert done["nothing_to_do"], json.dumps(done)
 
 
 def test_after_a_restart_the_firewall_is_there_before_the_network(pair):

@@ -29,6 +29,7 @@ from ipsecctl.gateway import (
 from ipsecctl.gateway.look import parse_shell
 from ipsecctl.gateway.observe import parse_facts
 from ipsecctl.gateway.restart import how_to_restart
+from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import DataPath
 
 
@@ -293,3 +294,38 @@ def test_without_charon_the_host_is_observed_if_its_data_path_is_known(known):
     assert (seen.charon_down, seen.data_path, seen.facts.firewall) == (DEAD, DataPath.LIBIPSEC, "cc")
     with pytest.raises(GatewayUnreachable, match="hangs"):
         asyncio.run(observe(Seer(shell, GatewayUnreachable("a", "it hangs"))))
+
+
+@pytest.mark.parametrize(("busy", "seen"), [(0, 1), (3, 1), (10**9, 0)])
+def test_a_plan_is_made_of_all_sas_if_charon_lists_them_within_a_moment(busy, seen):
+    """It leaves out what it is busy with, as in every rekey, and counts it all the same."""
+
+    async def shell():
+        return Completed(0, f"{recorded()}\nfirewall cc\n".encode(), b"")
+
+    class Busy(Seer):
+        looks = 0
+
+        @asynccontextmanager
+        async def vici(self, *, timeout_s):
+            async with super().vici(timeout_s=timeout_s):
+
+                async def command(name, message=None):
+                    return {"version": "6.1.0", "ikesas": {"total": "1"}}
+
+                async def stream(name, event, message=None, *, raw=False):
+                    if name != "list-sas":
+                        return []
+                    assert message == {"noblock": "yes"}  # charon is never made to wait
+                    self.looks += 1
+                    return [{"t": {"state": "ESTABLISHED"}}] if self.looks > busy else []
+
+                yield SimpleNamespace(command=command, stream=stream)
+
+    gateway = Busy(shell)
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        found = runner.run(observe(gateway))
+        assert runner.get_loop().time() <= 1 * PATIENCE
+    assert len(found.sas) == seen
+    assert found.sa_names == frozenset(["t"] if seen else [])
+    assert gateway.looks <= 10

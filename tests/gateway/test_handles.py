@@ -256,6 +256,24 @@ def test_a_charon_in_a_container(container, tmp_path):
         answering.join()
 
 
+def test_a_node_that_docker_alone_has_started_waits_for_its_links(container, tmp_path, monkeypatch):
+    monkeypatch.setattr("ipsecctl.gateway.container._NODE_STATE", str(tmp_path))
+
+    async def enter():
+        async with container.vici(timeout_s=5):
+            raise AssertionError
+
+    (tmp_path / "waiting").touch()
+    with pytest.raises(GatewayUnreachable, match="was started without its links") as waits:
+        asyncio.run(enter())
+    assert waits.value.hint.endswith("ipsecctl lab reboot l gw")
+    assert not waits.value.charon_down, "there is no host's part to be done, either"
+    (tmp_path / "ready").touch()
+    with pytest.raises(GatewayUnreachable, match="charon is not running") as down:
+        asyncio.run(enter())
+    assert down.value.charon_down
+
+
 async def hanging(container):
     async with container.vici(timeout_s=0.3):
         raise AssertionError

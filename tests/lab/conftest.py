@@ -94,7 +94,7 @@ class RunningLab:
     def apply(self, *options: str) -> None:
         """Apply the topology, restart charon where that is said to be needed, and have all tunnels up."""
         done = self.json("apply", self.file, "--yes", *options, statuses=(0, 1))
-        assert "gateways" in done, done
+        assert "gateways" in done, json.dumps(done)
         waiting = [gateway["name"] for gateway in done["gateways"] if gateway["restart_for"]]
         for gateway in waiting:
             self.sh(gateway, _HAS_ESP, statuses=(1,))  # the kernel's data path needs none
@@ -102,7 +102,7 @@ class RunningLab:
             self.charon(gateway, "start")
         if waiting:
             done = self.json("apply", self.file, "--yes", *options)
-        assert {tunnel["verdict"] for tunnel in done["tunnels"]} == {"up"}, done
+        assert {tunnel["verdict"] for tunnel in done["tunnels"]} == {"up"}, json.dumps(done)
 
     def sh(self, node: str, command: str, stdin: bytes = b"", *, statuses: Sequence[int] = (0,)) -> str:
         """Run a shell command in a node and return what it printed."""

@@ -98,7 +98,7 @@ def planned(lab) -> dict[tuple[str, str], dict[str, Any]]:
 def mended(lab) -> None:
     """Want an apply to leave nothing to do, and every tunnel up."""
     done = lab.json("apply", lab.file, "--yes", "--allow", "disturb")
-    assert {tunnel["verdict"] for tunnel in done["tunnels"]} == {"up"}, done
+    assert {tunnel["verdict"] for tunnel in done["tunnels"]} == {"up"}, json.dumps(done)
     assert MENDED in lab.ipsecctl("plan", lab.file).stdout
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import time
 from pathlib import Path
 from shlex import quote
@@ -45,7 +46,7 @@ clinic_dc_route = pytest.mark.kernel_for("clinic-dc route")
 @every_example
 def test_apply_brings_every_tunnel_up_and_a_second_one_does_nothing(applied):
     again = applied.json("apply", applied.file)
-    assert again["nothing_to_do"]
+    assert again["nothing_to_do"], json.dumps(again)
     assert [gateway["changes"] for gateway in again["gateways"]] == [0] * len(applied.managed)
     assert {tunnel["verdict"] for tunnel in again["tunnels"]} == {"up"}
 
@@ -122,7 +123,7 @@ def test_loading_the_files_on_a_live_gateway_changes_nothing(applied):
     ]
     assert {t["verdict"] for t in after["tunnels"]} == {"up"}
     done = applied.json("apply", applied.file)
-    assert done["nothing_to_do"], done
+    assert done["nothing_to_do"], json.dumps(done)
 
 
 def load_all(lab, name: str) -> None:

@@ -7,6 +7,7 @@ copied as by default (b-c). IPv6 goes in IPv4 here; tests/lab/test_mtu.py has IP
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -176,7 +177,7 @@ def test_an_sa_for_each_cpu(features, record_property):
     status = features.json("status", features.file)
     assert {tunnel["verdict"] for tunnel in status["tunnels"]} == {"up"}
     done = features.json("apply", features.file)
-    assert done["nothing_to_do"], done
+    assert done["nothing_to_do"], json.dumps(done)
 
 
 def numbered(lab) -> set[int]:

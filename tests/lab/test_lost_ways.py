@@ -6,6 +6,8 @@ Each is seen working before, and again when it is mended.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from two_spokes import NEIGHBOUR, TUNNEL, arrives, mended, planned, spis, topology, tunnels
 
@@ -122,6 +124,23 @@ def test_a_gateway_that_can_send_nothing_to_its_peer(lab, taken: str, given: str
         assert [cause.partition(":")[0] for cause in told[TUNNEL]["causes"][: len(says)]] == says
     finally:
         lab.sh("a", given)
+    mended(lab)
+
+
+def test_a_way_by_another_interface_is_why_nothing_comes_up_and_told_in_the_same_words(lab) -> None:
+    says = "a sends to 198.51.100.10 by lan-lan, and not by wan, which has its address 203.0.113.20"
+    mended(lab)
+    lab.sh("a", "ip route add 198.51.100.10/32 dev lan-lan")
+    try:
+        for gateway in ("a", "dc"):
+            lab.sh(gateway, f"swanctl --terminate --ike {TUNNEL} --force", statuses=(0, 1, 2))
+        done = lab.json("apply", lab.file, "--yes", "--wait", "5", statuses=(1,))
+        told = {tunnel["name"]: tunnel for tunnel in done["tunnels"]}
+        assert (told[TUNNEL]["verdict"], told[NEIGHBOUR]["verdict"]) == ("down", "up")
+        assert told[TUNNEL]["causes"][0].startswith(says), json.dumps(done)
+        assert tunnels(lab)[TUNNEL]["causes"][0] == told[TUNNEL]["causes"][0]
+    finally:
+        lab.sh("a", "ip route del 198.51.100.10/32 dev lan-lan")
     mended(lab)
 
 

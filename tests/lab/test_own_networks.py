@@ -6,6 +6,7 @@ must see them in clear on the WAN.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,7 +67,7 @@ def put_back(lab, gateway: str, command: str) -> Iterator[None]:
         lab.apply()
     assert {t["verdict"] for t in lab.json("status", lab.file)["tunnels"]} == {"up"}
     done = lab.json("apply", lab.file)
-    assert done["nothing_to_do"], done
+    assert done["nothing_to_do"], json.dumps(done)
 
 
 def held(report: LeakReport) -> None:

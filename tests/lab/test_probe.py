@@ -102,7 +102,7 @@ def wait_until(holds: Callable[[], bool], limit_s: float = 10.0) -> None:
 def test_all_tunnels_hold_in_time(lab: Lab) -> None:
     began = time.monotonic()
     status, document = probe(lab, "--all")
-    assert status == 0, document
+    assert status == 0, json.dumps(document)
     assert time.monotonic() - began < 15 * PATIENCE  # some 4 s on an idle machine
     assert document["schema"] == "ipsecctl/probe-tunnel/1"
     assert [(t["name"], t["outcome"], len(t["checks"])) for t in document["tunnels"]] == [

@@ -7,6 +7,7 @@ on the gateway: systemd's units, ours among them, and charon's own files.
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ import pytest
 from ipsecctl import lab as labs
 from ipsecctl.cli._outage import Victim
 from ipsecctl.cli._scene import scene_of
+from ipsecctl.gateway import container_name
 from ipsecctl.lab import INTERNET
 from ipsecctl.patience import PATIENCE
 from ipsecctl.probe import LeakReport, Outcome, Scene, WanLink, watch_while
@@ -239,4 +241,24 @@ def test_a_gateway_without_systemd_has_its_guard_before_its_links(machine) -> No
     assert steps == ["links down", "guard in force", "links up", "charon started"]
     victim = Victim(lab.lab, "dc")
     assert victim.dropped() >= 0 and victim.holding_routes()
+    assert "Nothing to do" in lab.ipsecctl("plan", lab.file).stdout
+
+
+def test_a_node_that_docker_alone_has_started_gets_the_hint_to_reboot_it(machine) -> None:
+    lab = in_mode(machine, "policy")
+    container = container_name(lab.lab.name, "dc")
+    try:
+        for action in ("kill", "start"):
+            subprocess.run(["docker", action, container], check=True, capture_output=True)
+        says = f"ipsecctl lab reboot {lab.lab.name} dc"
+        status = lab.ipsecctl("status", lab.file, statuses=(1, 3))
+        assert says in status.stdout + status.stderr
+        assert "charon start" not in status.stdout + status.stderr
+        done = lab.json("apply", lab.file, "--yes", statuses=(1,))
+        (dc,) = [gateway for gateway in done["gateways"] if gateway["name"] == "dc"]
+        assert says in dc["hint"], json.dumps(done)
+        assert "without its links" in dc["error"]
+    finally:
+        done = json.loads(lab.without_lab("lab", "reboot", lab.lab.name, "dc", "--json").stdout)
+    assert (done["node"]["charon"], done["node"]["state"]) == ("running", "running")
     assert "Nothing to do" in lab.ipsecctl("plan", lab.file).stdout

@@ -5,6 +5,7 @@ The tests of every example (test_examples.py) run in the same lab.
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def test_ml_kem_towards_older_versions_is_refused_before_anything_is_pushed(appl
 
     assert {name: on_gateway(applied, name) for name in VERSIONS} == before
     done = applied.json("apply", applied.file)
-    assert done["nothing_to_do"], done
+    assert done["nothing_to_do"], json.dumps(done)
 
 
 def on_gateway(lab, name: str) -> dict[str, Any]:

@@ -44,6 +44,22 @@ def test_what_is_there_is_left_alone(load: Callable[[str], Loaded], tmp_path: Pa
     assert write_missing(topology, tmp_path) == ()
 
 
+@pytest.mark.parametrize("opened", ["secrets", "secrets/deep"])
+def test_none_is_made_where_validate_would_refuse_it(
+    load: Callable[[str], Loaded], tmp_path: Path, opened: str
+) -> None:
+    topology = load(EACH).topology
+    assert topology is not None
+    (tmp_path / opened).mkdir(parents=True)
+    (tmp_path / opened).chmod(0o777)
+    with pytest.raises(SecretUnavailable, match=rf"anybody may replace it: .*{opened}, mode 0777") as caught:
+        write_missing(topology, tmp_path)
+    assert "chmod o-w" in caught.value.hint
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    (tmp_path / opened).chmod(0o755)
+    assert len(write_missing(topology, tmp_path)) == 2
+
+
 def test_a_dangling_link_is_left_alone(load: Callable[[str], Loaded], tmp_path: Path) -> None:
     topology = load(EACH).topology
     assert topology is not None

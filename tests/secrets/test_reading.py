@@ -214,6 +214,28 @@ def test_neither_a_link_nor_what_it_leads_to_may_be_replaced(tmp_path: Path, ope
         read(file_ref("of the link/psk"), tmp_path)
 
 
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_who_may_write_further_up_may_replace_the_folder(tmp_path: Path, depth: int) -> None:
+    write(tmp_path / "a/b/c/psk", PSK.encode())
+    opened = (tmp_path / "a/b/c", tmp_path / "a/b", tmp_path / "a")[depth]
+    opened.chmod(0o777)
+    with pytest.raises(SecretUnavailable, match=rf"anybody may replace it: .*\({opened}, mode 0777\)"):
+        read(file_ref("a/b/c/psk"), tmp_path)
+    opened.chmod(0o1777)
+    assert bytes(read(file_ref("a/b/c/psk"), tmp_path)) == PSK.encode()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_who_owns_a_folder_further_up_may_replace_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a/b/psk", PSK.encode())
+    os.chown(tmp_path / "a", 12345, -1)
+    with pytest.raises(SecretUnavailable, match=rf"another user.*\({tmp_path}/a, uid 12345\)") as caught:
+        read(file_ref("a/b/psk"), tmp_path)
+    assert (caught.value.code, "belong to you or to root" in caught.value.hint) == ("IP302", True)
+    monkeypatch.setenv("SUDO_UID", "12345")  # who called sudo is trusted
+    assert bytes(read(file_ref("a/b/psk"), tmp_path)) == PSK.encode()
+
+
 def test_a_socket_is_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # its name may not be long
     with socket.socket(socket.AF_UNIX) as listening:
