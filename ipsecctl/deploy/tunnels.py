@@ -90,6 +90,7 @@ class _Pending:
     doubts: tuple[str, ...] = ()
     obstacles: Obstacles = NO_OBSTACLES
     acted: bool = False
+    in_vain: bool = False
     called: bool = False
     next_try: float = 0.0
     since: float | None = None
@@ -117,6 +118,7 @@ async def bring_up(
     doubts: Mapping[str, tuple[str, ...]] | None = None,
     obstacles: Mapping[str, Obstacles] | None = None,
     moved: Collection[str] = (),
+    in_vain: Collection[str] = (),
     report: Callable[[TunnelResult], None],
 ) -> tuple[TunnelResult, ...]:
     """Bring tunnels up, each for at most ``wait_s`` seconds after its turn to be called has come; return what
@@ -126,7 +128,8 @@ async def bring_up(
     tunnel, the unique ids of IKE_SAs at the calling gateway that must go first, because they have an old
     configuration; ``left`` is the bare reason, by tunnel, why old ones are left as they run, ``doubts`` what
     keeps it from counting as up even when its SAs are, ``obstacles`` what keeps it from coming up, so that it
-    is not waited for as long; ``moved`` are those whose SAs we have made anew already. ``report`` is called
+    is not waited for as long; ``moved`` are those whose SAs we have made anew, ``in_vain`` those where
+    that came to nothing: where something still carries, nothing is called for once more. ``report`` is called
     as soon as a tunnel's result is known.
     """
     started = time.monotonic()
@@ -140,6 +143,7 @@ async def bring_up(
             doubts=(doubts or {}).get(t.name, ()),
             obstacles=(obstacles or {}).get(t.name, NO_OBSTACLES),
             acted=t.name in moved,
+            in_vain=t.name in in_vain,
         )
         for t in tunnels
     }
@@ -160,7 +164,7 @@ async def bring_up(
         doubtful = await watch.left_out(_to_be_told(pending, healths, now))
         for health in sorted(healths, key=lambda health: _turn(pending[health.name])):
             entry = pending[health.name]
-            done = _settled(entry, health) or _stays_narrow(entry, health, now)
+            done = _settled(entry, health) or _stays_narrow(entry, health, now) or _carries_on(entry, health)
             limit_s = min(wait_s, _OBSTRUCTED_S) if entry.obstacles.causes else wait_s
             if done or _expired(entry, now, limit_s):
                 told = _with_words(watch, entry, health)
@@ -203,6 +207,13 @@ def _settled(entry: _Pending, health: TunnelHealth) -> bool:
     # Without its configuration, or without charon, an end does not come up however long one waits.
     hopeless = any(end.error or (end.state is EndState.SEEN and not end.loaded) for end in health.ends)
     return hopeless or (health.verdict is Verdict.UP and not _old(entry, health))
+
+
+def _carries_on(entry: _Pending, health: TunnelHealth) -> bool:
+    """Whether it has the SAs that it had, as new ones came to nothing: what is missing was called for."""
+    return entry.in_vain and any(
+        child.carries for end in health.ends for sa in end.sas for child in sa.children
+    )
 
 
 async def _mend(watch: Watch, pending: Mapping[str, _Pending], healths: Iterable[TunnelHealth]) -> bool:

@@ -361,6 +361,7 @@ class Work:
                 doubts=known,
                 obstacles=obstacles(prepared, declared),
                 moved=told.keys() - not_moved.keys(),
+                in_vain=not_moved,
                 report=self.report.tunnel,
             )
             self.tunnels |= {result.name: result for result in results}

@@ -227,6 +227,16 @@ def test_a_tunnel_that_is_left_as_it_runs_says_so_and_is_not_touched():
     assert script.sent == []
 
 
+def test_where_new_sas_came_to_nothing_none_is_called_for_once_more():
+    half = (UP[0], view("b"))
+    kept = Script(half)
+    assert not bring(kept, left={"t": "b refused"}, in_vain={"t"}).up
+    assert kept.sent == []
+    gone = Script(NOTHING, UP)
+    bring(gone, left={"t": "b refused"}, in_vain={"t"})
+    assert gone.sent == [("a", "initiate", "t")], "nothing carries any more"
+
+
 def test_an_attempt_that_failed_costs_the_old_sa_nothing():
     empty = {"t": {"uniqueid": "8", "state": "ESTABLISHED", "initiator": "yes", "initiator-spi": "new"}}
     failed = (view("a", sa("1", "2", "7"), empty), view("b", sa("2", "1"), empty))

@@ -1,4 +1,5 @@
-"""A key that one end alone has changed: the SAs run on, and status, plan and apply say what is not done."""
+"""What one end alone has changed, key or networks: the SAs run on, and status, plan and apply say what is
+not done."""
 
 from __future__ import annotations
 
@@ -56,3 +57,28 @@ def test_the_key_that_both_have_mends_it(lab, refused) -> None:
     (tunnel,) = lab.json("status", lab.file)["tunnels"]
     assert (tunnel["verdict"], tunnel["causes"]) == ("up", [])
     assert lab.json("plan", lab.file)["changes"] == []
+
+
+def test_networks_to_which_the_partner_agrees_in_part_cost_none_that_had_a_tunnel(
+    lab, tmp_path: Path
+) -> None:
+    """Its side has a CHILD_SA for each pair: of one with all networks it takes the first pair alone."""
+
+    def in_one(text: str) -> str:
+        flow = "- {name: all, from: [lab-orders, results], to: [intake, reporting]}"
+        before, _, rest = text.partition("children: subnet-pair")
+        assert rest
+        return f"{before}children: flow\n    flows:\n      {flow}\n"
+
+    wide = lab.changed(tmp_path, in_one)
+    told = wide.json("apply", wide.file, "--yes", "--allow", TUNNEL, statuses=(1,))
+    (tunnel,) = told["tunnels"]
+    assert "10.30.2.0/24 === 172.20.9.0/25 would have no tunnel any more" in tunnel["causes"][-1], told
+    assert lab.sh("hq-lab-orders", "ping -c 3 -i 0.2 -W 2 172.20.4.10").count("bytes from") == 3
+    assert lab.sh("hq-results", "ping -c 3 -i 0.2 -W 2 172.20.9.10").count("bytes from") == 3
+    running = lab.sh(OURS, "swanctl --list-sas --raw")
+    assert running.count("state=INSTALLED") == 2, running
+
+    lab.apply()
+    (tunnel,) = lab.json("status", lab.file)["tunnels"]
+    assert (tunnel["verdict"], tunnel["causes"]) == ("up", [])
