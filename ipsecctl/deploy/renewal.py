@@ -50,7 +50,8 @@ async def before(
     if not ends:
         return {}
     async with watch({name: prepared.handles[name] for name in set(ends.values())}) as watched:
-        views = await watched.look(set(ends.values()))
+        # Waited for: one that charon is busy with, if only with a DPD, would stay, and be taken for new.
+        views = await watched.look(set(ends.values()), wait=True)
     there: dict[str, dict[str, set[int]]] = {}
     for gateway, view in views.items():
         if not isinstance(view, GatewayUnreachable):

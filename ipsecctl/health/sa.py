@@ -23,7 +23,8 @@ class ChildSa:
     SPIs are 8 hexadecimal digits. ``age_s``, ``rekey_in_s`` and ``life_in_s`` are in seconds, ``None`` where
     charon does not say; ``encapsulated`` is ESP in UDP. ``suite`` is like ``AES_GCM_16-256/ECP_384``,
     ``algorithms`` the same as charon's fields (``list_child_ipsec`` in its vici_query.c). ``cpu`` is the one
-    that it is for, where each has its own (RFC 9611), ``None`` for one that is for all.
+    that it is for, where each has its own (RFC 9611), ``None`` for one that is for all. ``if_ids`` are those
+    of its policies, in and out, 0 for none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ChildSa:
     life_in_s: int | None
     algorithms: tuple[tuple[str, str], ...] = ()
     cpu: int | None = None
+    if_ids: tuple[int, int] = (0, 0)
 
     @property
     def installed(self) -> bool:
@@ -142,6 +144,7 @@ def _child(key: str, sa: Mapping[str, Any]) -> ChildSa:
         life_in_s=_int(sa, "life-time"),
         algorithms=_algorithms(sa),
         cpu=_int(sa, "cpu"),
+        if_ids=(_hex(sa, "if-id-in"), _hex(sa, "if-id-out")),
     )
 
 
@@ -166,6 +169,13 @@ def _text(sa: Mapping[str, Any], key: str) -> str:
 def _texts(sa: Mapping[str, Any], key: str) -> tuple[str, ...]:
     value = sa.get(key)
     return tuple(sorted(value)) if isinstance(value, list) else ()
+
+
+def _hex(message: Mapping[str, Any], key: str) -> int:
+    try:
+        return int(_text(message, key) or "0", 16)
+    except ValueError:
+        return 0
 
 
 def _int(sa: Mapping[str, Any], key: str) -> int | None:
