@@ -50,6 +50,7 @@ async def before(
     if not ends:
         return {}
     async with watch({name: prepared.handles[name] for name in set(ends.values())}) as watched:
+        # Waited for: one that charon is busy with, if only with a DPD, would stay, and be taken for new.
         views = await watched.look_well(set(ends.values()))
     there: dict[str, dict[str, set[int]]] = {}
     for gateway, view in views.items():

@@ -1,9 +1,9 @@
 """SAs that run with another configuration than their connection has: charon keeps the old one for ever.
 
 charon gives an SA the configuration that was loaded when it came up, and rekeys hand that on. What shows at
-the SA itself is compared: algorithms, selectors, and lifetimes, by when it will be rekeyed and end. DPD,
-actions and identities cannot be seen of an SA (``list-sas``); for these the record of the last apply says
-whether the SA was made anew since.
+the SA itself is compared: algorithms, selectors, if_ids, and lifetimes, by when it will be rekeyed and end.
+DPD, actions and identities cannot be seen of an SA (``list-sas``); for these the record of the last apply
+says whether the SA was made anew since.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ def _child_departures(child: Child, sa: ChildSa, *, narrows: bool) -> Iterator[s
         tuple(map(parse_esp_proposal, child.esp_proposals)),
     )
     yield from departures(declared, sa, narrowing=narrows)
+    if any(number != child.if_id for number in sa.if_ids):
+        has = " and ".join(f"{number:#x}" if number else "none" for number in dict.fromkeys(sa.if_ids))
+        yield f"its if_id is {has}, declared is {f'{child.if_id:#x}' if child.if_id else 'none'}"
     if sa.age_s is None:
         return
     life_s = None if sa.life_in_s is None else sa.age_s + sa.life_in_s

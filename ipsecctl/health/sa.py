@@ -23,8 +23,9 @@ class ChildSa:
     SPIs are 8 hexadecimal digits. ``age_s``, ``rekey_in_s`` and ``life_in_s`` are in seconds, ``None`` where
     charon does not say; ``encapsulated`` is ESP in UDP. ``suite`` is like ``AES_GCM_16-256/ECP_384``,
     ``algorithms`` the same as charon's fields (``list_child_ipsec`` in its vici_query.c). ``cpu`` is the one
-    that it is for, where each has its own (RFC 9611), ``None`` for one that is for all.
-    ``heard_s`` is how many seconds ago it last received something, ``None`` if it never did.
+    that it is for, where each has its own (RFC 9611), ``None`` for one that is for all. ``if_ids`` are those
+    of its policies, in and out, 0 for none. ``heard_s`` is how many seconds ago it last received something,
+    ``None`` if it never did.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ChildSa:
     algorithms: tuple[tuple[str, str], ...] = ()
     cpu: int | None = None
     heard_s: int | None = None
+    if_ids: tuple[int, int] = (0, 0)
 
     @property
     def installed(self) -> bool:
@@ -145,6 +147,7 @@ def _child(key: str, sa: Mapping[str, Any]) -> ChildSa:
         algorithms=_algorithms(sa),
         cpu=_int(sa, "cpu"),
         heard_s=_int(sa, "use-in"),
+        if_ids=(_hex(sa, "if-id-in"), _hex(sa, "if-id-out")),
     )
 
 
@@ -169,6 +172,13 @@ def _text(sa: Mapping[str, Any], key: str) -> str:
 def _texts(sa: Mapping[str, Any], key: str) -> tuple[str, ...]:
     value = sa.get(key)
     return tuple(sorted(value)) if isinstance(value, list) else ()
+
+
+def _hex(message: Mapping[str, Any], key: str) -> int:
+    try:
+        return int(_text(message, key) or "0", 16)
+    except ValueError:
+        return 0
 
 
 def _int(sa: Mapping[str, Any], key: str) -> int | None:

@@ -68,7 +68,12 @@ def described(name: str, answer: bytes) -> dict[str, Any]:
 
 
 class Container:
-    """A container that runs, for as long as its first process does; ``LookupError`` where it does not."""
+    """A container that runs, for as long as its first process does; ``LookupError`` where it does not.
+
+    ``process`` is open as long as a job has the container: closed before, its number might be another's.
+    """
+
+    process = -1
 
     def __init__(self, told: dict[str, Any]) -> None:
         state = told["State"]
@@ -88,6 +93,10 @@ class Container:
             values = dict(line.split(":", 1) for line in lines)
         self.capabilities = int(values["CapBnd"], 16)
 
+    def __del__(self) -> None:
+        if self.process >= 0:
+            os.close(self.process)
+
     @property
     def runs(self) -> bool:
         """Whether the first process has not ended, not even as one that nobody has waited for yet."""
@@ -101,7 +110,7 @@ def still_there(name: str) -> Container | None:
     """Return a container that we know and that runs."""
     there = known.get(name)
     if there is not None and not there.runs:
-        os.close(known.pop(name).process)
+        del known[name]
         return None
     return there
 
@@ -127,8 +136,9 @@ class Inquiry:
         watch(self.engine, self.hear)
 
     def hear(self) -> None:
-        if heard := receive(self.engine):
-            self.answer += heard
+        heard = receive(self.engine)
+        if heard is None or heard:
+            self.answer += heard or b""
             return
         forget(self.engine)
         self.engine.close()
@@ -256,10 +266,15 @@ class Job:
     def hear(self) -> None:
         """Read the request. Later there is only its end to hear: then nobody waits for the command."""
         heard = receive(self.control)
+        if heard is None:
+            return
         self.heard += heard
         if not heard:
             forget(self.control)
-            if not self.asked:
+            if self.asked.get("token") in waiting:
+                del waiting[self.asked["token"]]
+                self.control.close()
+            elif not self.asked:
                 self.control.close()
             return
         if self.asked or not self.heard.endswith(b"\n"):
@@ -287,25 +302,28 @@ class Job:
             data.close()
 
     def begin(self, data: socket.socket) -> None:
-        """Start the command with its caller's second connection."""
+        """Start the command with its caller's second connection, or leave it to Docker."""
         if self.container is None:
             raise RuntimeError("a job is begun for a container")
         try:
-            os.setns(self.container.process, os.CLONE_NEWPID)  # of the children that come
-        except OSError:  # it has ended this very moment
+            self.start(self.container, data)
+        except OSError:  # the container has ended this very moment, or there is no room for another process
+            os.setns(home, os.CLONE_NEWPID)
             data.close()
             self.refuse()
-            return
+
+    def start(self, container: Container, data: socket.socket) -> None:
+        os.setns(container.process, os.CLONE_NEWPID)  # of the children that come
         self.data = data
         if self.asked["stdin"]:
             reads, self.into = os.pipe2(os.O_CLOEXEC)
         else:
             reads = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.complaints, complains = os.pipe2(os.O_CLOEXEC)
-        program = program_of(self.container, self.asked["argv"])
+        program = program_of(container, self.asked["argv"])
         self.pid = os.fork()
         if not self.pid:
-            become(self.container, self.asked, program, (reads, data.fileno(), complains))
+            become(container, self.asked, program, (reads, data.fileno(), complains))
         os.setns(home, os.CLONE_NEWPID)
         os.close(reads)
         os.close(complains)
@@ -328,7 +346,10 @@ class Job:
 
     def feed(self) -> None:
         """Pass on what the command is to read. While it does not read, nor do we."""
-        self.pending = receive(self.data) if self.data is not None else b""
+        heard = receive(self.data) if self.data is not None else b""
+        if heard is None:
+            return
+        self.pending = heard
         if self.pending:
             self.write()
         else:
@@ -402,13 +423,13 @@ class Caller:
     def hear(self) -> None:
         """A request begins with a brace. A token comes as a whole: it is the first that its caller sends."""
         first = receive(self.connection, TOKEN, socket.MSG_PEEK)
-        if first and first[:1] != b"{" and len(first) < TOKEN:
+        if first is None or (first and first[:1] != b"{" and len(first) < TOKEN):
             return
         forget(self.connection)
         if first[:1] == b"{":
             Job(self.connection)
         elif first:
-            token = receive(self.connection, TOKEN).decode("ascii", "replace")
+            token = (receive(self.connection, TOKEN) or b"").decode("ascii", "replace")
             if (job := waiting.pop(token, None)) is not None:
                 job.begin(self.connection)
             else:
@@ -417,10 +438,15 @@ class Caller:
             self.connection.close()
 
 
-def receive(connection: socket.socket, count: int = PIECE, flags: int = 0) -> bytes:
-    """Return what has come, ``b""`` at the end. It stays a blocking socket: the command has it, too."""
+def receive(connection: socket.socket, count: int = PIECE, flags: int = 0) -> bytes | None:
+    """Return what has come, ``b""`` at the end, ``None`` when nothing has come.
+
+    It stays a blocking socket: the command has it, too.
+    """
     try:
         return connection.recv(count, flags | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
     except OSError:
         return b""
 

@@ -285,6 +285,23 @@ def test_tunnels_of_a_gateway_that_could_not_be_changed_are_left_as_they_run():
     assert handle.sent == ["terminate"]
 
 
+def test_sas_that_charon_is_busy_with_are_made_anew_like_others(monkeypatch):
+    """Left out, such a one would stay, and its tunnel be taken for one that was made anew."""
+
+    @asynccontextmanager
+    async def watching(handles):
+        async def look_well(_gateways):
+            busy = {"t": {"uniqueid": "7", "state": "ESTABLISHED", "child-sas": {}}}
+            return {"a": SimpleNamespace(sas=(busy,))}
+
+        yield SimpleNamespace(look_well=look_well)
+
+    monkeypatch.setattr(renewal, "watch", watching)
+    plan = GatewayPlan("a", (change(Part.CONNECTION, "t", disruption=Disruption.IKE_RESTART),))
+    prepared = SimpleNamespace(plans=[plan], observed={"a": None}, handles={"a": None})
+    assert asyncio.run(renewal.before(prepared, {"t": "a"}, ())) == {"t": frozenset({7})}
+
+
 def test_what_was_renewed_is_struck_out(monkeypatch):
     written = []
 

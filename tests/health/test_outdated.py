@@ -133,3 +133,17 @@ def test_several_children_are_told_apart():
     two = replace(CONNECTION, children=(CHILD, replace(CHILD, name="other")))
     found = outdated(replace(STATE, connections=(two,)), [sa({}, {"encr-keysize": "128"})])
     assert found["t"][0].startswith(f"its CHILD_SA {CHILD.name}: it uses")
+
+
+def test_an_sa_of_the_other_mode_has_another_if_id():
+    """It carries nothing: no packets are led to policies of another if_id."""
+    assert causes(child={"if-id-in": "0000002a", "if-id-out": "0000002a"}) == (
+        "its CHILD_SA: its if_id is 0x2a, declared is none",
+    )
+    routed = compile_topology(
+        load_text(TOPOLOGY.replace("{t: {", "{t: {mode: route, if_id: 42, "), "x.yaml").topology
+    )
+    old = outdated(routed[0], [sa()])["t"]
+    assert "its CHILD_SA: its if_id is none, declared is 0x2a" in old
+    new = sa(child={"if-id-in": "0000002a", "if-id-out": "0000002a"})
+    assert not [why for why in outdated(routed[0], [new]).get("t", ()) if "if_id" in why]

@@ -120,10 +120,13 @@ def address(lab, gateway: str) -> str:
 
 
 def esp_between(lab, gateway: str, ends) -> list[str]:
-    """The kernel's ESP SAs at a gateway between two gateways; those that wait for an SPI are none."""
+    """The kernel's ESP SAs at a gateway between two gateways.
+
+    Those without a key are none: they wait for an SPI, or for the far end's answer to ours.
+    """
     pair = {address(lab, end) for end in ends}
     states = lab.sh(gateway, "ip xfrm state").split("\nsrc ")
-    return [s for s in states if pair <= set(s.split()[:5]) and "proto esp spi 0x00000000" not in s]
+    return [s for s in states if pair <= set(s.split()[:5]) and re.search(r"(?m)^\s+(aead|enc) ", s)]
 
 
 def anew(lab, tunnel: Tunnel) -> None:

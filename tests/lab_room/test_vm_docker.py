@@ -99,6 +99,16 @@ def test_what_goes_in_comes_out_and_the_status_with_it(machine) -> None:
     assert (seen["container"], seen["argv"], seen["stdin"]) == ("c", ["sh", "-s"], True)
 
 
+def test_a_command_that_ended_at_once_has_said_all_in_one_piece(machine) -> None:
+    def at_once(_: dict[str, Any], control: socket.socket, data: socket.socket) -> None:
+        data.sendall(b"said\n")
+        data.close()
+        control.sendall(frame(b"B") + frame(b"E", b"oh\n") + frame(b"Q", b"7"))
+
+    done = docker(machine(at_once), "exec", "c", "ls")
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"said\n", b"oh\n")
+
+
 def test_what_only_docker_can_answer_is_asked_of_docker(machine) -> None:
     def refuse(_: dict[str, Any], control: socket.socket, data: socket.socket) -> None:
         control.sendall(frame(b"N"))
