@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from ipsecctl.errors import PkiError
-from ipsecctl.topology import Gateway, SecretKind, SecretRef, Topology
+from ipsecctl.topology import Credential, Gateway, SecretKind, SecretRef, Topology
 
 __all__ = ["Wanted", "chosen", "wanted"]
 
@@ -16,7 +16,7 @@ class Wanted:
     """A certificate that a gateway shows: for whom, and the places as the topology names them.
 
     Paths are relative to the topology file's directory. ``anchor`` is the root that peers trust, ``chain``
-    the CAs between, in order from the gateway's certificate upwards.
+    the CA between, empty where the root issues.
     """
 
     gateway: str
@@ -25,7 +25,7 @@ class Wanted:
     certificate: str
     key: SecretRef
     anchor: str
-    chain: tuple[str, ...] = ()
+    chain: str = ""
 
 
 def wanted(topology: Topology) -> tuple[Wanted, ...]:
@@ -38,11 +38,19 @@ def _all(topology: Topology) -> Iterator[Wanted]:
         for end in (tunnel.left, tunnel.right):
             gateway, credential = end.gateway, end.credential
             if gateway.managed and credential.certificate and credential.key is not None:
-                yield _one(gateway, credential.certificate, credential.key, credential.ca)
+                yield _one(gateway, credential, credential.key)
 
 
-def _one(gateway: Gateway, certificate: str, key: SecretRef, anchor: str) -> Wanted:
-    return Wanted(gateway.name, gateway.site, gateway.identity, certificate, key, anchor)
+def _one(gateway: Gateway, credential: Credential, key: SecretRef) -> Wanted:
+    return Wanted(
+        gateway=gateway.name,
+        site=gateway.site,
+        identity=gateway.identity,
+        certificate=credential.certificate,
+        key=key,
+        anchor=credential.ca,
+        chain=credential.chain,
+    )
 
 
 def chosen(topology: Topology, names: Collection[str]) -> tuple[Wanted, ...]:
