@@ -19,8 +19,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 class GatewayCredentials:
     """Where the certificates that one gateway needs lie on it: paths below /etc/swanctl.
 
-    ``own`` is by certificate and key as the topology names them, ``trusted`` by CA file: the roots, and the CAs
-    between them and a certificate. A peer is accepted by its root; charon takes nothing else as an anchor.
+    ``own`` is by certificate and key as the topology names them, ``trusted`` by CA file: the roots, and the
+    CAs between them and a certificate. A peer is accepted by its root: charon takes no other as an anchor.
     """
 
     own: dict[tuple[str, SecretRef | None], str]

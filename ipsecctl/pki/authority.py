@@ -17,7 +17,7 @@ from ipsecctl.pki.delivery import Order, issue, mend, new_serial
 from ipsecctl.pki.folder import Folder, Settings, Writer, create, seconds, sync, write_whole
 from ipsecctl.pki.keytypes import KeyType, SigningKey, make_key, public_der
 from ipsecctl.pki.ledger import Entry, Kind, Ledger, Places, State
-from ipsecctl.pki.names import general_names, names_text, outside
+from ipsecctl.pki.names import Constraints, general_names, names_text, outside
 from ipsecctl.pki.profiles import ISSUING_DAYS, ROOT_DAYS, Issuer, ca_certificate, crl
 from ipsecctl.pki.sealing import is_age, is_under_passphrase, unsealed
 from ipsecctl.secrets import Secret, read
@@ -53,7 +53,7 @@ REASONS: Final = {
     "cessation-of-operation": x509.ReasonFlags.cessation_of_operation,
     "privilege-withdrawn": x509.ReasonFlags.privilege_withdrawn,
 }
-"""Why a certificate is revoked (RFC 5280 section 5.3.1). A hold, which could be taken back, is not offered."""
+"""Why a certificate is revoked (RFC 5280 section 5.3.1). A hold, which can be taken back, is not offered."""
 
 _ROOT_CRL_DAYS: Final = 365
 """A root's key is taken out of its safe once a year."""
@@ -96,7 +96,7 @@ def init(path: Path, new: NewAuthority, now: datetime) -> Ledger:
         new.root_days,
         signer=key,
         path_length=below,
-        **({} if below else {"constraints": constraints}),
+        constraints=Constraints() if below else constraints,
     )
     made = [("root-1", Kind.ROOT, "root-1", Issuer(root, key), new.root_days)]
     if below:
@@ -137,7 +137,8 @@ def _crl_days(settings: Settings, kind: Kind) -> float:
 
 def _until(found: x509.CertificateRevocationList) -> datetime:
     until = found.next_update_utc
-    assert until is not None, "ours always have one"
+    if until is None:
+        raise PkiError("a CRL without an end", "ours always have one")
     return until
 
 
@@ -155,8 +156,8 @@ def issuing_chain(folder: Folder, ledger: Ledger) -> tuple[Entry, ...]:
 def signer(folder: Folder, entry: Entry, passphrase: Passphrase, now: datetime) -> Issuer:
     """Return a CA with its key, ready to sign.
 
-    Raises ``PkiError`` when the CA has expired, is not valid yet or is revoked, and when its key is not there,
-    cannot be opened or is another's; ``SecretUnavailable`` when others can read the key's file.
+    Raises ``PkiError`` when the CA has expired, is not valid yet or is revoked, and when its key is not
+    there, cannot be opened or is another's; ``SecretUnavailable`` when others can read the key's file.
     """
     _is_in_force(entry, now)
     file = folder.key(entry.name)
@@ -290,9 +291,7 @@ def revoke(
             hint = "take it from the gateways instead: a root cannot revoke itself"
             raise PkiError("a root is not revoked by its own CRL", hint)
         names = dict.fromkeys(entry.issuer for entry in found)
-        issuers = {
-            name: signer(folder, writer.ledger.authority(name), passphrase, now) for name in names
-        }
+        issuers = {name: signer(folder, writer.ledger.authority(name), passphrase, now) for name in names}
         writer.append([journal.revoke(entry.serial, reason, now) for entry in found])
         lists = {name: _make_crl(writer, name, issuer, now, None) for name, issuer in issuers.items()}
         return tuple(writer.ledger.entries[entry.serial] for entry in found), lists

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Order", "issue", "mend", "new_serial"]
 
 BATCH: Final = 256
-"""Certificates that share the journal's and the file system's syncs, and what a crash can leave to be mended."""
+"""Certificates that share the journal's and the file system's syncs."""
 
 _SERIAL_BITS: Final = 159
 """20 octets at most, the first bit 0 as it is the sign (RFC 5280 section 4.1.2.2)."""
@@ -112,7 +112,7 @@ def _batch(writer: Writer, issuer: Issuer, name: str, orders: Sequence[Order], n
     writer.append([journal.reserve(entry) for entry in entries])
     pairs = list(zip(entries, orders, strict=True))
     keys = [_key(entry, order) for entry, order in pairs]
-    sync([_draft(entry) for entry in entries if entry.places.key])
+    sync([_draft(entry) for entry in entries if entry.places.new_key])
     certificates = [
         end_certificate(
             Subject(order.identity, order.name),
@@ -158,14 +158,14 @@ def _deliver(writer: Writer, entries: Sequence[Entry], now: datetime) -> None:
         why = _place(entry)
         if why:
             raise PkiError(why, "what is in the way came while this was at work; nothing of it was changed")
-    sync([Path(place) for e in entries for place in (e.places.key, e.places.certificate) if place])
+    sync([Path(place) for e in entries for place in (e.places.new_key, e.places.certificate) if place])
     writer.append([journal.deliver(entry.serial, now) for entry in entries])
 
 
 def _place(entry: Entry) -> str:
     """Put key and certificate of one entry into their places; return why that cannot be, else ``""``."""
     places = entry.places
-    if places.key:
+    if places.new_key:
         draft, key = _draft(entry), Path(places.key)
         if draft.exists():
             if places.replaces:
@@ -209,7 +209,7 @@ def _mended(writer: Writer, now: datetime) -> Iterator[str]:
     for entry in writer.ledger.under_way():
         who = f"{entry.name} ({entry.serial_text})"
         if not entry.der:
-            if entry.places.key:
+            if entry.places.new_key:
                 _draft(entry).unlink(missing_ok=True)
             writer.append([journal.abandon(entry.serial, "cut off before it was signed", now)])
             yield f"A certificate for {who} was not made: that was cut off. Its key was removed."
@@ -219,7 +219,7 @@ def _mended(writer: Writer, now: datetime) -> Iterator[str]:
             writer.append([journal.deliver(entry.serial, now)])
             yield f"The certificate for {who} was made and not put in its place: now it is."
             continue
-        if entry.places.key:
+        if entry.places.new_key:
             _draft(entry).unlink(missing_ok=True)
         writer.append(
             [
@@ -227,4 +227,7 @@ def _mended(writer: Writer, now: datetime) -> Iterator[str]:
                 journal.deliver(entry.serial, now),
             ]
         )
-        yield f"The certificate for {who} was made and could not be put in its place ({why}): it is revoked."
+        yield (
+            f"The certificate for {who} was made and could not be put in its place ({why}): "
+            "it is revoked, and on the next CRL."
+        )

@@ -89,7 +89,7 @@ class Folder:
         return self.path / "crl" / f"{authority}.crl"
 
     def settings(self) -> Settings:
-        """Return what stands in ``ca.json``. Raises ``PkiError`` where there is no CA, or who may write it."""
+        """Return what stands in ``ca.json``. Raises ``PkiError`` where there is none."""
         file = self.path / _SETTINGS
         try:
             text = file.read_text(encoding="utf-8")
@@ -154,8 +154,8 @@ class Writer:
 def create(path: Path, settings: Settings, files: dict[str, bytes], records: Sequence[Record]) -> None:
     """Make the folder of a new CA: whole or not at all.
 
-    ``files`` are by their name in the folder. It is filled beside its place and renamed; what an init that was
-    cut off has left there is removed. Raises ``PkiError`` where something is in its place.
+    ``files`` are by their name in the folder. It is filled beside its place and renamed; what an init that
+    was cut off has left there is removed. Raises ``PkiError`` where something is in its place.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a link stays one
     if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):

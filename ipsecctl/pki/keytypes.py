@@ -69,7 +69,7 @@ def make_key(kind: KeyType) -> SigningKey:
     return rsa.generate_private_key(_RSA_EXPONENT, int(kind.partition("-")[2]))
 
 
-def hash_for(key: SigningKey) -> hashes.HashAlgorithm | None:
+def hash_for(key: SigningKey) -> hashes.SHA256 | hashes.SHA384 | None:
     """Return the hash that a key signs with: as strong as the key; EdDSA has its own (RFC 8410)."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return hashes.SHA256() if key.key_size <= 256 else hashes.SHA384()
@@ -87,7 +87,7 @@ def public_der(key: PublicKeyTypes) -> bytes:
 
 
 def key_type_of(key: PublicKeyTypes) -> str:
-    """Return how a public key's kind is spelled, as ``ecdsa-p256`` or ``rsa-2048``; also one not made here."""
+    """Return how a public key's kind is spelled, as ``ecdsa-p256`` or ``rsa-2048``; also of others."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         known = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}
         return f"ecdsa-{known.get(key.curve.name, key.curve.name)}"

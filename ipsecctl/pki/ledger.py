@@ -1,4 +1,4 @@
-"""The CA's journal: what it says, and what follows from it. Text in, text out; the file is ``folder``'s matter.
+"""The CA's journal: what it says, and what follows from it. Text in, text out; the file is ``folder``'s.
 
 One record a line, JSON, numbered from 1 without gaps. What is said in it has happened, or is about to: a
 serial number is in it before anything is signed with it, a certificate before anybody gets it.
@@ -48,13 +48,20 @@ class State(StrEnum):
 class Places:
     """Where a certificate and its key go: absolute paths, empty for none.
 
-    ``encrypted`` is for a key that is encrypted with age; ``replaces`` when what is there is to be replaced.
+    ``encrypted`` is for a key that is encrypted with age; ``replaces`` when what is there is to be replaced;
+    ``keeps_key`` when the key is that of the certificate before.
     """
 
     certificate: str = ""
     key: str = ""
     encrypted: bool = False
     replaces: bool = False
+    keeps_key: bool = False
+
+    @property
+    def new_key(self) -> str:
+        """Where a key goes that is made, empty when none is."""
+        return "" if self.keeps_key else self.key
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -62,6 +69,7 @@ class Places:
             "key": self.key,
             "encrypted": self.encrypted,
             "replaces": self.replaces,
+            "keeps_key": self.keeps_key,
         }
 
 
@@ -218,8 +226,9 @@ def _damaged(file: str, number: int, what: str) -> PkiError:
     return PkiError(f"{file}:{number}: this line {what}", "bring the CA's folder back from a backup")
 
 
-def fold(records: Sequence[Record], file: str, before: Ledger = Ledger()) -> Ledger:
-    """Return what follows from a journal, or from more of it. Raises ``PkiError`` where it contradicts itself."""
+def fold(records: Sequence[Record], file: str, before: Ledger | None = None) -> Ledger:
+    """Return what follows from a journal, or more of it. Raises ``PkiError`` where it contradicts itself."""
+    before = before or Ledger()
     entries, crls = dict(before.entries), dict(before.crls)
     for number, record in enumerate(records, before.records + 1):
         values = record.values

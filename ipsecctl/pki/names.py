@@ -45,12 +45,23 @@ _ATTRIBUTES: Final = {
     "EMAILADDRESS": NameOID.EMAIL_ADDRESS,
 }
 _NO_HOST: Final = "invalid"
-"""Nobody's (RFC 6761 section 6.4). A constraint can exclude all DNS names and addresses, but not all mailboxes."""
+"""Nobody's (RFC 6761 section 6.4): a constraint can exclude all DNS names, but not all mailboxes."""
 
 _LONGEST_CN: Final = 64
 """ub-common-name of RFC 5280 appendix A."""
 
-_FOREIGN: Final = ("@", "keyid:", "fqdn:", "rfc822:", "userfqdn:", "ipv4:", "ipv6:", "asn1dn:", "email:", "dns:")
+_FOREIGN: Final = (
+    "@",
+    "keyid:",
+    "fqdn:",
+    "rfc822:",
+    "userfqdn:",
+    "ipv4:",
+    "ipv6:",
+    "asn1dn:",
+    "email:",
+    "dns:",
+)
 
 
 def is_dn(identity: str) -> bool:

@@ -40,13 +40,15 @@ ROOT_DAYS: Final = 3650
 ISSUING_DAYS: Final = 730
 GATEWAY_DAYS: Final = 90
 
+_NONE: Final = Constraints()
+
 CLOCK_SLACK: Final = timedelta(hours=1)
 """How far the clocks of gateways may be behind: a certificate is valid from so long before it was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where others find what an issuer publishes: URLs, empty for none; ``{ca}`` stands for the issuer's name."""
+    """Where others find what an issuer publishes: URLs, empty for none; ``{ca}`` stands for its name."""
 
     crl: str = ""
     ocsp: str = ""
@@ -96,7 +98,7 @@ def ca_certificate(
     issuer: Issuer | None = None,
     signer: SigningKey | None = None,
     path_length: int = 0,
-    constraints: Constraints = Constraints(),
+    constraints: Constraints = _NONE,
 ) -> x509.Certificate:
     """Return a CA's certificate, signed by ``issuer``, or a root's, signed by its own key ``signer``.
 
@@ -115,7 +117,8 @@ def ca_certificate(
     if issuer is not None:
         draft = _with_issuer(draft, issuer)
     key = issuer.key if issuer is not None else signer
-    assert key is not None, "a root signs itself"
+    if key is None:
+        raise ValueError("a root signs itself: its key is wanted")
     return draft.sign(key, hash_for(key))
 
 

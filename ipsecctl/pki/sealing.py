@@ -1,8 +1,8 @@
 """A CA's keys at rest: PKCS#8 under a passphrase, or encrypted to age recipients; never in plain.
 
 Under a passphrase it is PBES2 with scrypt (RFC 8018, RFC 7914 section 7), which ``openssl pkcs8`` and
-``openssl pkey`` read. It is written out here because ``cryptography`` would take PBKDF2 with 2048 rounds, which
-graphics cards go through millions of passphrases a second with.
+``openssl pkey`` read. It is written out here because ``cryptography`` would take PBKDF2 with 2048 rounds:
+then a graphics card tries millions of passphrases a second.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def seal(key: SigningKey, passphrase: Secret) -> bytes:
 
 
 def seal_to_recipients(content: bytes, recipients: Sequence[str]) -> bytes:
-    """Return bytes encrypted to age recipients (``age1...`` or SSH public keys), each of whom can open them."""
+    """Return bytes encrypted to age recipients (``age1...``, SSH public keys), each of whom can open them."""
     age: Any = importlib.import_module("pyrage")
     found = []
     for recipient in recipients:

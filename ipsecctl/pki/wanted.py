@@ -82,5 +82,5 @@ def _listed(names: list[str], limit: int = 10) -> str:
 
 
 def is_written(key: SecretRef) -> bool:
-    """Whether a key can be put where a topology says: a file, in plain for its owner or encrypted with age."""
+    """Whether a key can be put where a topology says: a file, in plain or encrypted with age."""
     return key.kind in (SecretKind.FILE, SecretKind.AGE)

@@ -26,6 +26,7 @@ __all__ = [
     "faults_of_ca",
     "faults_of_certificate",
     "faults_of_key",
+    "holds",
     "read_certificate",
 ]
 
@@ -112,7 +113,7 @@ def faults_of_certificate(
         yield Fault(Severity.WARNING, "IP329", "only the first certificate is used", path, hint)
     yield from _faults_of_validity(certificate, path, now)
     yield from _faults_of_strength(certificate, path)
-    if not _holds(certificate, identity):
+    if not holds(certificate, identity):
         hint = f"issue it with the subjectAltName {_wanted_name(identity)}, or set the gateway's 'identity'"
         yield Fault(Severity.ERROR, "IP325", f"does not hold the identity {identity!r}", path, hint)
     issuer = chain or ca
@@ -218,7 +219,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def _holds(certificate: x509.Certificate, identity: str) -> bool:
+def holds(certificate: x509.Certificate, identity: str) -> bool:
     """Return whether charon finds the identity in the certificate."""
     from cryptography import x509
 

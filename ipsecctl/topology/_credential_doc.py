@@ -50,8 +50,8 @@ class CredentialDoc(Doc):
     )
     chain: FilePath = Field(
         default="",
-        description="The certificate of the CA that issued the gateway's, where that is not `ca` itself but a "
-        "CA below it. One CA between is possible.",
+        description="The certificate of the CA that issued the gateway's, where that is not `ca` itself but "
+        "a CA below it. One CA between is possible.",
         examples=["pki/issuing.pem"],
     )
     ca: FilePath = Field(
