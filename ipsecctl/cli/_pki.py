@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -155,13 +155,13 @@ def progress(total: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], stream: IO[str] = sys.stdout) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table as wide as it is; nothing is shortened."""
     widths = [max(len(row[n]) for row in (headings, *rows)) for n in range(len(headings))]
     line = "  ".join(text.ljust(width) for text, width in zip(headings, widths, strict=True)).rstrip()
-    print(paint(line, "bold", stream), file=stream)
+    print(paint(line, "bold", sys.stdout))
     for row in rows:
-        print("  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip(), file=stream)
+        print("  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip())
 
 
 def write_out(out: Path | None, content: bytes, *, secret: bool = False, force: bool = False) -> None:

@@ -17,7 +17,7 @@ from ipsecctl.pki.delivery import Order, issue, mend, new_serial
 from ipsecctl.pki.folder import Folder, Settings, Writer, create, seconds, sync, write_whole
 from ipsecctl.pki.keytypes import KeyType, SigningKey, make_key, public_der
 from ipsecctl.pki.ledger import Entry, Kind, Ledger, Places, State
-from ipsecctl.pki.names import Constraints, general_names, names_text, outside
+from ipsecctl.pki.names import Constraints, general_names, names_text, outside, subject_for
 from ipsecctl.pki.profiles import ISSUING_DAYS, ROOT_DAYS, Issuer, ca_certificate, crl
 from ipsecctl.pki.sealing import is_age, is_under_passphrase, unsealed
 from ipsecctl.secrets import Secret, read
@@ -221,9 +221,10 @@ def issue_orders(
 
 
 def _may_issue(chain: Sequence[Entry], orders: Iterable[Order]) -> None:
-    """Refuse the names that a CA's constraints do not allow, all of them together."""
+    """Refuse what no certificate can hold, and what constraints do not allow, all of that together."""
     refused = []
     for order in orders:
+        subject_for(order.identity, order.name)
         names = general_names(order.identity)
         for entry in chain:
             limits = _constraints(entry.certificate)

@@ -202,14 +202,14 @@ def _settings(values: dict[str, Any]) -> Settings:
 
 
 @contextmanager
-def _locked(file: Path, wait_s: float = _WAIT_S) -> Iterator[None]:
+def _locked(file: Path, wait_s: float | None = None) -> Iterator[None]:
     """Hold a lock that ends with this process, whatever ends it."""
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise PkiError(f"cannot open {file}: {error.strerror}", "it is of the user who made the CA") from None
     try:
-        until = time.monotonic() + wait_s
+        until = time.monotonic() + (_WAIT_S if wait_s is None else wait_s)
         while not _taken(descriptor):
             if time.monotonic() >= until:
                 raise PkiError(f"somebody else is at work with the CA in {file.parent}", "try again later")

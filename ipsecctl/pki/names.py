@@ -45,7 +45,8 @@ _ATTRIBUTES: Final = {
     "EMAILADDRESS": NameOID.EMAIL_ADDRESS,
 }
 _NO_HOST: Final = "invalid"
-"""Nobody's (RFC 6761 section 6.4): a constraint can exclude all DNS names, but not all mailboxes."""
+"""Nobody's (RFC 6761 section 6.4). No constraint excludes all mailboxes, and charon passes over the empty one
+that excludes all DNS names (tried with strongSwan 6.1.0); it heeds what is permitted."""
 
 _LONGEST_CN: Final = 64
 """ub-common-name of RFC 5280 appendix A."""
@@ -173,19 +174,21 @@ class Constraints:
         permitted = [constraint(text) for text in self.permitted]
         excluded = [constraint(text) for text in self.excluded]
         if permitted:
-            excluded += _all_of_other_kinds(permitted)
-            if not any(isinstance(name, x509.RFC822Name) for name in permitted):
-                permitted.append(x509.RFC822Name(_NO_HOST))
+            excluded += _other_addresses(permitted)
+            permitted += _nobody(permitted)
         return x509.NameConstraints(permitted or None, excluded or None)
 
 
-def _all_of_other_kinds(permitted: Sequence[x509.GeneralName]) -> list[x509.GeneralName]:
-    """Return what excludes each kind of name that is not named; each family of addresses is a kind."""
+def _nobody(permitted: Sequence[x509.GeneralName]) -> list[x509.GeneralName]:
+    """Return what permits, of a kind of name that is not named, only names that nobody has."""
     kinds = {type(name) for name in permitted}
+    return [kind(_NO_HOST) for kind in (x509.DNSName, x509.RFC822Name) if kind not in kinds]
+
+
+def _other_addresses(permitted: Sequence[x509.GeneralName]) -> list[x509.GeneralName]:
+    """Return what excludes a family of addresses that is not named."""
     families = {name.value.version for name in permitted if isinstance(name, x509.IPAddress)}
     found: list[x509.GeneralName] = []
-    if x509.DNSName not in kinds:
-        found.append(x509.DNSName(""))
     if 4 not in families:
         found.append(x509.IPAddress(ipaddress.ip_network("0.0.0.0/0")))
     if 6 not in families:
