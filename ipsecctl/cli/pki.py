@@ -96,7 +96,8 @@ def init(
         list[str] | None,
         typer.Option(
             "--permit",
-            help="Issue only for names within: dns:example.org, ip:192.0.2.0/24, email:example.org; several.",
+            help="Issue only for names within: dns:example.org, ip:192.0.2.0/24, ip:any, email:example.org; "
+            "several. A kind that is not named is forbidden.",
         ),
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option("--exclude", help="... and for none within.")] = None,
@@ -114,7 +115,8 @@ def init(
 
     Defaults: ECDSA P-384, for gateways P-256; 10 years, 2 years, 90 days. The keys are encrypted, with a
     passphrase or to age recipients. Keep the root's key (keys/root-1.key) elsewhere: it is wanted only for
-    the root's CRL. Nothing is overwritten.
+    the root's CRL. Nothing is overwritten. strongSwan 5.9.8 reads no CA that is constrained to addresses, or
+    from them: with such gateways say --permit ip:any beside the other names.
 
     \b
     Examples:
@@ -157,6 +159,8 @@ def init(
         ledger = make(ca, new, _now())
     if not _printed_list(ca, list(ledger.issued()), json=json):
         say(f"The CA is in {ca}. Keep a copy of it; keys/root-1.key is best kept elsewhere.")
+    if settings.constraints.on_addresses:
+        say("Its constraints have addresses: strongSwan 6.0.1 reads them, 5.9.8 does not (--permit ip:any).")
 
 
 def _ca_name(name: str) -> str:

@@ -48,6 +48,8 @@ _NO_HOST: Final = "invalid"
 """Nobody's (RFC 6761 section 6.4). No constraint excludes all mailboxes, and charon passes over the empty one
 that excludes all DNS names (tried with strongSwan 6.1.0); it heeds what is permitted."""
 
+ANY_ADDRESS: Final = "ip:any"
+
 _LONGEST_CN: Final = 64
 """ub-common-name of RFC 5280 appendix A."""
 
@@ -160,7 +162,8 @@ class Constraints:
     """What a CA may issue for: the texts as given, ``dns:...``, ``ip:...``, ``email:...``.
 
     ``permitted`` concerns only the kinds that it names; a kind that it does not name is forbidden as a whole,
-    so that a CA for ``dns:example.org`` cannot issue for an address.
+    so that a CA for ``dns:example.org`` cannot issue for an address. That takes a constraint on addresses,
+    with which strongSwan 5.9.8 cannot read the CA's certificate (6.0.1 can): ``ip:any`` leaves it out.
     """
 
     permitted: tuple[str, ...] = ()
@@ -169,12 +172,27 @@ class Constraints:
     def __bool__(self) -> bool:
         return bool(self.permitted or self.excluded)
 
+    @property
+    def any_address(self) -> bool:
+        """Whether addresses are free."""
+        return ANY_ADDRESS in (text.lower() for text in self.permitted)
+
+    @property
+    def on_addresses(self) -> bool:
+        """Whether the extension will hold addresses."""
+        return bool(self) and any(
+            isinstance(name, x509.IPAddress)
+            for names in (self.extension().permitted_subtrees, self.extension().excluded_subtrees)
+            for name in names or ()
+        )
+
     def extension(self) -> x509.NameConstraints:
         """Return the extension. Raises ``PkiError`` for a text that is none."""
-        permitted = [constraint(text) for text in self.permitted]
+        permitted = [constraint(text) for text in self.permitted if text.lower() != ANY_ADDRESS]
         excluded = [constraint(text) for text in self.excluded]
-        if permitted:
-            excluded += _other_addresses(permitted)
+        if self.permitted:
+            if not self.any_address:
+                excluded += _other_addresses(permitted)
             permitted += _nobody(permitted)
         return x509.NameConstraints(permitted or None, excluded or None)
 

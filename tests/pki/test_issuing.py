@@ -169,6 +169,17 @@ def test_names_outside_the_constraints_are_refused_all_together(make_ca: MakeCa)
     assert len(ca.ledger.current()) == 1
 
 
+def test_addresses_may_be_left_free_for_charons_that_cannot_read_such_constraints(make_ca: MakeCa) -> None:
+    ca = make_ca(constraints=Constraints(("dns:a", "ip:any")))
+    limits = extension(ca.ledger.authority("issuing-1").certificate, x509.NameConstraints)
+    assert isinstance(limits, x509.NameConstraints)
+    assert limits.excluded_subtrees is None
+    assert limits.permitted_subtrees == [x509.DNSName("a"), x509.RFC822Name("invalid")]
+    ca.issue("dc", identity="198.51.100.10")
+    with pytest.raises(PkiError, match="b: DNS:b"):
+        ca.issue("b")
+
+
 @pytest.mark.parametrize("text", ["dns:", "clinics.example", "ip:192.0.2.1/24", "ip:here", "uri:x", "email:"])
 def test_what_is_no_constraint(text: str) -> None:
     with pytest.raises(PkiError, match="is no name constraint"):
