@@ -514,6 +514,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     ca: CaOption = _CA,
     recipient: RecipientOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Print a certificate or a chain, pack it with its key as PKCS#12, or make a request for another CA.
 
@@ -534,25 +535,40 @@ def export(
 
     if form not in FORMATS:
         raise typer.BadParameter(f"one of {', '.join(FORMATS)}", param_hint="--format")
-    if csr is not None:
-        topology = _topology(csr)
-        every = chosen(topology, [what])
-        if len({one.gateway for one in every}) > 1:
-            raise PkiError(f"{what!r} has several gateways", "name one of them")
-        kind = key_type(key) or KeyType.ECDSA_P256
-        made, is_new = request_for(every[0], base_dir(topology), kind, tuple(recipient or ()))
-        write_out(out, made.public_bytes(Encoding.DER if form == "der" else Encoding.PEM), force=force)
-        if is_new:
-            say(f"A key was made: {every[0].key}")
-        return
-    folder = folder_at(ca)
-    folder.settings()
-    entries = selected(folder, what, with_chain=with_chain)
-    if form == "p12":
-        secret = new_passphrase(p12_passphrase)
-        write_out(out, pkcs12(folder, entries[0], secret), secret=True, force=force)
-        return
-    write_out(out, as_format(entries, form), force=force)
+    if json and (out is None or str(out) == "-") and form != "pem":
+        raise typer.BadParameter("with --json it is PEM, or goes to a file: --out", param_hint="--format")
+    key_made = ""
+    with errors_as_json(csr or ca, wanted=json):
+        if csr is not None:
+            topology = _topology(csr)
+            every = chosen(topology, [what])
+            if len({one.gateway for one in every}) > 1:
+                raise PkiError(f"{what!r} has several gateways", "name one of them")
+            kind = key_type(key) or KeyType.ECDSA_P256
+            made, is_new = request_for(every[0], base_dir(topology), kind, tuple(recipient or ()))
+            content = made.public_bytes(Encoding.DER if form == "der" else Encoding.PEM)
+            key_made = str(every[0].key) if is_new else ""
+        else:
+            folder = folder_at(ca)
+            folder.settings()
+            entries = selected(folder, what, with_chain=with_chain)
+            if form == "p12":
+                content = pkcs12(folder, entries[0], new_passphrase(p12_passphrase))
+            else:
+                content = as_format(entries, form)
+        to_file = out is not None and str(out) != "-"
+        if to_file or not json:
+            write_out(out, content, secret=form == "p12", force=force)
+    document = {
+        "schema": "ipsecctl/pki-export/1",
+        "what": what,
+        "format": form,
+        "written": str(out) if to_file else None,
+        "pem": content.decode() if form == "pem" else None,
+        "key_made": key_made or None,
+    }
+    if not printed(document, as_json=json) and key_made:
+        say(f"A key was made: {key_made}")
 
 
 @app.command("import")

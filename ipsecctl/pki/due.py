@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from ipsecctl.errors import PkiError
+from ipsecctl.pki.profiles import CLOCK_SLACK
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -21,8 +22,13 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([hdwy]?)")
 
 
 def is_due(certificate: x509.Certificate, now: datetime, within: timedelta | None) -> bool:
-    """Whether a certificate has less than ``within`` to run, by default a third of its life."""
+    """Whether a certificate has less than ``within`` to run, by default a third of its life.
+
+    Its life begins when it was made, which is a while after it became valid.
+    """
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    if life > CLOCK_SLACK:
+        life -= CLOCK_SLACK
     return certificate.not_valid_after_utc - now < (life / 3 if within is None else within)
 
 

@@ -129,6 +129,18 @@ def test_export(run: Run) -> None:
     assert done.stdout.count(b"BEGIN CERTIFICATE") == 3
 
 
+def test_export_as_json(run: Run) -> None:
+    run("init")
+    run("issue", "clinics.yaml", "a")
+    printed = as_json(run("export", "chain", "--json"), "pki-export")
+    assert printed["written"] is None and len(x509.load_pem_x509_certificates(printed["pem"].encode())) == 2
+    asked = as_json(run("export", "b", "--csr", "clinics.yaml", "--out", "b.csr", "--json"), "pki-export")
+    assert (asked["written"], asked["key_made"]) == ("b.csr", "file:pki/b.key")
+    assert x509.load_pem_x509_csr(asked["pem"].encode()).is_signature_valid
+    assert as_json(run("export", "nobody", "--json"), "diagnostics", 1)["diagnostics"]
+    assert run("export", "a", "--format", "p12", "--json")[0] == 2
+
+
 def test_a_request_out_and_a_chain_in(run: Run) -> None:
     """Two CAs: what the one asks for the other signs."""
     run("init", "--name", "Org", "--ca", "org")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +209,28 @@ def test_two_at_once_wait_for_each_other(ca: Ca, monkeypatch: pytest.MonkeyPatch
     with ca.folder.changing(), pytest.raises(PkiError, match="somebody else is at work"):
         folder.Folder(ca.folder.path).changing().__enter__()
     ca.issue("a")
+
+
+def test_what_an_init_that_was_cut_off_has_left_is_removed(
+    make_ca: Callable[..., Ca], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = folder.sync
+
+    def killed(files: Any) -> None:
+        real(files)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "sync", killed)
+        patch.setattr(folder.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            make_ca()
+    assert not (tmp_path / "ca").exists()
+    (remains,) = tmp_path.glob(".ca.new-*")
+    assert (remains / "keys" / "root-1.key").exists()
+    make_ca()
+    assert not list(tmp_path.glob(".ca.new-*"))
+    assert (tmp_path / "ca" / "keys" / "root-1.key").exists()
 
 
 @pytest.mark.slow

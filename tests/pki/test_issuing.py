@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from small_ca import NOW, ONE_LEVEL, TWO_LEVELS, Ca, passphrase, topology
 
+from ipsecctl.desired import compile_topology
 from ipsecctl.errors import PkiError
 from ipsecctl.pki.authority import make_crl, matching, revoke
 from ipsecctl.pki.delivery import new_serial
@@ -302,6 +303,46 @@ def test_the_issuing_ca_can_be_revoked_by_the_root_and_then_issues_nothing(ca: C
         ca.issue("a")
     with pytest.raises(PkiError, match="a root is not revoked by its own CRL"):
         revoke(ca.folder, "root-1", "ca-compromise", passphrase, NOW)
+
+
+def test_short_lives_are_not_due_at_once(ca: Ca) -> None:
+    ca.issue("a", days=0.25)
+    assert renew(ca.folder, (), None, Wishes(), passphrase, NOW).entries == ()
+    assert renew(ca.folder, (), None, Wishes(), passphrase, NOW + timedelta(hours=5)).entries != ()
+
+
+def test_validate_looks_at_the_ca_between(ca: Ca) -> None:
+    ca.issue()
+    place = ca.base / "pki" / "issuing.pem"
+
+    def found(content: bytes, days: int = 0) -> set[tuple[str, str]]:
+        place.write_bytes(content)
+        seen = inspect(topology(ca.base), ca.base, lambda _: (1, 1), now=NOW + days * DAY)
+        return {(finding.code, finding.summary) for finding in seen}
+
+    right = place.read_bytes()
+    assert found(right) == set()
+    assert ("IP322", "expired on 2032-01-01: pki/issuing.pem") in found(right, 731)
+    root = (ca.base / "pki" / "root.pem").read_bytes()
+    assert {code for code, _ in found(root)} == {"IP326"}
+    leaf = found((ca.base / "pki" / "a.pem").read_bytes())
+    assert ("IP328", "not a CA (basicConstraints): pki/issuing.pem") in leaf
+    assert ("IP326", "not issued by the CA in pki/root.pem: pki/issuing.pem") in leaf
+    place.unlink()
+    missing = inspect(topology(ca.base), ca.base, lambda _: (1, 1), now=NOW)
+    assert {finding.code for finding in missing} == {"IP320"}
+
+
+def test_all_that_a_gateway_needs_is_brought_to_it(ca: Ca) -> None:
+    """Its own certificate and key, the root that it trusts, and the CA between for both directions."""
+    state = {state.name: state for state in compile_topology(topology(ca.base))}["a"]
+    assert [(file.target, file.source, file.ca) for file in state.certificates] == [
+        ("x509/ipsecctl-a.pem", "pki/a.pem", False),
+        ("x509ca/ipsecctl-issuing.pem", "pki/issuing.pem", True),
+        ("x509ca/ipsecctl-root.pem", "pki/root.pem", True),
+    ]
+    (connection,) = state.connections
+    assert connection.remote.ca == "x509ca/ipsecctl-root.pem", "charon takes nothing else as an anchor"
 
 
 def test_serial_numbers_are_long_random_and_positive() -> None:
