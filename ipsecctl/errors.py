@@ -16,6 +16,7 @@
 |  +- LockLost             our apply's lock was broken
 |  +- SafetyStop           a plan removes or disturbs more than it may
 |  +- PlanStale            what a saved plan was made of has changed
+    +- PkiError                the CA cannot do what was asked of it
     +- LabError                a lab could not be made, found or removed
 """
 
@@ -36,6 +37,7 @@ __all__ = [
     "IpsecctlError",
     "LabError",
     "LockLost",
+    "PkiError",
     "PlanStale",
     "SafetyStop",
     "SecretUnavailable",
@@ -184,6 +186,10 @@ class SafetyStop(ApplyFailed):
 
 class PlanStale(ApplyFailed):
     """What a saved plan was made of has changed since; nothing was done."""
+
+
+class PkiError(IpsecctlError):
+    """The CA cannot do what was asked of it: its folder, its keys, or what it was given."""
 
 
 class LabError(IpsecctlError):

@@ -41,6 +41,7 @@ COMMANDS = (
     _Command("validate", "Design", "Check a topology; every finding with its line and how to mend it."),
     _Command("schema", "Design", "Print the JSON Schema of topology files, for editors."),
     _Command("secret", "Design", "Make strong pre-shared keys."),
+    _Command("pki", "Design", "Keep a small CA: issue, renew and revoke the gateways' certificates."),
     _Command("crypto", "Design", "Show algorithms and profiles."),
     _Command("overhead", "Design", "Say what ESP costs on a link: inner MTU and MSS."),
     _Command("render", "Deploy", "Write the files of each gateway."),

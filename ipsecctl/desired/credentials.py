@@ -19,7 +19,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 class GatewayCredentials:
     """Where the certificates that one gateway needs lie on it: paths below /etc/swanctl.
 
-    ``own`` is by certificate and key as the topology names them, ``trusted`` by CA file.
+    ``own`` is by certificate and key as the topology names them, ``trusted`` by CA file: the roots, and the
+    CAs between them and a certificate. A peer is accepted by its root: charon takes no other as an anchor.
     """
 
     own: dict[tuple[str, SecretRef | None], str]
@@ -62,11 +63,15 @@ def gateway_credentials(
 ) -> GatewayCredentials:
     """Name the files of one gateway: its own certificates and keys, and the CAs of its peers.
 
+    The CA between its own certificate and its root is one of them: charon sends it along.
+
     The usual names are ``ipsecctl-GATEWAY.pem`` and ``ipsecctl-FILE.pem`` (the CA file's name); where two
     files would bear one name, the later in the order of their paths are numbered.
     """
+    mine, theirs = tuple(mine), tuple(theirs)
     own = sorted({(credential.certificate, credential.key) for credential in mine if not credential.is_psk})
-    trusted = sorted({credential.ca for credential in theirs if not credential.is_psk})
+    between = {credential.chain for credential in (*mine, *theirs) if credential.chain}
+    trusted = sorted({credential.ca for credential in theirs if not credential.is_psk} | between)
     own_names = _names(gateway for _ in own)
     trusted_names = _names(PurePosixPath(ca).stem for ca in trusted)
     return GatewayCredentials(

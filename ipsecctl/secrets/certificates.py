@@ -1,7 +1,7 @@
 """Reading certificates, and checking that charon will accept them for an end of a tunnel.
 
-charon takes an identity from a certificate's subjectAltName or whole subject, never from its CN alone. In
-this version a certificate is issued by the CA directly, without intermediates.
+charon takes an identity from a certificate's subjectAltName or whole subject, never from its CN alone. A
+certificate is issued by the CA itself, or by one between that the CA has issued (``chain``).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = [
     "faults_of_ca",
     "faults_of_certificate",
     "faults_of_key",
+    "holds",
     "read_certificate",
 ]
 
@@ -98,7 +99,9 @@ def load(path: str, base: Path) -> list[x509.Certificate]:
         raise CertificateProblem("IP321", "not a certificate", path, "a PEM or DER file is wanted") from None
 
 
-def faults_of_certificate(path: str, base: Path, ca: str, identity: str, now: datetime) -> Iterator[Fault]:
+def faults_of_certificate(
+    path: str, base: Path, ca: str, identity: str, now: datetime, *, chain: str = ""
+) -> Iterator[Fault]:
     """Yield what is wrong with the certificate of an end: validity, strength, identity, issuer.
 
     Raises ``CertificateProblem`` when it, or the CA, cannot be read.
@@ -110,16 +113,22 @@ def faults_of_certificate(path: str, base: Path, ca: str, identity: str, now: da
         yield Fault(Severity.WARNING, "IP329", "only the first certificate is used", path, hint)
     yield from _faults_of_validity(certificate, path, now)
     yield from _faults_of_strength(certificate, path)
-    if not _holds(certificate, identity):
+    if not holds(certificate, identity):
         hint = f"issue it with the subjectAltName {_wanted_name(identity)}, or set the gateway's 'identity'"
         yield Fault(Severity.ERROR, "IP325", f"does not hold the identity {identity!r}", path, hint)
-    if not _is_issued_by(certificate, load(ca, base)[0]):
+    issuer = chain or ca
+    if not _is_issued_by(certificate, load(issuer, base)[0]):
         hint = f"its issuer is {certificate.issuer.rfc4514_string()!r}"
-        yield Fault(Severity.ERROR, "IP326", f"not issued by the CA in {ca}", path, hint)
+        if not chain:
+            hint += "; if that is a CA below this one, name its certificate in 'chain'"
+        yield Fault(Severity.ERROR, "IP326", f"not issued by the CA in {issuer}", path, hint)
 
 
-def faults_of_ca(path: str, base: Path, now: datetime) -> Iterator[Fault]:
-    """Yield what is wrong with a CA certificate. Raises ``CertificateProblem`` when it cannot be read."""
+def faults_of_ca(path: str, base: Path, now: datetime, *, above: str = "") -> Iterator[Fault]:
+    """Yield what is wrong with a CA certificate; ``above`` is the CA that must have issued it, if any.
+
+    Raises ``CertificateProblem`` when one of them cannot be read.
+    """
     from cryptography import x509
 
     certificate = load(path, base)[0]
@@ -132,6 +141,9 @@ def faults_of_ca(path: str, base: Path, now: datetime) -> Iterator[Fault]:
     if not is_ca:
         hint = "name the certificate of the CA that issues the gateways' certificates"
         yield Fault(Severity.ERROR, "IP328", "not a CA (basicConstraints)", path, hint)
+    if above and not _is_issued_by(certificate, load(above, base)[0]):
+        hint = f"its issuer is {certificate.issuer.rfc4514_string()!r}"
+        yield Fault(Severity.ERROR, "IP326", f"not issued by the CA in {above}", path, hint)
 
 
 def faults_of_key(key: Secret, name: str, path: str, base: Path) -> Iterator[Fault]:
@@ -207,7 +219,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def _holds(certificate: x509.Certificate, identity: str) -> bool:
+def holds(certificate: x509.Certificate, identity: str) -> bool:
     """Return whether charon finds the identity in the certificate."""
     from cryptography import x509
 

@@ -107,6 +107,10 @@ class _Inspection:
             yield from self._certificate(end)
         for ca in {end.credential.ca: end.credential for end in ends if end.credential.ca}.values():
             yield from self._faults(certificates.faults_of_ca(ca.ca, self._base, self._now), ca, "ca")
+        between = [end.credential for end in ends if end.credential.chain]
+        for ca in {(credential.chain, credential.ca): credential for credential in between}.values():
+            checks = certificates.faults_of_ca(ca.chain, self._base, self._now, above=ca.ca)
+            yield from self._faults(checks, ca, "chain")
 
     def psks_of_no_tunnel(self, credentials: Iterable[Credential]) -> Iterator[_Finding]:
         """Yield what is wrong with PSKs that lie there, whoever they are for."""
@@ -192,7 +196,9 @@ class _Inspection:
     def _certificate(self, end: End) -> Iterator[_Finding]:
         credential, gateway = end.credential, end.gateway
         path, base = credential.certificate, self._base
-        checks = certificates.faults_of_certificate(path, base, credential.ca, gateway.identity, self._now)
+        checks = certificates.faults_of_certificate(
+            path, base, credential.ca, gateway.identity, self._now, chain=credential.chain
+        )
         yield from self._faults(checks, credential, "certificate")
         if credential.key is None:
             return
@@ -210,7 +216,8 @@ class _Inspection:
                 where = (*credential.where, key)
                 yield _Finding(fault.severity, fault.code, where, fault.what, fault.hint, fault.subject)
         except CertificateProblem as problem:
-            at = "ca" if problem.subject == credential.ca else "certificate"
+            places = {credential.ca: "ca", credential.chain: "chain"}
+            at = places.get(problem.subject, "certificate")
             yield self._problem(problem, (*credential.where, at))
 
 

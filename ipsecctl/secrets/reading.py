@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
     from ipsecctl.topology import SecretRef
 
-__all__ = ["IDENTITY_VARIABLE", "Examined", "SecretProblem", "examine", "read", "replaceable"]
+__all__ = [
+    "IDENTITY_VARIABLE",
+    "Examined",
+    "SecretProblem",
+    "age_recipients",
+    "examine",
+    "read",
+    "replaceable",
+]
 
 IDENTITY_VARIABLE: Final = "IPSECCTL_AGE_IDENTITY"
 """Environment variable with the path of the age identity file."""
@@ -127,7 +135,7 @@ def _identity_path() -> Path:
     return Path(os.environ.get(IDENTITY_VARIABLE) or _DEFAULT_IDENTITY).expanduser()
 
 
-def _age_identities(ref: SecretRef) -> list[Any]:
+def _age_identities(ref: SecretRef | str) -> list[Any]:
     """Return the age identities of this user: age's own, or an SSH key."""
     pyrage = _pyrage()
     path = _identity_path()
@@ -149,6 +157,19 @@ def _age_identities(ref: SecretRef) -> list[Any]:
         # The cause is left out: it could quote the identity.
         raise SecretProblem("IP304", "not an age identity file", f"{path}, for {ref}", hint) from None
     return found
+
+
+def age_recipients() -> tuple[str, ...]:
+    """Return the recipients that this user's age identities open: what is encrypted to them, he can read.
+
+    Raises ``SecretProblem`` where there are none, and for an SSH key, whose public half is in another file.
+    """
+    found = _age_identities("a recipient")
+    try:
+        return tuple(str(identity.to_public()) for identity in found)
+    except AttributeError:
+        hint = "name it with --recipient: the line in the .pub file beside the key"
+        raise SecretProblem("IP304", "the age identity is an SSH key", str(_identity_path()), hint) from None
 
 
 def _read_private(path: Path, name: str) -> bytes:

@@ -48,10 +48,16 @@ class CredentialDoc(Doc):
         description="Where its private key lies: `file:PATH`, `env:NAME` or `age:PATH`.",
         examples=["file:pki/{gateway}.key"],
     )
+    chain: FilePath = Field(
+        default="",
+        description="The certificate of the CA that issued the gateway's, where that is not `ca` itself but "
+        "a CA below it. One CA between is possible.",
+        examples=["pki/issuing.pem"],
+    )
     ca: FilePath = Field(
         default="",
-        description="The CA certificate by which the other end knows this one; enough for an end that "
-        "is not managed.",
+        description="The CA certificate by which the other end knows this one, of the root if there is a "
+        "`chain`; enough for an end that is not managed.",
         examples=["pki/ca.pem"],
     )
 
@@ -59,6 +65,8 @@ class CredentialDoc(Doc):
     def _one_kind(self) -> Self:
         certificate = {"certificate": self.certificate, "key": self.key, "ca": self.ca}
         given = [name for name, value in certificate.items() if value]
+        if self.chain and not given:
+            given = ["chain"]
         if self.psk is not None and given:
             hint = f"remove 'psk' or '{given[0]}'"
             refuse("IP018", "a credential is a PSK or a certificate, not both", hint, at=("psk",))

@@ -12,7 +12,7 @@ from ipsecctl.topology.model import Credential, Gateway, Path, SecretKind, Secre
 
 __all__ = ["Credentials"]
 
-_KEYS: Final = ("psk", "certificate", "key", "ca")
+_KEYS: Final = ("psk", "certificate", "key", "chain", "ca")
 _PLACEHOLDERS: Final = ("tunnel", "gateway", "site")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 
@@ -119,6 +119,7 @@ class Credentials:
                 certificate=_filled(doc.certificate, values),
                 key=_secret(doc.key, values, (*home, "key")),
                 ca=_filled(doc.ca, values),
+                chain=_filled(doc.chain, values),
                 where=home,
             )
         return self._made[key]

@@ -118,13 +118,15 @@ class Credential:
 
     Exactly ``psk``, or all of ``certificate``, ``key`` and ``ca`` are set. ``certificate`` and ``ca`` are
     paths of PEM or DER files relative to the topology file's directory. For an end that is not managed only
-    ``ca`` is used, and ``certificate`` and ``key`` may be empty.
+    ``ca`` is used, and ``certificate`` and ``key`` may be empty. ``chain`` is the path of the CA between, if
+    the certificate was not issued by ``ca`` itself.
     """
 
     psk: SecretRef | None = None
     certificate: str = ""
     key: SecretRef | None = None
     ca: str = ""
+    chain: str = ""
     where: Path = field(default_factory=_where, compare=False, repr=False)
 
     @property

@@ -89,3 +89,14 @@ def test_a_partners_file_gets_the_psk_of_the_topology(tmp_path: Path) -> None:
     content = node_files(lab, lab.node("labco"))["/etc/swanctl/conf.d/labco.conf"]
     assert b"secret = 0sYSBwYXNzd29yZCB0aGF0IG5vYm9keSBndWVzc2Vz\n" in content
     assert b"@psk" not in content
+
+
+def test_a_ca_between_is_made_where_the_topology_has_one(tmp_path: Path) -> None:
+    text = (resource_dir("topologies") / "mesh-dual-stack.yaml").read_text()
+    text = text.replace("    ca: pki/", "    chain: pki/mesh-dual-stack/issuing.pem\n    ca: pki/")
+    mesh = load_text(text, str(tmp_path / "mesh.yaml")).topology
+    assert mesh is not None
+    made = {path.name for path in make_missing(mesh)}
+    assert {"ca.pem", "ca.key", "issuing.pem", "issuing.key", "north.pem"} <= made
+    assert inspect(mesh, tmp_path, lambda _: (1, 1)) == ()
+    assert make_missing(mesh) == ()
