@@ -14,7 +14,7 @@ from ipsecctl.errors import Diagnostic, Severity, worst_first
 from ipsecctl.resources import resource_dir
 from ipsecctl.secrets import certificates
 from ipsecctl.secrets.certificates import CertificateProblem, Fault
-from ipsecctl.secrets.reading import Examined, SecretProblem, examine
+from ipsecctl.secrets.reading import Examined, SecretProblem, examine, examine_all
 from ipsecctl.secrets.strength import STRONG_BITS, WEAK_BITS, guess_bits
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["inspect", "unusable_psks"]
 
 _SHOWN: Final = 3
+_UNASKED: Final = Examined(None)
 _STRONGER: Final = "make one with 'ipsecctl secret generate', and give it to both ends"
 
 
@@ -47,15 +48,17 @@ def inspect(
     *,
     now: datetime | None = None,
     also: Iterable[Credential] = (),
+    resolve: bool = False,
 ) -> tuple[Diagnostic, ...]:
     """Check the PSKs, certificates and keys of a topology; return the findings, worst first.
 
     ``base`` is the directory of the topology file, ``locate`` gives line and column of a path in the
     document, ``now`` (default: the clock) decides what has expired. Findings of one kind at one place are
     told together. Of an end that is not managed only the CA is checked. ``also`` are PSKs of no tunnel: they
-    may be missing, as whether they are wanted is not known.
+    may be missing, as whether they are wanted is not known. Vault is asked, and commands are run, only with
+    ``resolve``; without it a remark (IP307) says which secrets were not looked at.
     """
-    inspection = _Inspection(topology, base, now or datetime.now(UTC))
+    inspection = _Inspection(topology, base, now or datetime.now(UTC), resolve=resolve)
     return _told([*inspection.findings(), *inspection.psks_of_no_tunnel(also)], topology, locate)
 
 
@@ -90,15 +93,18 @@ def _some(subjects: list[str]) -> str:
 class _Inspection:
     """One walk over a topology; reads every file once."""
 
-    def __init__(self, topology: Topology, base: Path, now: datetime) -> None:
+    def __init__(self, topology: Topology, base: Path, now: datetime, *, resolve: bool = False) -> None:
         self._topology = topology
         self._base = base
         self._now = now
         self._secrets: dict[SecretRef, Examined] = {}
+        self._resolve = resolve
         self._file = "FILE" if topology.file == "-" else shlex.quote(topology.file)
         self._making = _making(topology)
 
     def findings(self) -> Iterator[_Finding]:
+        if self._resolve:
+            self._secrets |= examine_all(_remote(self._topology), self._base)
         yield from self._psks()
         ends = [end for tunnel in self._topology.tunnels for end in (tunnel.left, tunnel.right)]
         ends = [end for end in ends if not end.credential.is_psk]
@@ -107,6 +113,10 @@ class _Inspection:
             yield from self._certificate(end)
         for ca in {end.credential.ca: end.credential for end in ends if end.credential.ca}.values():
             yield from self._faults(certificates.faults_of_ca(ca.ca, self._base, self._now), ca, "ca")
+        for ref, found in self._secrets.items():
+            if found is _UNASKED:
+                hint = f"'ipsecctl validate --resolve {self._file}' asks Vault and runs the commands"
+                yield _Finding(Severity.INFO, "IP307", ref.where, "not looked at", hint, str(ref))
 
     def psks_of_no_tunnel(self, credentials: Iterable[Credential]) -> Iterator[_Finding]:
         """Yield what is wrong with PSKs that lie there, whoever they are for."""
@@ -130,7 +140,8 @@ class _Inspection:
 
     def _look(self, ref: SecretRef) -> Examined:
         if ref not in self._secrets:
-            self._secrets[ref] = examine(ref, self._base)
+            unasked = ref.is_remote and not self._resolve
+            self._secrets[ref] = _UNASKED if unasked else examine(ref, self._base)
         return self._secrets[ref]
 
     def _problem(self, problem: SecretProblem | CertificateProblem, where: DocumentPath) -> _Finding:
@@ -212,6 +223,14 @@ class _Inspection:
         except CertificateProblem as problem:
             at = "ca" if problem.subject == credential.ca else "certificate"
             yield self._problem(problem, (*credential.where, at))
+
+
+def _remote(topology: Topology) -> Iterator[SecretRef]:
+    """Yield the references of managed ends that something is asked or run for."""
+    for tunnel in topology.tunnels:
+        for end in (tunnel.left, tunnel.right):
+            refs = (end.credential.psk, end.credential.key) if end.gateway.managed else ()
+            yield from (ref for ref in refs if ref is not None and ref.is_remote)
 
 
 def _making(topology: Topology) -> str:

@@ -27,6 +27,7 @@ from ipsecctl.topology.model import (
     Site,
     Topology,
     Tunnel,
+    VaultServer,
 )
 from ipsecctl.topology.naming import HOLDING_INTERFACE, INTERFACE_PREFIX, derived_if_id, interface_name
 from ipsecctl.topology.spelling import RESERVED_NAME, identity_fault
@@ -62,6 +63,7 @@ __all__ = [
     "Site",
     "Topology",
     "Tunnel",
+    "VaultServer",
     "derived_if_id",
     "identity_fault",
     "interface_name",

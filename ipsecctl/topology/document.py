@@ -15,6 +15,7 @@ from ipsecctl.topology._credential_doc import CredentialDoc, CredentialUse
 from ipsecctl.topology._doc import Doc, one_to_list
 from ipsecctl.topology._options import OptionsDoc
 from ipsecctl.topology._profile_doc import ProfileDoc
+from ipsecctl.topology._references import VaultDoc
 from ipsecctl.topology._route_words import EndKey, HostAddress, IfId, InsideAddress, WordOrList
 from ipsecctl.topology._scalars import (
     Address,
@@ -45,6 +46,7 @@ __all__ = [
     "ProfileDoc",
     "SiteDoc",
     "TunnelDoc",
+    "VaultDoc",
 ]
 
 
@@ -334,6 +336,7 @@ class Document(Doc):
         default=DefaultsDoc(), description="What holds unless something says otherwise."
     )
     credentials: dict[Key, CredentialDoc] = Field(default={}, description="Credentials by name.")
+    vault: VaultDoc = Field(default=VaultDoc(), description="The Vault that `vault:` references mean.")
     profiles: dict[Key, ProfileDoc] = Field(default={}, description="Crypto profiles of one's own, by name.")
     sites: dict[Key, SiteDoc] = Field(
         description="The sites by name.", json_schema_extra={"minProperties": 1}

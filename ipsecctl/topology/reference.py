@@ -14,6 +14,7 @@ __all__ = ["reference"]
 _SECTIONS: Final = (
     ("DefaultsDoc", "defaults"),
     ("CredentialDoc", "credentials.NAME"),
+    ("VaultDoc", "vault"),
     ("ProfileDoc", "profiles.NAME"),
     ("SiteDoc", "sites.NAME"),
     ("GatewayDoc", "sites.NAME.gateway"),
