@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["inspect", "unusable_psks"]
 
 _SHOWN: Final = 3
+_PPK_BITS: Final = 240  # the estimate of 256 random bits may be some bits low
 _UNASKED: Final = Examined(None)
 _STRONGER: Final = "make one with 'ipsecctl secret generate', and give it to both ends"
 
@@ -106,6 +107,7 @@ class _Inspection:
         if self._resolve:
             self._secrets |= examine_all(_remote(self._topology), self._base)
         yield from self._psks()
+        yield from self._ppks()
         ends = [end for tunnel in self._topology.tunnels for end in (tunnel.left, tunnel.right)]
         ends = [end for end in ends if not end.credential.is_psk]
         managed = [end for end in ends if end.gateway.managed and end.credential.certificate]
@@ -132,7 +134,7 @@ class _Inspection:
         """Yield why no PSK can be had out of a file that a managed end refers to."""
         ends = [end for tunnel in self._topology.tunnels for end in (tunnel.left, tunnel.right)]
         refs = dict.fromkeys(end.credential.psk for end in ends if end.gateway.managed)
-        for ref in refs:
+        for ref in (*refs, *_ppks(self._topology)):
             if ref is not None and ref.kind.value == "file":
                 found = self._look(ref)
                 if found.secret is None:
@@ -173,6 +175,26 @@ class _Inspection:
             if found.secret is not None:
                 yield from _weaknesses(ref, found.secret, tunnels)
         yield from self._shared(uses)
+
+    def _ppks(self) -> Iterator[_Finding]:
+        """Yield what is wrong with PPKs: one that can be guessed protects nothing (RFC 8784 section 6)."""
+        psks = {found.secret for found in self._secrets.values() if found.secret is not None}
+        for ref, tunnels in _ppks(self._topology).items():
+            is_psk = ref in self._secrets
+            found = self._look(ref)
+            for problem in found.problems:
+                yield self._problem_of_psk(problem, ref)
+            if found.secret is None:
+                continue
+            weak = list(_weaknesses(ref, found.secret, tunnels))
+            yield from (replace(each, what=each.what.replace("PSK", "PPK")) for each in weak)
+            bits = guess_bits(bytes(found.secret).decode("utf-8", "replace"))
+            if not weak and bits < _PPK_BITS:
+                what, subject = "PPK of less than 256 bits (RFC 8784 section 6)", f"{ref} (about {bits} bits)"
+                yield _Finding(Severity.WARNING, "IP315", ref.where, what, _STRONGER, subject)
+            if is_psk or found.secret in psks:
+                what, hint = "a PPK that is a PSK, too", f"make another with 'secret generate {self._file}'"
+                yield _Finding(Severity.WARNING, "IP316", ref.where, what, hint, str(ref))
 
     def _psks_agree(self, tunnel: Tunnel, refs: list[SecretRef]) -> Iterator[_Finding]:
         found = {secret for ref in refs if (secret := self._look(ref).secret) is not None}
@@ -225,12 +247,22 @@ class _Inspection:
             yield self._problem(problem, (*credential.where, at))
 
 
+def _ppks(topology: Topology) -> dict[SecretRef, list[Tunnel]]:
+    """Return the PPKs of tunnels with an end that is ours, and the tunnels of each."""
+    found: dict[SecretRef, list[Tunnel]] = defaultdict(list)
+    for tunnel in topology.tunnels:
+        if tunnel.ppk is not None and (tunnel.left.gateway.managed or tunnel.right.gateway.managed):
+            found[tunnel.ppk.secret].append(tunnel)
+    return found
+
+
 def _remote(topology: Topology) -> Iterator[SecretRef]:
     """Yield the references of managed ends that something is asked or run for."""
     for tunnel in topology.tunnels:
         for end in (tunnel.left, tunnel.right):
             refs = (end.credential.psk, end.credential.key) if end.gateway.managed else ()
             yield from (ref for ref in refs if ref is not None and ref.is_remote)
+    yield from (ref for ref in _ppks(topology) if ref.is_remote)
 
 
 def _making(topology: Topology) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from ipsecctl.topology._findings import Findings, listed
 from ipsecctl.topology.document import CredentialDoc, Document, TunnelDoc
-from ipsecctl.topology.model import Credential, Gateway, Path, SecretKind, SecretRef, VaultServer
+from ipsecctl.topology.model import Credential, Gateway, Path, Ppk, SecretKind, SecretRef, VaultServer
 
 __all__ = ["Credentials"]
 
@@ -26,6 +26,7 @@ class Credentials:
         self._findings = findings
         self._vault = self._server()
         self._used: set[str] = set()
+        self._ppks: dict[str, Ppk] = {}
         self._wrong: set[Path] = set()
         self._placeholders: dict[Path, list[str]] = {}
         self._homes: dict[Path, CredentialDoc] = {
@@ -73,6 +74,31 @@ class Credentials:
                 "IP160", where, summary, "add 'credential:' to 'defaults', to the site or to the tunnel"
             )
         return None, where
+
+    def ppk(self, group: str, doc: TunnelDoc, tunnel: str) -> Ppk | None:
+        """Return the PPK of a tunnel, ``None`` when it has none, or a wrong one, which is reported."""
+        path: Path = ("tunnels", group, "ppk")
+        if doc.ppk is None or any(self._findings.damaged((*path, key)) for key in ("secret", "id")):
+            return None
+        for word in _PLACEHOLDER.findall(doc.ppk.secret):
+            if word != "tunnel":
+                if self._findings.first("placeholder of a PPK", group):
+                    hint = "both ends have the same PPK: {tunnel} is all that may stand there"
+                    self._findings.error("IP163", (*path, "secret"), f"unknown placeholder {{{word}}}", hint)
+                return None
+        values = {"tunnel": tunnel}
+        secret = self.secret(doc.ppk.secret, values, (*path, "secret"))
+        ppk = Ppk(secret, _filled(doc.ppk.id, values), doc.ppk.required) if secret is not None else None
+        if ppk is not None:
+            self._check_ppk(ppk, path)
+        return ppk
+
+    def _check_ppk(self, ppk: Ppk, path: Path) -> None:
+        """Report an id that stands for two PPKs: charon finds a PPK by its id alone."""
+        other = self._ppks.setdefault(ppk.id, ppk)
+        if other.secret != ppk.secret and self._findings.first("id of a PPK", ppk.id):
+            summary = f"the id {ppk.id!r} stands for two PPKs: {other.secret} and {ppk.secret}"
+            self._findings.error("IP166", path, summary, "give each its own id, with {tunnel} in it")
 
     def words_of(self, credential: Credential) -> Collection[str]:
         """Return the placeholders that a credential was filled in with."""

@@ -16,7 +16,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from ipsecctl.topology._doc import Doc
 from ipsecctl.topology._scalars import Duration, FilePath, refuse, refuse_home, shown
 
-__all__ = ["KeyRef", "PskRef", "TokenRef", "VaultDoc"]
+__all__ = ["KeyRef", "PpkDoc", "PskRef", "TokenRef", "VaultDoc"]
 
 _WAYS: Final = "file:PATH, env:NAME, age:PATH, vault:PATH#FIELD or {command: [PROGRAM, ...]}"
 _PSK_HINT: Final = f"write {_WAYS}; 'ipsecctl secret generate' makes strong PSKs"
@@ -86,6 +86,18 @@ def _command(value: Mapping[Any, Any], hint: str) -> str:
     return f"command:{shlex.join(words)}"
 
 
+def _ppk_id(value: Any) -> str:
+    hint = "write letters, digits, '-', '_' and '.', a letter or digit first; {tunnel} may be among them"
+    text = value if isinstance(value, str) else str(value) if type(value) is int else ""
+    plain = text.replace("{tunnel}", "t")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", plain):
+        refuse("IP014", "this is not the id of a PPK", hint)
+    if re.fullmatch(r"[0-9.]+", plain):
+        # charon sends the four bytes of an address, which the far end takes for something else.
+        refuse("IP014", f"{text!r} looks like a number or an address", "begin the id of a PPK with a letter")
+    return text
+
+
 def _address(value: Any) -> str:
     hint = "write it as https://vault.example.org:8200; http:// is for this host alone"
     text = value if isinstance(value, str) else ""
@@ -132,6 +144,33 @@ KeyRef: TypeAlias = Annotated[Any, PlainValidator(_private_key), WithJsonSchema(
 TokenRef: TypeAlias = Annotated[
     Any, PlainValidator(_token), WithJsonSchema(_text_schema("^(file|env|age):.+$"))
 ]
+
+
+class PpkDoc(Doc):
+    """A Post-quantum Preshared Key (RFC 8784), mixed into the keys of the IKE_SA beside its key exchange.
+
+    Who records a tunnel today and has a quantum computer later cannot read it without the PPK, also where
+    ML-KEM cannot be had. Both ends hold the same PPK under the same id, which travels in clear. It is no
+    authentication: the tunnel has its credential as ever. `{tunnel}` stands for the expanded tunnel's name.
+    """
+
+    secret: PskRef = Field(
+        description="Where the PPK lies: a reference as for `psk`. It wants 256 random bits "
+        "(RFC 8784 section 6).",
+        examples=["file:secrets/clinic-dc/{tunnel}.ppk"],
+    )
+    id: Annotated[
+        str, PlainValidator(_ppk_id), WithJsonSchema(_text_schema("^[A-Za-z0-9{][A-Za-z0-9_.{}-]*$"))
+    ] = Field(
+        default="{tunnel}",
+        description="Its name, the same at both ends (`PPK_ID_FIXED`, RFC 8784 section 5.1).",
+        examples=["{tunnel}", "partner-2026"],
+    )
+    required: bool = Field(
+        default=True,
+        description="Whether the tunnel must not come up without it. `false` is for the time in which the "
+        "far end does not have it yet (RFC 8784 section 4).",
+    )
 
 
 class VaultDoc(Doc):

@@ -15,7 +15,7 @@ from ipsecctl.topology._credential_doc import CredentialDoc, CredentialUse
 from ipsecctl.topology._doc import Doc, one_to_list
 from ipsecctl.topology._options import OptionsDoc
 from ipsecctl.topology._profile_doc import ProfileDoc
-from ipsecctl.topology._references import VaultDoc
+from ipsecctl.topology._references import PpkDoc, VaultDoc
 from ipsecctl.topology._route_words import EndKey, HostAddress, IfId, InsideAddress, WordOrList
 from ipsecctl.topology._scalars import (
     Address,
@@ -43,6 +43,7 @@ __all__ = [
     "Document",
     "FlowDoc",
     "GatewayDoc",
+    "PpkDoc",
     "ProfileDoc",
     "SiteDoc",
     "TunnelDoc",
@@ -253,6 +254,9 @@ class TunnelDoc(Doc):
     )
     credential: CredentialUse = Field(
         default="", description="The credential of both ends: a name, or inline.", examples=["clinics"]
+    )
+    ppk: PpkDoc | None = Field(
+        default=None, description="A Post-quantum Preshared Key (RFC 8784), at both ends."
     )
     children: Literal["flow", "subnet-pair"] = Field(
         default="flow",

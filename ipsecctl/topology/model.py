@@ -28,6 +28,7 @@ __all__ = [
     "Mode",
     "Network",
     "Path",
+    "Ppk",
     "SecretKind",
     "SecretRef",
     "Site",
@@ -268,6 +269,18 @@ class End:
 
 
 @dataclass(frozen=True, order=True, slots=True)
+class Ppk:
+    """A Post-quantum Preshared Key (RFC 8784) that both ends mix into their keys, under an id in clear.
+
+    ``required``: the tunnel must not come up without it.
+    """
+
+    secret: SecretRef
+    id: str
+    required: bool = True
+
+
+@dataclass(frozen=True, order=True, slots=True)
 class Tunnel:
     """Two ends and what may pass between them: the engineer's word for the pair.
 
@@ -289,6 +302,7 @@ class Tunnel:
     any_selectors: bool = False
     initiator_given: bool = False
     where: Path = field(default_factory=_where, compare=False, repr=False)
+    ppk: Ppk | None = None
 
     @property
     def behind_nat(self) -> bool:

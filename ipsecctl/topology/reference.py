@@ -20,6 +20,7 @@ _SECTIONS: Final = (
     ("GatewayDoc", "sites.NAME.gateway"),
     ("TunnelDoc", "tunnels.NAME"),
     ("FlowDoc", "tunnels.NAME.flows"),
+    ("PpkDoc", "tunnels.NAME.ppk"),
     ("OptionsDoc", "tunnels.NAME.options"),
 )
 _INTRODUCTION: Final = """\
