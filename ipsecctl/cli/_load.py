@@ -90,12 +90,13 @@ def findings_of(error: IpsecctlError, file: Path) -> tuple[Diagnostic, ...]:
 
 
 def check_file(
-    file: Path, *, secrets: bool = True, data: bytes | None = None
+    file: Path, *, secrets: bool = True, data: bytes | None = None, resolve: bool = False
 ) -> tuple[Loaded, tuple[Diagnostic, ...]]:
     """Return what a topology file says and every finding, worst first, those about its secrets included.
 
     Of a topology with errors, the secrets of those tunnels are looked at whose credentials are known.
-    ``data`` is the file's content where it was read already.
+    ``data`` is the file's content where it was read already. Only with ``resolve`` is Vault asked, and are
+    commands run.
     """
     from ipsecctl.errors import worst_first
     from ipsecctl.topology import load_bytes
@@ -105,7 +106,8 @@ def check_file(
         return loaded, loaded.diagnostics
     from ipsecctl.secrets import inspect
 
-    found = inspect(loaded.known, base_dir(loaded.known), loaded.source.locate, also=loaded.unplaced)
+    base, locate = base_dir(loaded.known), loaded.source.locate
+    found = inspect(loaded.known, base, locate, also=loaded.unplaced, resolve=resolve)
     return loaded, worst_first((*loaded.diagnostics, *found))
 
 

@@ -116,14 +116,14 @@ def _credentials(
     states: Iterable[GatewayState], base: Path
 ) -> tuple[Mapping[SecretRef, Secret], Mapping[str, bytes]]:
     """Read every secret and certificate that the states refer to, each once."""
-    from ipsecctl.secrets import read, read_certificate
+    from ipsecctl.secrets import read_all, read_certificate
 
     states = tuple(states)
     references = {key.secret for state in states for key in state.shared_keys}
     references |= {key.secret for state in states for key in state.private_keys}
     sources = {certificate.source for state in states for certificate in state.certificates}
     return (
-        {reference: read(reference, base) for reference in sorted(references)},
+        read_all(references, base),
         {source: read_certificate(source, base) for source in sorted(sources)},
     )
 

@@ -39,14 +39,15 @@ def group() -> None:
 @app.command()
 def generate(
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="A topology: make the PSK files that it misses.")
+        Path | None,
+        typer.Argument(metavar="FILE", help="A topology: make the PSK and PPK files that it misses."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make pre-shared keys of 256 random bits.
 
-    Without FILE one is printed. With FILE, every 'file:' PSK that the topology refers to and that is not
-    there is written, readable by you alone; none is shown, and none that is there is overwritten.
+    Without FILE one is printed. With FILE, every 'file:' PSK and PPK that the topology refers to and that is
+    not there is written, readable by you alone; none is shown, and none that is there is overwritten.
     Exit status: 1 also where something else stands in the place of a PSK (a directory, a pipe, a link that
     leads nowhere), or a PSK that is there cannot be read.
 
@@ -97,6 +98,7 @@ def _not_in_files(topology: Topology) -> list[str]:
     """Return the PSK references that are no files, sorted."""
     ends = (end for tunnel in topology.tunnels for end in (tunnel.left, tunnel.right))
     psks = {end.credential.psk for end in ends if end.credential.psk is not None}
+    psks |= {tunnel.ppk.secret for tunnel in topology.tunnels if tunnel.ppk is not None}
     return sorted(str(psk) for psk in psks if psk.kind.value != "file")
 
 

@@ -29,6 +29,9 @@ def validate(
     secrets: Annotated[
         bool, typer.Option("--secrets/--no-secrets", help="Look at PSKs, certificates and keys, too.")
     ] = True,
+    resolve: Annotated[
+        bool, typer.Option("--resolve", help="Ask Vault and run commands for the secrets that are there.")
+    ] = False,
 ) -> None:
     """Check a topology: every finding with its line and how to mend it, the worst first.
 
@@ -37,6 +40,7 @@ def validate(
     \b
     Examples:
       ipsecctl validate topologies/clinic-dc.yaml
+      ipsecctl validate --resolve clinics.yaml
       ipsecctl validate --json --no-secrets clinics.yaml
     """
     from ipsecctl.cli._load import check_file, error_json
@@ -44,7 +48,7 @@ def validate(
     from ipsecctl.errors import IpsecctlError, Severity, diagnostics_json
 
     try:
-        loaded, diagnostics = check_file(file, secrets=secrets)
+        loaded, diagnostics = check_file(file, secrets=secrets, resolve=resolve)
     except IpsecctlError as error:
         if not as_json:
             raise

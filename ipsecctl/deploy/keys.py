@@ -31,7 +31,7 @@ def parse_shared(text: str) -> Mapping[str, Mapping[str, Any]]:
         if secret is not None:
             owners = [re.sub(r"\\(.)", r"\1", owner) for owner in _OWNER.findall(body)]
             data = base64.b64decode(secret[1])
-            found[name] = {"id": name, "type": "ike", "data": data, "owners": owners}
+            found[name] = {"id": name, "type": name.partition("-")[0], "data": data, "owners": owners}
     return found
 
 

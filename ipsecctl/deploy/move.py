@@ -23,6 +23,7 @@ from ipsecctl.errors import IpsecctlError
 from ipsecctl.health import ChildSa, Declared, IkeSa, Traffic, parse_list_sas, shortfall
 from ipsecctl.patience import PATIENCE
 from ipsecctl.plan import (
+    PPK_PREFIX,
     SHARED_PREFIX,
     Disruption,
     End,
@@ -147,7 +148,7 @@ def _end(prepared: Prepared, changes: Mapping[str, _Changes], gateway: str, name
     record = seen.facts.record
     new = target.connections[name]
     old = record.messages.get(name, new) if record is not None else new
-    new_key = f"{SHARED_PREFIX}{name}" in changed.new_keys
+    new_key = not changed.new_keys.isdisjoint({f"{SHARED_PREFIX}{name}", f"{PPK_PREFIX}{name}"})
     unsure = name in changed.disturbed and not new_key and move_of(End(old, new), None) == Move(())
     return End(old, new, new_key, unsure)
 

@@ -31,7 +31,7 @@ from ipsecctl.plan import (
     with_far_ends,
 )
 from ipsecctl.render import render_files, render_messages
-from ipsecctl.secrets import Secret, read, read_certificate
+from ipsecctl.secrets import Secret, read_all, read_certificate
 from ipsecctl.topology import SecretRef, Topology
 
 __all__ = ["SIDE_BY_SIDE", "Prepared", "prepare", "reach_all"]
@@ -115,7 +115,7 @@ async def prepare(
     observed = await _observe_all(handles, failures, asked, timeout_s)
     compiled = await compile_observed(topology, handles, observed, timeout_s=timeout_s)
     states = compiled.states
-    secrets, certificates = _read_all(states, base)
+    secrets, certificates = await asyncio.to_thread(_read_all, states, base)
     foreign = frozenset(
         t.name for t in topology.tunnels if not (t.left.gateway.managed and t.right.gateway.managed)
     )
@@ -224,6 +224,6 @@ def _read_all(states: Iterable[GatewayState], base: Path) -> tuple[dict[SecretRe
     refs |= {key.secret for state in states for key in state.private_keys}
     sources = {file.source for state in states for file in state.certificates}
     return (
-        {ref: read(ref, base) for ref in sorted(refs)},
+        read_all(refs, base),
         {source: read_certificate(source, base) for source in sorted(sources)},
     )

@@ -8,6 +8,7 @@ __all__ = ["meaning"]
 
 _OTHER_KEY = "MAC mismatched"
 _NO_KEY = "no shared key found"
+_NO_PPK = ("PPK required", "no PPK for", "PPK for")
 _REFUSED = "AUTHENTICATION_FAILED"
 
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from netaddr import IPNetwork
 
 from ipsecctl.collecting import without_collecting
-from ipsecctl.desired.credentials import GatewayCredentials, gateway_credentials, shared_key
+from ipsecctl.desired.credentials import GatewayCredentials, gateway_credentials, ppk_of, shared_key
 from ipsecctl.desired.elsewhere import carried_elsewhere, elsewhere_routes
 from ipsecctl.desired.means import Means
 from ipsecctl.desired.mtu import Mtus, compute_mtus
@@ -196,7 +196,8 @@ def _gateway_state(
         mine=(view.here.credential for view in views),
         theirs=(view.there.credential for view in views),
     )
-    keys = (shared_key(view.name, view.here, view.there) for view in views)
+    keys = [shared_key(view.name, view.here, view.there) for view in views]
+    keys += [ppk_of(view.shared.tunnel) for view in views]
     firewall = tuple(rule for view in views for rule in _firewall_rules(view))
     data_path = ways.data_path(gateway.name)
     uses = [InterfaceUse(v.name, v.interface, v.here, v.far()) for v in views if v.interface]
@@ -269,6 +270,8 @@ def _connection(view: _View, credentials: GatewayCredentials, outsides: Mapping[
         keyingtries=0 if view.initiates else 1,
         mode=view.mode,
         force_udp=bool(here.options.force_udp),
+        ppk_id=shared.tunnel.ppk.id if shared.tunnel.ppk else "",
+        ppk_required=bool(shared.tunnel.ppk and shared.tunnel.ppk.required),
     )
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ipsecctl.desired.state import Authentication, AuthMethod, CertificateFile, PrivateKey, SharedKey
-from ipsecctl.topology import Credential, End, SecretRef
+from ipsecctl.desired.state import Authentication, AuthMethod, CertificateFile, KeyKind, PrivateKey, SharedKey
+from ipsecctl.topology import Credential, End, SecretRef, Tunnel
 
-__all__ = ["GatewayCredentials", "gateway_credentials", "shared_key"]
+__all__ = ["GatewayCredentials", "gateway_credentials", "ppk_of", "shared_key"]
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -86,6 +86,12 @@ def shared_key(tunnel: str, here: End, there: End) -> SharedKey | None:
         return None
     owners = dict.fromkeys((here.gateway.identity, there.gateway.identity))
     return SharedKey(tunnel, tuple(owners), secret)
+
+
+def ppk_of(tunnel: Tunnel) -> SharedKey | None:
+    """Return the PPK of a tunnel, which charon finds by its id (RFC 8784 section 5.1)."""
+    ppk = tunnel.ppk
+    return None if ppk is None else SharedKey(tunnel.name, (ppk.id,), ppk.secret, KeyKind.PPK)
 
 
 def _names(stems: Iterable[str]) -> list[str]:

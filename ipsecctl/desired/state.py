@@ -127,7 +127,7 @@ class Connection:
 
     ``mobike`` is on only where an address can change: it moves IKE to port 4500 and offers the peer every
     other address of the gateway. ``keyingtries`` 0 is "for ever". ``mode`` is never ``auto``. ``force_udp``
-    wants ESP in UDP where no NAT is.
+    wants ESP in UDP where no NAT is. ``ppk_id`` names the PPK that is mixed in (RFC 8784), "" for none.
     """
 
     name: str
@@ -151,15 +151,34 @@ class Connection:
     keyingtries: int = 1
     mode: Mode = Mode.POLICY
     force_udp: bool = False
+    ppk_id: str = ""
+    ppk_required: bool = False
+
+
+class KeyKind(StrEnum):
+    """swanctl's prefixes of shared secrets that are used, and VICI's types of them."""
+
+    IKE = "ike"
+    PPK = "ppk"
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class SharedKey:
-    """A PSK of the identities that own it: ``secrets.ike-<name>`` in swanctl.conf, and its id in charon."""
+    """A secret of both ends: ``secrets.ike-<name>`` in swanctl.conf, and its id in charon, for a PSK.
+
+    A PPK (RFC 8784) is ``secrets.ppk-<name>``. ``owners`` are the identities that a PSK is for, or the one id
+    of a PPK.
+    """
 
     name: str
     owners: tuple[str, ...]
     secret: SecretRef
+    kind: KeyKind = KeyKind.IKE
+
+    @property
+    def id(self) -> str:
+        """The name of its section, and its id in charon."""
+        return f"{self.kind}-{self.name}"
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -174,6 +174,7 @@ def _ike(sa: IkeSa, end: EndView) -> dict[str, Any]:
         "remote": {"host": sa.remote_host, "port": sa.remote_port, "identity": sa.remote_id},
         "spis": {"initiator": sa.initiator_spi, "responder": sa.responder_spi},
         "algorithms": sa.suite,
+        "ppk": sa.ppk,
         "nat_t": {"local": sa.nat_local, "remote": sa.nat_remote},
         "age_s": sa.age_s,
         "rekey_in_s": sa.rekey_in_s,

@@ -49,6 +49,8 @@ def outdated(
 def _departures(connection: Connection, sa: IkeSa, *, narrows: bool) -> Iterator[str]:
     for cause in ike_departures(tuple(map(parse_ike_proposal, connection.ike_proposals)), sa):
         yield f"its IKE_SA: {cause}"
+    if connection.ppk_required and not sa.ppk:
+        yield "its IKE_SA: no PPK was mixed in"
     if late := _other_rekeying(sa.age_s, sa.rekey_in_s, connection.rekey_time_s, connection.rand_time_s):
         yield f"its IKE_SA: {late}"
     children = {child.name: child for child in connection.children}

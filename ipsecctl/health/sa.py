@@ -65,7 +65,7 @@ class IkeSa:
     """An IKE_SA at one end with its CHILD_SAs, sorted by their unique ids; ``name`` is the connection's.
 
     ``age_s`` is ``None`` in all states but ``ESTABLISHED``. ``nat_local`` and ``nat_remote`` say which end
-    charon found behind a NAT. SPIs are 16 hexadecimal digits.
+    charon found behind a NAT. SPIs are 16 hexadecimal digits. ``ppk``: a PPK was mixed in (RFC 8784).
     """
 
     name: str
@@ -87,6 +87,7 @@ class IkeSa:
     rekey_in_s: int | None
     children: tuple[ChildSa, ...]
     algorithms: tuple[tuple[str, str], ...] = ()
+    ppk: bool = False
 
     @property
     def established(self) -> bool:
@@ -123,6 +124,7 @@ def _ike(name: str, sa: Mapping[str, Any]) -> IkeSa:
         rekey_in_s=_int(sa, "rekey-time"),
         children=tuple(sorted(children, key=lambda child: child.unique_id)),
         algorithms=_algorithms(sa),
+        ppk=_text(sa, "ppk") == "yes",
     )
 
 

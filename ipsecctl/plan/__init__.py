@@ -24,12 +24,13 @@ from ipsecctl.plan.safety import Limit, Safety, Standing, Stop, StopKind, parse_
 from ipsecctl.plan.saved import SavedGateway, SavedPlan, is_saved_plan, load_plan, stale_because
 from ipsecctl.plan.stages import End, Move, Step, loses_routes, move_of, widened
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
-from ipsecctl.plan.wanted import NEXT, SHARED_PREFIX, Wanted, sysctls, wanted
+from ipsecctl.plan.wanted import NEXT, PPK_PREFIX, SHARED_PREFIX, Wanted, sysctls, tunnel_of, wanted
 from ipsecctl.plan.ways import interface_text
 
 __all__ = [
     "GONE",
     "NEXT",
+    "PPK_PREFIX",
     "SHARED_PREFIX",
     "Batch",
     "Cause",
@@ -82,6 +83,7 @@ __all__ = [
     "stops",
     "sysctls",
     "touched",
+    "tunnel_of",
     "unroutable",
     "unrouted",
     "wanted",

@@ -35,7 +35,7 @@ from ipsecctl.plan.reasons import (
 from ipsecctl.plan.reported import departing
 from ipsecctl.plan.stages import Way, disruption, loses_routes, way
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
-from ipsecctl.plan.wanted import NEXT, SHARED_PREFIX, Wanted, certificate_digest
+from ipsecctl.plan.wanted import NEXT, PPK_PREFIX, SHARED_PREFIX, Wanted, certificate_digest
 from ipsecctl.plan.ways import (
     interface_changes,
     route_changes,
@@ -56,6 +56,8 @@ _NOT_RENEWED = Drift("its SAs keep an earlier configuration: they were not made 
 _KEEPS = "a running SA keeps another configuration"
 _LEFT_SAS = "no longer in the topology, nor in charon, which still has SAs of it: these are ended"
 _NEW_KEY = "its pre-shared key is another one: its IKE_SAs are authenticated anew"
+_NEW_PPK = "its PPK is another one: its IKE_SAs are authenticated anew, and take it (RFC 8784 section 3)"
+_PREFIXES = {SHARED_PREFIX: _NEW_KEY, PPK_PREFIX: _NEW_PPK}
 _SWITCH = (
     "of what this end sends, some milliseconds' worth may be lost: it uses a new SA before the far end has it"
 )
@@ -333,7 +335,7 @@ class _Comparison:
         ``unsure``: nobody knows which configuration they hold, so they may have to be moved.
         """
         callable_ = name not in self.wanted.foreign or message.get("remote_addrs") != ["%any"]
-        new_key = self._has_new_key(name)
+        new_key = any(self._has_new_key(f"{prefix}{name}") for prefix in _PREFIXES)
         old = self.record.messages.get(name, {})
         if new_key and way(old, message) < Way.IKE and self._breaks_before_it_makes(message):
             callable_ = False
@@ -356,9 +358,8 @@ class _Comparison:
         """
         return _calls(message) and self.observed.version.startswith(("4.", "5."))
 
-    def _has_new_key(self, name: str) -> bool:
-        """Whether a connection's pre-shared key is to take the place of another one that charon has."""
-        key = f"{SHARED_PREFIX}{name}"
+    def _has_new_key(self, key: str) -> bool:
+        """Whether a pre-shared key or PPK is to take the place of another one that charon has."""
         recorded = self.record.shared.get(key)
         return (
             key in self.wanted.shared
@@ -377,7 +378,8 @@ class _Comparison:
             by_hand = (BY_HAND,) if drifted else ()
             reasons = (*by_hand, ALTERED, *self._exposed(name))
         else:
-            reasons = (*self._drift_of(name, drifted), *((_NEW_KEY,) if self._has_new_key(name) else ()))
+            new = [why for prefix, why in _PREFIXES.items() if self._has_new_key(f"{prefix}{name}")]
+            reasons = (*self._drift_of(name, drifted), *new)
         if not reasons:
             return  # the rule, and there may be thousands: what follows is for those that change
         before, after = differing(self.record.messages.get(name, {}), message)

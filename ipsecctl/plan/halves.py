@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ipsecctl.plan.change import Change, Disruption, GatewayPlan, Kind, Note, Part
-from ipsecctl.plan.wanted import SHARED_PREFIX
+from ipsecctl.plan.wanted import tunnel_of
 
 __all__ = ["calm", "half_notes", "halves", "needs", "touched"]
 
 
 def touched(plan: GatewayPlan) -> frozenset[str]:
-    """Return the tunnels whose connection or pre-shared key a plan changes."""
-    keys = {c.name.removeprefix(SHARED_PREFIX) for c in plan.of(Part.SHARED)}
+    """Return the tunnels whose connection, pre-shared key or PPK a plan changes."""
+    keys = {tunnel_of(c.name) for c in plan.of(Part.SHARED)}
     return frozenset(keys | {c.name for c in plan.of(Part.CONNECTION)})
 
 

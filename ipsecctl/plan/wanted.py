@@ -14,10 +14,22 @@ from ipsecctl.gateway import NewFile, Trials
 from ipsecctl.render import Messages, RenderedFile
 from ipsecctl.topology import DataPath
 
-__all__ = ["NEXT", "SHARED_PREFIX", "Wanted", "certificate_digest", "sysctls", "wanted"]
+__all__ = [
+    "NEXT",
+    "PPK_PREFIX",
+    "SHARED_PREFIX",
+    "Wanted",
+    "certificate_digest",
+    "sysctls",
+    "tunnel_of",
+    "wanted",
+]
 
 SHARED_PREFIX = "ike-"
 """What charon's id of a tunnel's pre-shared key begins with; the tunnel's name follows."""
+
+PPK_PREFIX = "ppk-"
+"""What charon's id of a tunnel's PPK (RFC 8784) begins with."""
 
 NEXT = ".next"
 """What charon's id of a new key ends with as long as the old one is accepted beside it."""
@@ -84,6 +96,12 @@ def wanted(
         trials=trials,
         foreign=foreign,
     )
+
+
+def tunnel_of(key: str) -> str:
+    """Return the name of the tunnel that a shared key or PPK is for, of charon's id of it."""
+    prefix = PPK_PREFIX if key.startswith(PPK_PREFIX) else SHARED_PREFIX
+    return key.removeprefix(prefix)
 
 
 def certificate_digest(data: bytes | str) -> str:

@@ -54,7 +54,7 @@ def render_messages(
             for file in state.certificates
         ),
         keys=tuple({"type": "any", "data": bytes(secrets[key.secret])} for key in state.private_keys),
-        shared={f"ike-{key.name}": _shared(key, bytes(secrets[key.secret])) for key in state.shared_keys},
+        shared={key.id: _shared(key, bytes(secrets[key.secret])) for key in state.shared_keys},
         connections={
             connection.name: {section(connection.name): _connection(connection, by_target, state.version)}
             for connection in state.connections
@@ -64,8 +64,8 @@ def render_messages(
 
 def _shared(key: SharedKey, secret: bytes) -> Message:
     return {
-        "id": f"ike-{bare(key.name)}",
-        "type": "ike",
+        "id": bare(key.id),
+        "type": str(key.kind),
         "data": secret,
         "owners": [checked_identity(owner) for owner in key.owners],
     }
@@ -87,10 +87,18 @@ def _connection(connection: Connection, blobs: Mapping[str, bytes], version: Ver
         "mobike": yes_no(connection.mobike),
         "fragmentation": "yes",
         **({"encap": "yes"} if connection.force_udp else {}),
+        **_ppk(connection),
         "local": _authentication(connection.local, blobs),
         "remote": _authentication(connection.remote, blobs),
         "children": {section(child.name): _child(child, version) for child in connection.children},
     }
+
+
+def _ppk(connection: Connection) -> Message:
+    """Return which PPK is to be mixed in (RFC 8784), for a connection that has one."""
+    if not connection.ppk_id:
+        return {}
+    return {"ppk_id": checked_identity(connection.ppk_id), "ppk_required": yes_no(connection.ppk_required)}
 
 
 def _authentication(round_: Authentication, blobs: Mapping[str, bytes]) -> Message:

@@ -14,7 +14,7 @@ from ipsecctl.errors import Diagnostic, Severity, worst_first
 from ipsecctl.resources import resource_dir
 from ipsecctl.secrets import certificates
 from ipsecctl.secrets.certificates import CertificateProblem, Fault
-from ipsecctl.secrets.reading import Examined, SecretProblem, examine
+from ipsecctl.secrets.reading import Examined, SecretProblem, examine, examine_all
 from ipsecctl.secrets.strength import STRONG_BITS, WEAK_BITS, guess_bits
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["inspect", "unusable_psks"]
 
 _SHOWN: Final = 3
+_PPK_BITS: Final = 240  # the estimate of 256 random bits may be some bits low
+_UNASKED: Final = Examined(None)
 _STRONGER: Final = "make one with 'ipsecctl secret generate', and give it to both ends"
 
 
@@ -47,15 +49,17 @@ def inspect(
     *,
     now: datetime | None = None,
     also: Iterable[Credential] = (),
+    resolve: bool = False,
 ) -> tuple[Diagnostic, ...]:
     """Check the PSKs, certificates and keys of a topology; return the findings, worst first.
 
     ``base`` is the directory of the topology file, ``locate`` gives line and column of a path in the
     document, ``now`` (default: the clock) decides what has expired. Findings of one kind at one place are
     told together. Of an end that is not managed only the CA is checked. ``also`` are PSKs of no tunnel: they
-    may be missing, as whether they are wanted is not known.
+    may be missing, as whether they are wanted is not known. Vault is asked, and commands are run, only with
+    ``resolve``; without it a remark (IP307) says which secrets were not looked at.
     """
-    inspection = _Inspection(topology, base, now or datetime.now(UTC))
+    inspection = _Inspection(topology, base, now or datetime.now(UTC), resolve=resolve)
     return _told([*inspection.findings(), *inspection.psks_of_no_tunnel(also)], topology, locate)
 
 
@@ -90,16 +94,20 @@ def _some(subjects: list[str]) -> str:
 class _Inspection:
     """One walk over a topology; reads every file once."""
 
-    def __init__(self, topology: Topology, base: Path, now: datetime) -> None:
+    def __init__(self, topology: Topology, base: Path, now: datetime, *, resolve: bool = False) -> None:
         self._topology = topology
         self._base = base
         self._now = now
         self._secrets: dict[SecretRef, Examined] = {}
+        self._resolve = resolve
         self._file = "FILE" if topology.file == "-" else shlex.quote(topology.file)
         self._making = _making(topology)
 
     def findings(self) -> Iterator[_Finding]:
+        if self._resolve:
+            self._secrets |= examine_all(_remote(self._topology), self._base)
         yield from self._psks()
+        yield from self._ppks()
         ends = [end for tunnel in self._topology.tunnels for end in (tunnel.left, tunnel.right)]
         ends = [end for end in ends if not end.credential.is_psk]
         managed = [end for end in ends if end.gateway.managed and end.credential.certificate]
@@ -111,6 +119,10 @@ class _Inspection:
         for ca in {(credential.chain, credential.ca): credential for credential in between}.values():
             checks = certificates.faults_of_ca(ca.chain, self._base, self._now, above=ca.ca)
             yield from self._faults(checks, ca, "chain")
+        for ref, found in self._secrets.items():
+            if found is _UNASKED:
+                hint = f"'ipsecctl validate --resolve {self._file}' asks Vault and runs the commands"
+                yield _Finding(Severity.INFO, "IP307", ref.where, "not looked at", hint, str(ref))
 
     def psks_of_no_tunnel(self, credentials: Iterable[Credential]) -> Iterator[_Finding]:
         """Yield what is wrong with PSKs that lie there, whoever they are for."""
@@ -126,7 +138,7 @@ class _Inspection:
         """Yield why no PSK can be had out of a file that a managed end refers to."""
         ends = [end for tunnel in self._topology.tunnels for end in (tunnel.left, tunnel.right)]
         refs = dict.fromkeys(end.credential.psk for end in ends if end.gateway.managed)
-        for ref in refs:
+        for ref in (*refs, *_ppks(self._topology)):
             if ref is not None and ref.kind.value == "file":
                 found = self._look(ref)
                 if found.secret is None:
@@ -134,7 +146,8 @@ class _Inspection:
 
     def _look(self, ref: SecretRef) -> Examined:
         if ref not in self._secrets:
-            self._secrets[ref] = examine(ref, self._base)
+            unasked = ref.is_remote and not self._resolve
+            self._secrets[ref] = _UNASKED if unasked else examine(ref, self._base)
         return self._secrets[ref]
 
     def _problem(self, problem: SecretProblem | CertificateProblem, where: DocumentPath) -> _Finding:
@@ -166,6 +179,26 @@ class _Inspection:
             if found.secret is not None:
                 yield from _weaknesses(ref, found.secret, tunnels)
         yield from self._shared(uses)
+
+    def _ppks(self) -> Iterator[_Finding]:
+        """Yield what is wrong with PPKs: one that can be guessed protects nothing (RFC 8784 section 6)."""
+        psks = {found.secret for found in self._secrets.values() if found.secret is not None}
+        for ref, tunnels in _ppks(self._topology).items():
+            is_psk = ref in self._secrets
+            found = self._look(ref)
+            for problem in found.problems:
+                yield self._problem_of_psk(problem, ref)
+            if found.secret is None:
+                continue
+            weak = list(_weaknesses(ref, found.secret, tunnels))
+            yield from (replace(each, what=each.what.replace("PSK", "PPK")) for each in weak)
+            bits = guess_bits(bytes(found.secret).decode("utf-8", "replace"))
+            if not weak and bits < _PPK_BITS:
+                what, subject = "PPK of less than 256 bits (RFC 8784 section 6)", f"{ref} (about {bits} bits)"
+                yield _Finding(Severity.WARNING, "IP315", ref.where, what, _STRONGER, subject)
+            if is_psk or found.secret in psks:
+                what, hint = "a PPK that is a PSK, too", f"make another with 'secret generate {self._file}'"
+                yield _Finding(Severity.WARNING, "IP316", ref.where, what, hint, str(ref))
 
     def _psks_agree(self, tunnel: Tunnel, refs: list[SecretRef]) -> Iterator[_Finding]:
         found = {secret for ref in refs if (secret := self._look(ref).secret) is not None}
@@ -219,6 +252,24 @@ class _Inspection:
             places = {credential.ca: "ca", credential.chain: "chain"}
             at = places.get(problem.subject, "certificate")
             yield self._problem(problem, (*credential.where, at))
+
+
+def _ppks(topology: Topology) -> dict[SecretRef, list[Tunnel]]:
+    """Return the PPKs of tunnels with an end that is ours, and the tunnels of each."""
+    found: dict[SecretRef, list[Tunnel]] = defaultdict(list)
+    for tunnel in topology.tunnels:
+        if tunnel.ppk is not None and (tunnel.left.gateway.managed or tunnel.right.gateway.managed):
+            found[tunnel.ppk.secret].append(tunnel)
+    return found
+
+
+def _remote(topology: Topology) -> Iterator[SecretRef]:
+    """Yield the references of managed ends that something is asked or run for."""
+    for tunnel in topology.tunnels:
+        for end in (tunnel.left, tunnel.right):
+            refs = (end.credential.psk, end.credential.key) if end.gateway.managed else ()
+            yield from (ref for ref in refs if ref is not None and ref.is_remote)
+    yield from (ref for ref in _ppks(topology) if ref.is_remote)
 
 
 def _making(topology: Topology) -> str:

@@ -32,12 +32,12 @@ def generate_psk() -> str:
 
 
 def write_missing(topology: Topology, base: Path) -> tuple[Path, ...]:
-    """Create every PSK file that a topology refers to and that is not there; return their paths, sorted.
+    """Create every PSK and PPK file that a topology refers to and that is not there; return their paths.
 
-    Paths are relative to ``base``, the directory of the topology file. Files get mode 0600 and are complete
-    from the moment they are there; directories that have to be made get 0700. What is there is never
-    overwritten or written through, be it a link that leads nowhere; what is in the way of a PSK is told by
-    ``unusable_psks``, and the other end of its tunnel gets none. Where the two ends of a tunnel refer to
+    Paths are sorted, and relative to ``base``, the directory of the topology file. Files get mode 0600 and
+    are complete from the moment they are there; directories that have to be made get 0700. What is there is
+    never overwritten or written through, be it a link that leads nowhere; what is in the way of a PSK is told
+    by ``unusable_psks``, and the other end of its tunnel gets none. Where the two ends of a tunnel refer to
     different places, both get the same PSK.
 
     Raises ``SecretUnavailable`` when a file cannot be written, when anybody could replace it where it would
@@ -45,8 +45,7 @@ def write_missing(topology: Topology, base: Path) -> tuple[Path, ...]:
     unusable.
     """
     written: list[Path] = []
-    for tunnel in topology.tunnels:
-        refs = _psks(tunnel)
+    for refs in (refs for tunnel in topology.tunnels for refs in (_psks(tunnel), _ppks(tunnel)) if refs):
         files = [(ref, examine(ref, base)) for ref in refs if ref.kind.value == "file"]
         missing = [ref for ref, found in files if any(problem.is_missing for problem in found.problems)]
         blocked = any(found.secret is None and ref not in missing for ref, found in files)
@@ -68,6 +67,11 @@ def _psks(tunnel: Tunnel) -> tuple[SecretRef, ...]:
     """Return the references to the PSK of a tunnel: one, or two when its ends keep it in different places."""
     both = (tunnel.left.credential.psk, tunnel.right.credential.psk)
     return tuple(dict.fromkeys(ref for ref in both if ref is not None))
+
+
+def _ppks(tunnel: Tunnel) -> tuple[SecretRef, ...]:
+    """Return the reference to the PPK of a tunnel, if it has one: 256 bits, too (RFC 8784 section 6)."""
+    return () if tunnel.ppk is None else (tunnel.ppk.secret,)
 
 
 def _write_new(path: Path, secret: Secret) -> bool:

@@ -1,4 +1,4 @@
-"""Resolving references to secrets: files that only their owner can read, the environment, age.
+"""Resolving references to secrets: files of their owner alone, the environment, age, Vault, commands.
 
 A PSK loses the line end that editors put behind it, and nothing else. What begins like a private key (PEM or
 DER) is returned as it is.
@@ -11,17 +11,21 @@ import importlib
 import os
 import re
 import stat
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ipsecctl.errors import SecretUnavailable
+from ipsecctl.secrets.problem import NO_FILE, SecretProblem
 from ipsecctl.secrets.secret import Secret
+from ipsecctl.secrets.strength import WEAK_BITS, guess_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from ipsecctl.topology import SecretRef
+    from ipsecctl.secrets.vault import Vault
+    from ipsecctl.topology import SecretRef, VaultServer
 
 __all__ = [
     "IDENTITY_VARIABLE",
@@ -29,40 +33,24 @@ __all__ = [
     "SecretProblem",
     "age_recipients",
     "examine",
+    "examine_all",
     "read",
+    "read_all",
     "replaceable",
 ]
 
 IDENTITY_VARIABLE: Final = "IPSECCTL_AGE_IDENTITY"
 """Environment variable with the path of the age identity file."""
 
+SIDE_BY_SIDE: Final = 8
+"""How many references are resolved at a time for which something is asked or run."""
+
 _DEFAULT_IDENTITY: Final = "~/.config/ipsecctl/age-identity.txt"
 _PLAIN_FILE: Final = "a secret lies in a plain file"
-_NO_FILE: Final = "no such file"
 _MAX_BYTES: Final = 1 << 20
 # What a source gives: the bytes, and what is wrong with the way in which they are kept.
 _Content: TypeAlias = "tuple[bytes, tuple[SecretProblem, ...]]"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-class SecretProblem(SecretUnavailable):
-    """A secret that cannot be had, taken apart for a finding.
-
-    ``what`` is the problem in general, ``subject`` the reference with what is special about it. ``code`` is
-    stable: ``IP301`` not there, ``IP302`` not private, ``IP303`` cannot be used as it is, ``IP304`` cannot be
-    decrypted.
-    """
-
-    def __init__(self, code: str, what: str, subject: str, hint: str) -> None:
-        super().__init__(f"{what}: {subject}", hint)
-        self.code = code
-        self.what = what
-        self.subject = subject
-
-    @property
-    def is_missing(self) -> bool:
-        """Whether a file is not there, and nothing is in its place."""
-        return self.what == _NO_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +68,39 @@ def read(ref: SecretRef, base: Path) -> Secret:
     """Resolve a reference; paths are relative to ``base``, the directory of the topology file.
 
     Raises ``SecretUnavailable`` when it is not there, when others can read the file, when it cannot be
-    decrypted, or when charon would not get what stands there (empty, control characters, a ``0x`` or ``0s``
-    prefix).
+    decrypted, when Vault or a command does not give it, or when charon would not get what stands there
+    (empty, control characters, a ``0x`` or ``0s`` prefix).
     """
-    examined = examine(ref, base)
+    return _usable(examine(ref, base))
+
+
+def read_all(refs: Iterable[SecretRef], base: Path) -> dict[SecretRef, Secret]:
+    """Resolve references, each once, those that something is asked or run for side by side.
+
+    Raises ``SecretUnavailable`` as ``read``, for the first by name, with how many more there are; and for a
+    PSK of Vault or of a command that can be guessed, as nobody looked at that one before.
+    """
+    examined = {ref: _with_strength(ref, found) for ref, found in examine_all(refs, base).items()}
+    wrong = list(dict.fromkeys(str(found.problems[0]) for found in examined.values() if found.problems))
+    if len(wrong) > 1:
+        first = next(found.problems[0] for found in examined.values() if found.problems)
+        more = f"{first.summary}; and {len(wrong) - 1} more: {wrong[1]}{', ...' if len(wrong) > 2 else ''}"
+        raise SecretUnavailable(more, first.hint) from first
+    return {ref: _usable(found) for ref, found in examined.items()}
+
+
+def _with_strength(ref: SecretRef, found: Examined) -> Examined:
+    if not ref.is_remote or found.secret is None or found.problems or _is_private_key(bytes(found.secret)):
+        return found
+    bits = guess_bits(bytes(found.secret).decode())
+    if bits >= WEAK_BITS:
+        return found
+    hint = "make one with 'ipsecctl secret generate', and give it to both ends"
+    problem = SecretProblem("IP310", "PSK that can be guessed", f"{ref} (about {bits} bits)", hint)
+    return Examined(found.secret, (problem,))
+
+
+def _usable(examined: Examined) -> Secret:
     if examined.problems or examined.secret is None:
         raise examined.problems[0]
     return examined.secret
@@ -91,14 +108,64 @@ def read(ref: SecretRef, base: Path) -> Secret:
 
 def examine(ref: SecretRef, base: Path) -> Examined:
     """Resolve a reference and find everything that is wrong, not only the first thing. Raises nothing."""
-    try:
-        content, problems = _SOURCES[ref.kind.value](ref, base)
-    except SecretProblem as problem:
-        return Examined(None, (problem,))
-    if _is_private_key(content):
-        return Examined(Secret(content), problems)
-    psk, more = _psk(ref, content)
-    return Examined(psk, (*problems, *more))
+    return examine_all((ref,), base)[ref]
+
+
+def examine_all(refs: Iterable[SecretRef], base: Path) -> dict[SecretRef, Examined]:
+    """Return what came of each reference, sorted by it: as ``examine``, and side by side as ``read_all``."""
+    wanted = sorted(set(refs))
+    session = _Session(base)
+    remote = [ref for ref in wanted if ref.is_remote]
+    found: dict[SecretRef, Examined] = {}
+    if len(remote) > 1:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(SIDE_BY_SIDE, len(remote))) as pool:
+            found = dict(zip(remote, pool.map(session.examine, remote), strict=True))
+    return {ref: found[ref] if ref in found else session.examine(ref) for ref in wanted}
+
+
+class _Session:
+    """Resolves references for one purpose: a Vault is reached once, whoever refers to it."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._lock = threading.Lock()
+        self._vaults: dict[VaultServer | None, Vault | SecretProblem] = {}
+
+    def examine(self, ref: SecretRef) -> Examined:
+        try:
+            content, problems = self._content(ref)
+        except SecretProblem as problem:
+            return Examined(None, (problem,))
+        if _is_private_key(content):
+            return Examined(Secret(content), problems)
+        psk, more = _psk(ref, content)
+        return Examined(psk, (*problems, *more))
+
+    def _content(self, ref: SecretRef) -> _Content:
+        kind = ref.kind.value
+        if kind == "vault":
+            return self._vault(ref).field_of(ref), ()
+        if kind == "command":
+            from ipsecctl.secrets.commands import output_of
+
+            return output_of(ref.value, self._base), ()
+        return _SOURCES[kind](ref, self._base)
+
+    def _vault(self, ref: SecretRef) -> Vault:
+        from ipsecctl.secrets.vault import reached
+
+        with self._lock:
+            if ref.server not in self._vaults:
+                try:
+                    self._vaults[ref.server] = reached(ref, self._base, read)
+                except SecretProblem as problem:
+                    self._vaults[ref.server] = problem
+            found = self._vaults[ref.server]
+        if isinstance(found, SecretProblem):
+            raise found
+        return found
 
 
 def _from_file(ref: SecretRef, base: Path) -> _Content:
@@ -223,7 +290,7 @@ def _not_there(path: Path, name: str) -> SecretProblem:
                 hint = "name another place, or move that away"
                 return SecretProblem("IP301", "below what is no directory", f"{name} ({place})", hint)
             break
-    return SecretProblem("IP301", _NO_FILE, name, "put it there; paths are relative to the topology file")
+    return SecretProblem("IP301", NO_FILE, name, "put it there; paths are relative to the topology file")
 
 
 def _sharings(status: os.stat_result, name: str) -> Iterator[SecretProblem]:

@@ -22,11 +22,13 @@ from ipsecctl.topology.model import (
     Mode,
     Network,
     Path,
+    Ppk,
     SecretKind,
     SecretRef,
     Site,
     Topology,
     Tunnel,
+    VaultServer,
 )
 from ipsecctl.topology.naming import HOLDING_INTERFACE, INTERFACE_PREFIX, derived_if_id, interface_name
 from ipsecctl.topology.spelling import RESERVED_NAME, identity_fault
@@ -56,12 +58,14 @@ __all__ = [
     "Mode",
     "Network",
     "Path",
+    "Ppk",
     "Reading",
     "SecretKind",
     "SecretRef",
     "Site",
     "Topology",
     "Tunnel",
+    "VaultServer",
     "derived_if_id",
     "identity_fault",
     "interface_name",

@@ -8,7 +8,8 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import core_schema
 
 from ipsecctl.topology._doc import Doc
-from ipsecctl.topology._scalars import FilePath, KeyRef, PskRef, refuse
+from ipsecctl.topology._references import KeyRef, PskRef
+from ipsecctl.topology._scalars import FilePath, refuse
 
 __all__ = ["CredentialDoc", "CredentialUse"]
 
@@ -37,15 +38,16 @@ class CredentialDoc(Doc):
     psk: PskRef = Field(
         default=None,
         description="Where the pre-shared key lies, never the key itself: `file:PATH` (owner-only mode), "
-        "`env:NAME` or `age:PATH`. Both ends of a tunnel use the same key: take `{tunnel}` as placeholder.",
-        examples=["file:secrets/clinic-dc/{tunnel}.psk", "env:PSK_PARTNER"],
+        "`env:NAME`, `age:PATH`, `vault:PATH#FIELD`, or `{command: [PROGRAM, ...]}`, whose output it is. "
+        "Both ends of a tunnel use the same key: take `{tunnel}` as placeholder.",
+        examples=["file:secrets/clinic-dc/{tunnel}.psk", "env:PSK_PARTNER", "vault:ipsec/{tunnel}#psk"],
     )
     certificate: FilePath = Field(
         default="", description="The gateway's certificate, PEM or DER.", examples=["pki/{gateway}.pem"]
     )
     key: KeyRef = Field(
         default=None,
-        description="Where its private key lies: `file:PATH`, `env:NAME` or `age:PATH`.",
+        description="Where its private key lies: a reference as for `psk`.",
         examples=["file:pki/{gateway}.key"],
     )
     chain: FilePath = Field(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection
 from typing import Final
 
 from ipsecctl.topology._findings import Findings, listed
 from ipsecctl.topology.document import CredentialDoc, Document, TunnelDoc
-from ipsecctl.topology.model import Credential, Gateway, Path, SecretKind, SecretRef
+from ipsecctl.topology.model import Credential, Gateway, Path, Ppk, SecretKind, SecretRef, VaultServer
 
 __all__ = ["Credentials"]
 
@@ -23,7 +24,9 @@ class Credentials:
     def __init__(self, document: Document, findings: Findings) -> None:
         self._document = document
         self._findings = findings
+        self._vault = self._server()
         self._used: set[str] = set()
+        self._ppks: dict[str, Ppk] = {}
         self._wrong: set[Path] = set()
         self._placeholders: dict[Path, list[str]] = {}
         self._homes: dict[Path, CredentialDoc] = {
@@ -44,6 +47,11 @@ class Credentials:
                 self._check_name(use, path)
         for home, doc in self._homes.items():
             self._check_placeholders(doc, home)
+
+    def _server(self) -> VaultServer:
+        doc = self._document.vault
+        token = self.secret(doc.token, {}, ("vault", "token"))
+        return VaultServer(doc.address, doc.mount, doc.namespace, doc.ca, token, doc.timeout)
 
     def at(
         self, group: str, tunnel_doc: TunnelDoc, gateway: Gateway, tunnel: str
@@ -67,6 +75,31 @@ class Credentials:
             )
         return None, where
 
+    def ppk(self, group: str, doc: TunnelDoc, tunnel: str) -> Ppk | None:
+        """Return the PPK of a tunnel, ``None`` when it has none, or a wrong one, which is reported."""
+        path: Path = ("tunnels", group, "ppk")
+        if doc.ppk is None or any(self._findings.damaged((*path, key)) for key in ("secret", "id")):
+            return None
+        for word in _PLACEHOLDER.findall(doc.ppk.secret):
+            if word != "tunnel":
+                if self._findings.first("placeholder of a PPK", group):
+                    hint = "both ends have the same PPK: {tunnel} is all that may stand there"
+                    self._findings.error("IP163", (*path, "secret"), f"unknown placeholder {{{word}}}", hint)
+                return None
+        values = {"tunnel": tunnel}
+        secret = self.secret(doc.ppk.secret, values, (*path, "secret"))
+        ppk = Ppk(secret, _filled(doc.ppk.id, values), doc.ppk.required) if secret is not None else None
+        if ppk is not None:
+            self._check_ppk(ppk, path)
+        return ppk
+
+    def _check_ppk(self, ppk: Ppk, path: Path) -> None:
+        """Report an id that stands for two PPKs: charon finds a PPK by its id alone."""
+        other = self._ppks.setdefault(ppk.id, ppk)
+        if other.secret != ppk.secret and self._findings.first("id of a PPK", ppk.id):
+            summary = f"the id {ppk.id!r} stands for two PPKs: {other.secret} and {ppk.secret}"
+            self._findings.error("IP166", path, summary, "give each its own id, with {tunnel} in it")
+
     def words_of(self, credential: Credential) -> Collection[str]:
         """Return the placeholders that a credential was filled in with."""
         return self._placeholders[credential.where]
@@ -75,10 +108,20 @@ class Credentials:
         """Return the PSKs that came to no tunnel: what is wrong in the file may be why."""
         placed = {credential.where for credential in self._made.values()}
         return tuple(
-            Credential(psk=_secret(doc.psk, {}, (*home, "psk")), where=home)
+            Credential(psk=self.secret(doc.psk, {}, (*home, "psk")), where=home)
             for home, doc in self._homes.items()
             if doc.psk is not None and home not in placed and not _PLACEHOLDER.search(doc.psk)
         )
+
+    def secret(self, text: str | None, values: dict[str, str], path: Path) -> SecretRef | None:
+        """Return the reference that stands at ``path`` with its placeholders filled in."""
+        if text is None:
+            return None
+        kind, _, value = text.partition(":")
+        if kind == SecretKind.COMMAND:
+            value = shlex.join(_filled(word, values) for word in shlex.split(value))
+        server = self._vault if kind == SecretKind.VAULT else None
+        return SecretRef(SecretKind(kind), _filled(value, values), path, server)
 
     def report_unused(self) -> None:
         for name in self._document.credentials:
@@ -115,9 +158,9 @@ class Credentials:
         key: tuple[Path | str, ...] = (home, *(values[word] for word in self._placeholders[home]))
         if key not in self._made:
             self._made[key] = Credential(
-                psk=_secret(doc.psk, values, (*home, "psk")),
+                psk=self.secret(doc.psk, values, (*home, "psk")),
                 certificate=_filled(doc.certificate, values),
-                key=_secret(doc.key, values, (*home, "key")),
+                key=self.secret(doc.key, values, (*home, "key")),
                 ca=_filled(doc.ca, values),
                 chain=_filled(doc.chain, values),
                 where=home,
@@ -149,10 +192,3 @@ class Credentials:
 
 def _filled(text: str, values: dict[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: values[match[1]], text) if "{" in text else text
-
-
-def _secret(text: str | None, values: dict[str, str], path: Path) -> SecretRef | None:
-    if text is None:
-        return None
-    kind, _, value = text.partition(":")
-    return SecretRef(SecretKind(kind), _filled(value, values), path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from netaddr import IPNetwork
 
 from ipsecctl.crypto import DEFAULT_PROFILE, NO_OPTIONS, PROFILES, Profile, SaOptions
-from ipsecctl.topology.model import ChildPer, Credential, End, Flow, Gateway, Mode, Path, Tunnel
+from ipsecctl.topology.model import ChildPer, Credential, End, Flow, Gateway, Mode, Path, Ppk, Tunnel
 
 __all__ = ["Draft", "DraftEnd"]
 
@@ -56,6 +56,7 @@ class Draft:
     if_id: int = 0
     any_selectors: bool = False
     initiator_given: bool = False
+    ppk: Ppk | None = None
     flows: tuple[Flow, ...] = ()
     presumed: tuple[Flow, ...] = ()
 
@@ -93,6 +94,7 @@ class Draft:
             self.any_selectors,
             self.initiator_given,
             where=self.where,
+            ppk=self.ppk,
         )
 
 

@@ -35,19 +35,18 @@ __all__ = [
     "GatewayRef",
     "Identity",
     "Key",
-    "KeyRef",
     "Name",
     "NetworkRef",
     "OrWrong",
     "PortRange",
     "Prefix",
     "ProtocolNumber",
-    "PskRef",
     "PublicAddress",
     "Short",
     "SpokeRef",
     "Text",
     "refuse",
+    "refuse_home",
     "refuse_several",
     "shown",
 ]
@@ -326,31 +325,8 @@ def _control(value: Any) -> str:
     return text
 
 
-def _psk(value: Any) -> str:
-    hint = "write file:PATH, env:NAME or age:PATH; 'ipsecctl secret generate' makes strong PSKs"
-    text = _text_or_refuse(value, "a reference to a PSK", hint)
-    # What stands here may be the secret itself: it must not be repeated.
-    return _reference(text, "the PSK must be a reference, never the secret itself", hint)
-
-
-def _private_key(value: Any) -> str:
-    hint = "write file:PATH, env:NAME or age:PATH"
-    text = _text_or_refuse(value, "a reference to a private key", hint)
-    return _reference(text, "the private key must be a reference", hint)
-
-
-def _reference(text: str, summary: str, hint: str) -> str:
-    kind, colon, value = text.partition(":")
-    if not colon or kind not in ("file", "env", "age") or not value.strip():
-        refuse("IP162", summary, hint)
-    if kind == "env" and not re.fullmatch(r"([A-Za-z_]|\{[a-z]*\})([A-Za-z0-9_-]|\{[a-z]*\})*", value):
-        refuse("IP162", "'env:' is followed by the name of an environment variable", hint)
-    if kind != "env":
-        _refuse_home(value)
-    return text
-
-
-def _refuse_home(path: str) -> None:
+def refuse_home(path: str) -> None:
+    """Refuse a path that begins with ``~``."""
     if re.match(r"~[^/]*/", path):
         summary = f"{path!r}: '~' stands for no home directory here"
         refuse("IP164", summary, "write the whole path, or one relative to the topology file")
@@ -371,7 +347,7 @@ def _path(value: Any) -> str:
     if text.startswith("file:"):
         summary = f"{text!r}: a certificate is no secret and needs no 'file:'"
         refuse("IP014", summary, f"write {text[5:]!r}", meant=text[5:])
-    _refuse_home(text)
+    refuse_home(text)
     return text
 
 
@@ -430,11 +406,5 @@ PortRange: TypeAlias = Annotated[
 ]
 ControlText: TypeAlias = Annotated[
     Any, PlainValidator(_control), _json({"type": "string", "pattern": "^(local|lab(:.+)?|ssh://.+)$"})
-]
-PskRef: TypeAlias = Annotated[
-    Any, PlainValidator(_psk), _json({"type": "string", "pattern": "^(file|env|age):.+$"})
-]
-KeyRef: TypeAlias = Annotated[
-    Any, PlainValidator(_private_key), _json({"type": "string", "pattern": "^(file|env|age):.+$"})
 ]
 FilePath: TypeAlias = Annotated[Any, PlainValidator(_path), _json({"type": "string", "minLength": 1})]

@@ -105,6 +105,7 @@ class _Expander:
                 if_id=(doc.between and doc.if_id) or derived_if_id(self._document.name, tunnel_name),
                 any_selectors=doc.selectors == "any",
                 initiator_given=bool(doc.between and doc.initiator),
+                ppk=self._credentials.ppk(name, doc, tunnel_name),
             )
             other = self._names.setdefault(tunnel_name, draft)
             if other is not draft:

@@ -15,6 +15,7 @@ from ipsecctl.topology._credential_doc import CredentialDoc, CredentialUse
 from ipsecctl.topology._doc import Doc, one_to_list
 from ipsecctl.topology._options import OptionsDoc
 from ipsecctl.topology._profile_doc import ProfileDoc
+from ipsecctl.topology._references import PpkDoc, VaultDoc
 from ipsecctl.topology._route_words import EndKey, HostAddress, IfId, InsideAddress, WordOrList
 from ipsecctl.topology._scalars import (
     Address,
@@ -42,9 +43,11 @@ __all__ = [
     "Document",
     "FlowDoc",
     "GatewayDoc",
+    "PpkDoc",
     "ProfileDoc",
     "SiteDoc",
     "TunnelDoc",
+    "VaultDoc",
 ]
 
 
@@ -252,6 +255,9 @@ class TunnelDoc(Doc):
     credential: CredentialUse = Field(
         default="", description="The credential of both ends: a name, or inline.", examples=["clinics"]
     )
+    ppk: PpkDoc | None = Field(
+        default=None, description="A Post-quantum Preshared Key (RFC 8784), at both ends."
+    )
     children: Literal["flow", "subnet-pair"] = Field(
         default="flow",
         description="One CHILD_SA for each flow, or one for each pair of subnets, as some vendors want it.",
@@ -334,6 +340,7 @@ class Document(Doc):
         default=DefaultsDoc(), description="What holds unless something says otherwise."
     )
     credentials: dict[Key, CredentialDoc] = Field(default={}, description="Credentials by name.")
+    vault: VaultDoc = Field(default=VaultDoc(), description="The Vault that `vault:` references mean.")
     profiles: dict[Key, ProfileDoc] = Field(default={}, description="Crypto profiles of one's own, by name.")
     sites: dict[Key, SiteDoc] = Field(
         description="The sites by name.", json_schema_extra={"minProperties": 1}

@@ -28,11 +28,13 @@ __all__ = [
     "Mode",
     "Network",
     "Path",
+    "Ppk",
     "SecretKind",
     "SecretRef",
     "Site",
     "Topology",
     "Tunnel",
+    "VaultServer",
 ]
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -95,21 +97,47 @@ class SecretKind(StrEnum):
     FILE = "file"
     ENV = "env"
     AGE = "age"
+    VAULT = "vault"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class VaultServer:
+    """The Vault of ``vault:`` references; what is empty is taken from the environment, as ``vault`` does.
+
+    ``ca`` is a path relative to the topology file's directory, ``timeout_s`` the seconds that one secret may
+    take.
+    """
+
+    address: str = ""
+    mount: str = "secret"
+    namespace: str = ""
+    ca: str = ""
+    token: SecretRef | None = None
+    timeout_s: int = 10
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class SecretRef:
-    """A reference to a secret, never the secret: ``file:PATH``, ``env:NAME`` or ``age:PATH``.
+    """A reference to a secret, never the secret: ``file:PATH``, ``env:NAME``, ``age:PATH``,
+    ``vault:PATH#FIELD`` or ``command:`` with words quoted as for a shell, which none reads.
 
-    Paths are relative to the directory of the topology file. Placeholders are already filled in.
+    Paths are relative to the directory of the topology file. Placeholders are already filled in. ``server``
+    is the one Vault of the topology, for ``vault:`` only.
     """
 
     kind: SecretKind
     value: str
     where: Path = field(default_factory=_where, compare=False, repr=False)
+    server: VaultServer | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.value}"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether something is asked, or run, for it: only where the secret itself is needed."""
+        return self.kind in (SecretKind.VAULT, SecretKind.COMMAND)
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -243,6 +271,18 @@ class End:
 
 
 @dataclass(frozen=True, order=True, slots=True)
+class Ppk:
+    """A Post-quantum Preshared Key (RFC 8784) that both ends mix into their keys, under an id in clear.
+
+    ``required``: the tunnel must not come up without it.
+    """
+
+    secret: SecretRef
+    id: str
+    required: bool = True
+
+
+@dataclass(frozen=True, order=True, slots=True)
 class Tunnel:
     """Two ends and what may pass between them: the engineer's word for the pair.
 
@@ -264,6 +304,7 @@ class Tunnel:
     any_selectors: bool = False
     initiator_given: bool = False
     where: Path = field(default_factory=_where, compare=False, repr=False)
+    ppk: Ppk | None = None
 
     @property
     def behind_nat(self) -> bool:

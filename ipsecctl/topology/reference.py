@@ -14,11 +14,13 @@ __all__ = ["reference"]
 _SECTIONS: Final = (
     ("DefaultsDoc", "defaults"),
     ("CredentialDoc", "credentials.NAME"),
+    ("VaultDoc", "vault"),
     ("ProfileDoc", "profiles.NAME"),
     ("SiteDoc", "sites.NAME"),
     ("GatewayDoc", "sites.NAME.gateway"),
     ("TunnelDoc", "tunnels.NAME"),
     ("FlowDoc", "tunnels.NAME.flows"),
+    ("PpkDoc", "tunnels.NAME.ppk"),
     ("OptionsDoc", "tunnels.NAME.options"),
 )
 _INTRODUCTION: Final = """\
