@@ -17,7 +17,7 @@ __all__ = ["Watch", "watch"]
 
 _COMPLAINT = re.compile(
     r"notify|failed|giving up|not responding|no (matching|shared|trusted|acceptable|private|proposal)"
-    r"|not found|mismatch|unacceptable|rejected|unable|constraint|duplicate"
+    r"|not found|mismatch|unacceptable|rejected|unable|constraint|duplicate|PPK required"
 )
 
 

@@ -35,10 +35,10 @@ def write_missing(topology: Topology, base: Path) -> tuple[Path, ...]:
     """Create every PSK and PPK file that a topology refers to and that is not there; return their paths.
 
     Paths are sorted, and relative to ``base``, the directory of the topology file. Files get mode 0600 and
-    are complete from the moment they are there; directories that have to be made get 0700. What is there is never
-    overwritten or written through, be it a link that leads nowhere; what is in the way of a PSK is told by
-    ``unusable_psks``, and the other end of its tunnel gets none. Where the two ends of a tunnel refer to
-    different places, both get the same PSK.
+    are complete from the moment they are there; directories that have to be made get 0700. What is there is
+    never overwritten or written through, be it a link that leads nowhere; what is in the way of a PSK is
+    told by ``unusable_psks``, and the other end of its tunnel gets none. Where the two ends of a tunnel refer
+    to different places, both get the same PSK.
 
     Raises ``SecretUnavailable`` when a file cannot be written, or when the other end's PSK is there and
     unusable.
