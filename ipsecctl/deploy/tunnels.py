@@ -273,7 +273,7 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
         verdict = Verdict.DOWN if entry.obstacles.cut_off else Verdict.DEGRADED
         return replace(health, verdict=verdict, causes=causes, since=None) if causes else health
     said = [(end.gateway, watch.complaint(end.gateway, health.name)) for end in health.ends]
-    found = meaning(said, by_psk=entry.tunnel.by_psk)
+    found = meaning(said, by_psk=entry.tunnel.by_psk, by_ppk=entry.tunnel.by_ppk)
     words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]
     words += [entry.refused] if entry.refused else []
     words += [entry.left] if entry.left else []

@@ -23,7 +23,7 @@ _LOOK_AGAIN_S = 0.05
 
 _COMPLAINT = re.compile(
     r"notify|failed|giving up|not responding|no (matching|shared|trusted|acceptable|private|proposal)"
-    r"|not found|mismatch|unacceptable|rejected|unable|constraint|duplicate"
+    r"|not found|mismatch|unacceptable|rejected|unable|constraint|duplicate|PPK required"
 )
 
 

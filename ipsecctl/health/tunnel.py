@@ -61,7 +61,7 @@ class Declared:
     ``traffic`` says what each child must carry, by gateway and child, ``ike`` which IKE proposals each
     gateway has, ``ways`` how packets enter it there, ``mtus`` (bytes) what may enter it where that hangs on
     charon's options, ``devices`` what it needs of charon's own device; what is not in them is not judged.
-    ``by_psk`` says whether its ends know each other by a pre-shared key.
+    ``by_psk`` says whether its ends know each other by a pre-shared key, ``by_ppk`` whether by a PPK, too.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Declared:
     mtus: Mapping[str, int] = field(default_factory=dict)
     devices: Mapping[str, OwnDevice] = field(default_factory=dict)
     by_psk: bool = False
+    by_ppk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,7 @@ def declare(topology: Topology, states: Iterable[GatewayState]) -> tuple[Declare
             mtus[t.name],
             devices[t.name],
             t.name in by_psk,
+            t.ppk is not None,
         )
         for t in topology.tunnels
         if t.name in children

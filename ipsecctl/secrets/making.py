@@ -41,8 +41,7 @@ def write_missing(topology: Topology, base: Path) -> tuple[Path, ...]:
     different places, both get the same PSK.
 
     Raises ``SecretUnavailable`` when a file cannot be written, when anybody could replace it where it would
-    lie, or when the other end's PSK is there and
-    unusable.
+    lie, or when the other end's PSK is there and unusable.
     """
     written: list[Path] = []
     for refs in (refs for tunnel in topology.tunnels for refs in (_psks(tunnel), _ppks(tunnel)) if refs):

@@ -19,7 +19,7 @@ from ipsecctl.topology._scalars import Duration, FilePath, refuse, refuse_home, 
 __all__ = ["KeyRef", "PpkDoc", "PskRef", "TokenRef", "VaultDoc"]
 
 _WAYS: Final = "file:PATH, env:NAME, age:PATH, vault:PATH#FIELD or {command: [PROGRAM, ...]}"
-_PSK_HINT: Final = f"write {_WAYS}; 'ipsecctl secret generate' makes strong PSKs"
+_PSK_HINT: Final = f"write {_WAYS}; 'ipsecctl secret generate' makes strong ones"
 _VARIABLE: Final = re.compile(r"([A-Za-z_]|\{[a-z]*\})([A-Za-z0-9_-]|\{[a-z]*\})*")
 _VAULT: Final = re.compile(r"(?P<path>[^#\s?%]+)#(?P<field>[^#\s]+)")
 _MOUNT: Final = re.compile(r"(?!\.)[A-Za-z0-9_.-]+(/(?!\.)[A-Za-z0-9_.-]+)*")
@@ -29,6 +29,10 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 def _psk(value: Any) -> str:
     # What stands here may be the secret itself: it must not be repeated.
     return _reference(value, "the PSK must be a reference, never the secret itself", "a PSK", _PSK_HINT)
+
+
+def _ppk(value: Any) -> str:
+    return _reference(value, "the PPK must be a reference, never the secret itself", "a PPK", _PSK_HINT)
 
 
 def _private_key(value: Any) -> str:
@@ -140,6 +144,7 @@ _SECRET_SCHEMA: Final[dict[str, Any]] = {
 }
 
 PskRef: TypeAlias = Annotated[Any, PlainValidator(_psk), WithJsonSchema(_SECRET_SCHEMA)]
+PpkRef: TypeAlias = Annotated[Any, PlainValidator(_ppk), WithJsonSchema(_SECRET_SCHEMA)]
 KeyRef: TypeAlias = Annotated[Any, PlainValidator(_private_key), WithJsonSchema(_SECRET_SCHEMA)]
 TokenRef: TypeAlias = Annotated[
     Any, PlainValidator(_token), WithJsonSchema(_text_schema("^(file|env|age):.+$"))
@@ -154,7 +159,7 @@ class PpkDoc(Doc):
     authentication: the tunnel has its credential as ever. `{tunnel}` stands for the expanded tunnel's name.
     """
 
-    secret: PskRef = Field(
+    secret: PpkRef = Field(
         description="Where the PPK lies: a reference as for `psk`. It wants 256 random bits "
         "(RFC 8784 section 6).",
         examples=["file:secrets/clinic-dc/{tunnel}.ppk"],

@@ -36,6 +36,7 @@ from ipsecctl.plan import (
     plan_gateway,
     plan_json,
 )
+from ipsecctl.plan.halves import halves
 from ipsecctl.plan.wanted import certificate_digest, sysctls
 from ipsecctl.render import (
     FIREWALL_FILE,
@@ -440,6 +441,30 @@ def test_a_new_psk_is_a_change_without_fields():
         (Part.SHARED, Kind.CHANGE, (), ()),
     ]
     assert made.disturbed == {"t": Disruption.REKEY}
+
+
+def test_a_new_ppk_is_authenticated_anew_as_a_psk_is():
+    """Only a new IKE_SA takes it: rekeys go on with the keys of before (RFC 8784 section 3)."""
+    ppk = {"id": "ppk-t", "type": "ppk", "data": SECRET, "owners": ["t"]}
+    before = replace(WANTED, shared={**WANTED.shared, "ppk-t": ppk})
+    made = plan(
+        replace(WANTED, shared={**WANTED.shared, "ppk-t": {**ppk, "data": b"another"}}), applied(before)
+    )
+    assert [(c.part, c.name) for c in made.changes] == [(Part.CONNECTION, "t"), (Part.SHARED, "ppk-t")]
+    assert "PPK" in made.changes[0].reasons[0]
+    assert made.disturbed == {"t": Disruption.REKEY}
+    assert halves([made], ()).keys() == {"t"}
+
+
+def test_a_ppk_that_is_wanted_from_now_on_makes_a_new_ike_sa():
+    with_ppk = {**connection(), "ppk_id": "t", "ppk_required": "yes"}
+    ppk = {"id": "ppk-t", "type": "ppk", "data": SECRET, "owners": ["t"]}
+    made = plan(replace(WANTED, connections={"t": with_ppk}, shared={**WANTED.shared, "ppk-t": ppk}))
+    assert made.disturbed == {"t": Disruption.REKEY}
+    assert {(c.part, c.kind) for c in made.changes} >= {
+        (Part.SHARED, Kind.CREATE),
+        (Part.CONNECTION, Kind.CHANGE),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------- helpers

@@ -117,7 +117,7 @@ def _swanctl(files: Mapping[str, bytes]) -> dict[str, Any]:
         "shared": {
             name: {
                 "id": name,
-                "type": "ike",
+                "type": name.partition("-")[0],
                 "data": _secret(section["secret"]),
                 "owners": [value for key, value in section.items() if key.startswith("id")],
             }
