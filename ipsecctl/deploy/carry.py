@@ -310,7 +310,7 @@ class Carrier:
         The policy goes with its last user: the trap of the connection, and its CHILD_SAs. Loading the
         connection again brings the trap back, and the route with it.
         """
-        if self.restarted:
+        if self.restarted or not names:
             return  # a fresh one has neither
         for name in sorted(unrouted(self.wanted, self.observed) & {*names}):
             with suppress(ViciRefused):  # gone meanwhile, which is what is wanted

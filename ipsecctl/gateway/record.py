@@ -30,7 +30,7 @@ NO_CHARON = "none"
 
 def canonical(value: Any) -> bytes:
     """Return a value of mappings, lists, ``str`` and ``bytes`` as bytes that are equal when it is."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=True, default=_plain).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def _plain(value: Any) -> Any:
@@ -39,6 +39,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"no canonical form for {type(value).__name__}")
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, default=_plain)
 
 
 @dataclass(frozen=True, slots=True)

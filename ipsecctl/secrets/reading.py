@@ -218,7 +218,8 @@ def _sharings(status: os.stat_result, name: str) -> Iterator[SecretProblem]:
 
 def _replaceable(path: Path, name: str) -> Iterator[SecretProblem]:
     """Yield in which directories of a file, and of a link to it, anybody may put another in its place."""
-    for directory in dict.fromkeys((path.parent, path.resolve().parent)):
+    link = (path.resolve().parent,) if path.is_symlink() else ()  # of thousands, hardly one is
+    for directory in (path.parent, *link):
         mode = stat.S_IMODE(directory.stat().st_mode)
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             hint = "chmod o-w on the directory, and see whether the secret is still yours"
