@@ -79,9 +79,7 @@ def device_gone(wanted: Wanted, observed: Observed) -> bool:
     return device is not None and not device.there
 
 
-def unrouted(
-    wanted: Wanted, observed: Observed, missing: Missing | None = None
-) -> frozenset[str]:
+def unrouted(wanted: Wanted, observed: Observed, missing: Missing | None = None) -> frozenset[str]:
     """Return the connections, those that charon has, whose routes into its device are not there and can be.
 
     The routes of a CHILD_SA, or of a trap: without SAs no other end's traps are known to be there. One that
