@@ -24,7 +24,7 @@ from ipsecctl.gateway.way_out import WayOut, parse_way_out
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
 from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import DataPath
-from ipsecctl.vici import Client, Message
+from ipsecctl.vici import Client, Listing, Message
 
 __all__ = [
     "Facts",
@@ -148,6 +148,7 @@ async def observe(
         raise failed.exceptions[0] from None  # both say the same when it is the gateway that is gone
     found, told = facts.result(), charon.result()
     if not isinstance(told, GatewayUnreachable):
+        _look_through(handle.name, told["connections"], found.record)
         sas: tuple[Message, ...] = told["sas"]
         path: DataPath = told["data_path"]
         missing = await confirmed(handle, sas, found.in_kernel, path, timeout_s=0.4 * timeout_s)
@@ -157,6 +158,18 @@ async def observe(
     if known is None:
         raise told
     return Observed(handle.name, "", known.data_path, {}, facts=found, charon_down=told)
+
+
+def _look_through(gateway: str, listed: Listing, record: Record | None) -> None:
+    """See to it that what charon listed is in order, unless it is to the byte what it was before.
+
+    Raises ``GatewayUnreachable`` when something came garbled.
+    """
+    if record is None or not record.lists(listed):
+        try:
+            listed.decode_all()
+        except ViciError as exc:
+            raise GatewayUnreachable(gateway, exc.summary, exc.hint) from exc
 
 
 async def _charon_if_it_runs(handle: Handle, timeout_s: float) -> dict[str, Any] | GatewayUnreachable:
@@ -212,13 +225,9 @@ def names_of_sas(sas: Iterable[Message]) -> frozenset[str]:
     )
 
 
-async def list_connections(client: Client) -> dict[str, Message]:
+async def list_connections(client: Client) -> Listing:
     """Return all loaded connections by name, as ``list-conns`` reports them."""
-    return {
-        name: connection
-        for message in await client.stream("list-conns", "list-conn")
-        for name, connection in message.items()
-    }
+    return Listing(await client.stream_undecoded("list-conns", "list-conn"))
 
 
 async def _certificates(client: Client) -> frozenset[str]:

@@ -56,6 +56,7 @@ from ipsecctl.plan.ways import (
 )
 from ipsecctl.render import STRONGSWAN_FILE, SWANCTL_SECRETS_FILE
 from ipsecctl.topology import DataPath
+from ipsecctl.vici import Listing
 
 __all__ = ["plan_gateway"]
 
@@ -433,10 +434,16 @@ class _Comparison:
             ),
         )
 
+    @cached_property
+    def as_listed(self) -> bool:
+        """Whether charon lists all that was applied to the byte as it did right afterwards."""
+        listed = self.observed.connections
+        return isinstance(listed, Listing) and self.record.lists(listed)
+
     def _drifted(self, name: str) -> bool:
         """Whether charon reports a connection otherwise than right after we loaded it."""
         seen = self.record.seen
-        if seen.version != self.observed.version or name not in seen.connections:
+        if seen.version != self.observed.version or name not in seen.connections or self.as_listed:
             return False  # another version may report the same in other words
         return seen.connections[name] != self.record.digest("seen", self.observed.connections[name])
 
