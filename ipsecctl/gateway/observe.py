@@ -30,11 +30,14 @@ __all__ = [
     "Facts",
     "FileSeen",
     "Observed",
+    "charon_if_it_runs",
+    "digest_of_lines",
     "ike_sas",
     "list_connections",
     "names_of_sas",
     "observe",
     "parse_facts",
+    "shell_lines",
 ]
 
 
@@ -67,6 +70,7 @@ class Facts:
     ``restart_command`` does so, and is empty where that is not known.
     ``in_kernel`` is what the kernel has of charon's SAs, by its own account. ``undo`` is the apply that waits
     there for its confirmation. ``way_out`` is what is missing on its way to its peers, of those asked for.
+    ``told`` is the SHA-256 of all that the shell told but the record.
     """
 
     files: Mapping[str, FileSeen] = field(default_factory=dict)
@@ -88,6 +92,7 @@ class Facts:
     in_kernel: KernelView = field(default_factory=KernelView)
     undo: Pending | None = None
     way_out: WayOut = field(default_factory=WayOut)
+    told: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,7 @@ async def observe(
     try:
         async with asyncio.TaskGroup() as group:
             facts = group.create_task(_facts(handle, prefixes, own, outer, timeout_s))
-            charon = group.create_task(_charon_if_it_runs(handle, timeout_s))
+            charon = group.create_task(charon_if_it_runs(handle, timeout_s))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None  # both say the same when it is the gateway that is gone
     found, told = facts.result(), charon.result()
@@ -172,7 +177,8 @@ def _look_through(gateway: str, listed: Listing, record: Record | None) -> None:
             raise GatewayUnreachable(gateway, exc.summary, exc.hint) from exc
 
 
-async def _charon_if_it_runs(handle: Handle, timeout_s: float) -> dict[str, Any] | GatewayUnreachable:
+async def charon_if_it_runs(handle: Handle, timeout_s: float) -> dict[str, Any] | GatewayUnreachable:
+    """Return what charon tells, by the names of ``Observed``, or why it does not where it does not run."""
     try:
         return await _charon(handle, timeout_s)
     except GatewayUnreachable as error:
@@ -240,7 +246,13 @@ _FACTS = (
 LC_ALL=C; export LC_ALL
 protocol=$4 table=$6 said=$(cat)
 [ "$(id -u)" = 0 ] || { echo "root's rights are needed" >&2; exit 1; }
-[ ! -f "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
+known=$7
+if [ -f "$1" ] && [ "$known" ] && [ "$(sha256sum <"$1")" = "$known  -" ]; then
+    # In the record's text one place alone reads so: a digest is never followed by a section.
+    grep -o '"key": "[0-9a-f]*", "keys": {' "$1" | sed 's/^"key": "\([0-9a-f]*\)".*/record-key \1/'
+elif [ -f "$1" ]; then
+    printf 'record %s\n' "$(base64 -w0 <"$1")"
+fi
 ours() {
     find /etc/swanctl /etc/strongswan.d /etc/ipsecctl /etc/sysctl.d /etc/systemd/system /etc/systemd/network \
         /etc/systemd/networkd.conf.d /etc/NetworkManager/conf.d \
@@ -268,7 +280,7 @@ if [ -d /run/systemd/system ]; then
     enabled=$(systemctl is-enabled "$5" 2>/dev/null) active=$(systemctl is-active "$5" 2>/dev/null)
     printf 'unit %s %s\n' "${enabled:-unknown}" "${active:-unknown}"
 fi
-shift 6
+shift 7
 for socket; do
     [ ! -S "$socket" ] || { stat -c 'charon %i-%Y' "$socket"; break; }
 done
@@ -305,15 +317,9 @@ async def _facts(
     outer: Iterable[str],
     timeout_s: float,
 ) -> Facts:
-    marks = (RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, GUARD_UNIT, ROUTE_TABLE)
-    argv = ("sh", "-c", _FACTS, "observe", *marks, *VICI_SOCKETS)
-    lines = [*sorted(prefixes), *(f"own {prefix}" for prefix in sorted(own)), *outer]
-    asked = "".join(f"{line}\n" for line in lines).encode()
-    completed: Completed = await handle.run(argv, asked, timeout_s=timeout_s)
-    if completed.status != 0:
-        raise ApplyFailed(f"{handle.name}: its files cannot be read: {completed.error}")
+    lines = await shell_lines(handle, prefixes, own, outer, timeout_s)
     try:
-        return parse_facts(completed.stdout.decode("utf-8", "surrogateescape").splitlines(), handle)
+        return parse_facts(lines, handle)
     except ValueError as exc:
         raise ApplyFailed(
             f"{handle.name}: {RECORD_PATH} is damaged: {exc}",
@@ -321,8 +327,28 @@ async def _facts(
         ) from exc
 
 
+async def shell_lines(
+    handle: Handle,
+    prefixes: Iterable[str],
+    own: Iterable[str],
+    outer: Iterable[str],
+    timeout_s: float,
+    record: str = "",
+) -> list[str]:
+    """Return the lines that the shell tells; of a record with the digest ``record`` only its key."""
+    marks = (RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, GUARD_UNIT, ROUTE_TABLE, record)
+    argv = ("sh", "-c", _FACTS, "observe", *marks, *VICI_SOCKETS)
+    lines = [*sorted(prefixes), *(f"own {prefix}" for prefix in sorted(own)), *outer]
+    asked = "".join(f"{line}\n" for line in lines).encode()
+    completed: Completed = await handle.run(argv, asked, timeout_s=timeout_s)
+    if completed.status != 0:
+        raise ApplyFailed(f"{handle.name}: its files cannot be read: {completed.error}")
+    return completed.stdout.decode("utf-8", "surrogateescape").splitlines()
+
+
 def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
     """Return the facts in the script's answer. Raises ``ValueError`` when the record in it is not ours."""
+    lines = tuple(lines)
     found: dict[str, list[str]] = {}
     for line in lines:
         kind, _, rest = line.partition(" ")
@@ -360,7 +386,14 @@ def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
         in_kernel=in_kernel,
         undo=parse_pending(found.get("undo", [""])[0]),
         way_out=parse_way_out(found),
+        told=digest_of_lines(lines),
     )
+
+
+def digest_of_lines(lines: Iterable[str]) -> str:
+    """Return the SHA-256 of what the shell told, but for the record."""
+    said = "\n".join(line for line in lines if not line.startswith(("record ", "record-key ")))
+    return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _pairs(lines: Iterable[str], separator: str) -> Iterable[tuple[str, str]]:
