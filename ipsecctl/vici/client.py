@@ -24,9 +24,10 @@ __all__ = ["DEFAULT_TIMEOUT_S", "Client", "connect_unix"]
 
 DEFAULT_TIMEOUT_S = 10.0 * PATIENCE
 _READ_BYTES = 1 << 16
-_AHEAD = 32
+_AHEAD = 128
 """How many commands are sent ahead of their answers. charon reads them into a queue for each connection and
-works it off in one thread (``process_queue`` of vici_socket.c); so many keep it busy meanwhile."""
+works it off in one thread (``process_queue`` of vici_socket.c); so many keep it busy meanwhile, also where
+the way there is a relay in a container: more make it no faster."""
 
 _LONGEST = 10
 """How many times its limit a command may take in all whose events keep coming."""
