@@ -106,6 +106,7 @@ def lab_up(name: str, topology: str, *, hosts: bool) -> Iterator[Bench]:
     """
     with TemporaryDirectory(prefix="ipsecctl-bench-") as made:
         folder = Path(made)
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")  # what these runs remember is theirs alone
         (folder / "topology.yaml").write_text(topology)
         (folder / "lab.yaml").write_text("ipsecctl-lab: 1\ntopology: topology.yaml\n")
         lab = labs.load(str(folder / "lab.yaml")).called(name)

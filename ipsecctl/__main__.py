@@ -16,7 +16,9 @@ def main() -> None:
         # When Python takes itself down it lets SIGINT kill it without a word. By then all is done and said.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     from ipsecctl.cli import main as run
+    from ipsecctl.collecting import collect_seldom
 
+    collect_seldom()
     run()
 
 

@@ -6,7 +6,21 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["without_collecting"]
+__all__ = ["collect_seldom", "without_collecting"]
+
+
+_MADE = 200_000
+"""So many more containers than were let go of, and the collector looks at these."""
+_ROUNDS = 50
+"""So many such looks, and it looks at what has stayed, too."""
+
+
+def collect_seldom() -> None:
+    """Have the garbage collector look seldom: a command makes much that stays until its end, which is near.
+
+    With Python's own thresholds it takes a quarter of a plan of thousands of connections.
+    """
+    gc.set_threshold(_MADE, _ROUNDS, _ROUNDS)
 
 
 @contextmanager

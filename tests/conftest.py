@@ -34,6 +34,8 @@ settings.load_profile("quick" if os.environ.get("IPSECCTL_TEST_QUICK") else "any
 _STATE = tempfile.TemporaryDirectory(prefix="ipsecctl-test-state-")
 os.environ["XDG_STATE_HOME"] = _STATE.name
 os.environ.pop("IPSECCTL_STORE", None)
+# Nor do they remember what was settled in an earlier run.
+os.environ["XDG_CACHE_HOME"] = f"{_STATE.name}/cache"
 
 _GARBAGE = 50_000
 """So many new objects make a collection of garbage due: with Python's 700 it takes a tenth of all time."""

@@ -20,6 +20,7 @@ __all__ = [
     "base_dir",
     "check_file",
     "checked",
+    "checked_with_warnings",
     "error_json",
     "errors_as_json",
     "findings_of",
@@ -53,13 +54,22 @@ def checked(
     data: bytes, file: Path, *, quiet: bool = False, json: bool = False, secrets: bool = True
 ) -> Topology:
     """Return the topology in the content of a file; else as ``load_topology``."""
+    topology, warnings = checked_with_warnings(data, file, json=json, secrets=secrets)
+    if not quiet:
+        print_diagnostics(warnings, sys.stderr)
+    return topology
+
+
+def checked_with_warnings(
+    data: bytes, file: Path, *, json: bool = False, secrets: bool = True
+) -> tuple[Topology, tuple[Diagnostic, ...]]:
+    """Return the topology in the content of a file and the warnings, which nobody has seen yet; else as
+    ``load_topology``."""
     with errors_as_json(file, wanted=json):
         loaded, diagnostics = check_file(file, secrets=secrets, data=data)
         if loaded.topology is None or any(d.severity is Severity.ERROR for d in diagnostics):
             raise TopologyRefused(diagnostics)
-    if not quiet:
-        print_diagnostics([d for d in diagnostics if d.severity is Severity.WARNING], sys.stderr)
-    return loaded.topology
+    return loaded.topology, tuple(d for d in diagnostics if d.severity is Severity.WARNING)
 
 
 @contextmanager

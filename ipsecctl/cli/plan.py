@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,9 +12,17 @@ from ipsecctl.cli._app import command_app
 from ipsecctl.cli._fleet import BatchOption, CanaryOption, LimitOption, batch_lines, batches_json, fleet_of
 from ipsecctl.cli._safety import AllowOption
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ipsecctl.deploy.prepare import Prepared
+    from ipsecctl.plan import Batch
+
 __all__ = ["app"]
 
 app = command_app()
+
+_STOPPED = "Interrupted while the gateways were looked at; plan changes nothing."
 
 
 @app.command()
@@ -64,36 +72,44 @@ def plan(
       ipsecctl plan clinics.yaml --limit clinic-a
       ipsecctl plan clinics.yaml --detailed-exitcode || echo "there is something to do, or to look into"
     """
+    from ipsecctl.cli._files import read_bytes
     from ipsecctl.cli._interrupt import run
-    from ipsecctl.cli._load import base_dir, errors_as_json, lab_called, load_with_text
+    from ipsecctl.cli._load import errors_as_json, lab_called
     from ipsecctl.cli._plan import print_plan
     from ipsecctl.cli._safety import safety_of
-    from ipsecctl.cli._saved import made_now, save
-    from ipsecctl.cli._view import print_json, say
-    from ipsecctl.deploy.fleet import batches_of
-    from ipsecctl.deploy.prepare import prepare
-    from ipsecctl.errors import CannotTell
-    from ipsecctl.plan import plan_json
+    from ipsecctl.cli._settled import Memory
+    from ipsecctl.cli._view import print_diagnostics, print_json, say
 
     if out is not None and str(file) == "-":
         ctx.fail("--out needs a topology in a file: 'apply' reads it again.")
     fleet = fleet_of(limit, canary, batch)
-    topology, text = load_with_text(file, json=json)
     with errors_as_json(file, wanted=json):
-        lab = lab_called(lab)
-        base, safety = base_dir(topology), safety_of(allow)
+        data, lab, safety = read_bytes(file), lab_called(lab), safety_of(allow)
+    memory = None if out is not None or take_over or fleet.said else Memory(data, file, lab)
+    if memory is not None and memory.shown(run, _STOPPED, json=json):
+        return
+    from ipsecctl.cli._load import base_dir, checked_with_warnings
+    from ipsecctl.cli._saved import made_now, save
+    from ipsecctl.deploy.fleet import batches_of
+    from ipsecctl.deploy.prepare import prepare
+
+    topology, warnings = checked_with_warnings(data, file, json=json)
+    print_diagnostics(warnings, sys.stderr)
+    text = data.decode()
+    with errors_as_json(file, wanted=json):
+        base = base_dir(topology)
         chosen = fleet.gateways(topology, tuple)
         rollout = fleet.rollout(topology, chosen)
         work = prepare(topology, base, lab=lab, take_over=take_over, safety=safety, limit=chosen)
-        prepared = run(work, lambda: "Interrupted while the gateways were looked at; plan changes nothing.")
+        prepared = run(work, lambda: _STOPPED)
+        if memory is not None:
+            memory.keep(prepared, warnings)
         whole = not prepared.failures and not any(plan.conflicts for plan in prepared.plans)
         if out is not None and whole:
             save(made_now(prepared, text, file, lab=lab, take_over=take_over, allow=allow, limit=limit), out)
     batches = batches_of(prepared, rollout) if rollout.gated else ()
     if json:
-        failures = {name: error.summary for name, error in prepared.failures.items()}
-        document = plan_json(prepared.shown, failures, (stop.as_json() for stop in prepared.stops))
-        print_json(document | ({"batches": batches_json(batches)} if rollout.gated else {}))
+        print_json(_document(prepared, batches if rollout.gated else None))
     else:
         print_plan(prepared.shown, prepared.failures, sys.stdout, wide=wide, stops=prepared.stops)
         for line in batch_lines(batches):
@@ -101,9 +117,23 @@ def plan(
     if out is not None:
         carry = f"Saved to {out}. To do just that: ipsecctl apply {out}"
         say(carry if whole else f"Not saved to {out}: it is not the whole plan, or something is in its way.")
+    raise typer.Exit(_status(prepared, detailed=detailed_exitcode))
+
+
+def _document(prepared: Prepared, batches: Iterable[Batch] | None) -> dict[str, Any]:
+    """Return the plans for JSON, with ``batches`` where there are any to tell of."""
+    from ipsecctl.plan import plan_json
+
+    failures = {name: error.summary for name, error in prepared.failures.items()}
+    document = plan_json(prepared.shown, failures, (stop.as_json() for stop in prepared.stops))
+    return document | ({} if batches is None else {"batches": batches_json(batches)})
+
+
+def _status(prepared: Prepared, *, detailed: bool) -> int:
+    from ipsecctl.errors import CannotTell
+
     if any(plan.conflicts for plan in prepared.plans):
-        raise typer.Exit(1)
+        return 1
     if prepared.failures:
-        raise typer.Exit(CannotTell.exit_status)  # whatever kept us from looking: the answer is not known
-    if detailed_exitcode and any(plan.changes for plan in prepared.plans):
-        raise typer.Exit(2)
+        return CannotTell.exit_status  # whatever kept us from looking: the answer is not known
+    return 2 if detailed and any(plan.changes for plan in prepared.plans) else 0

@@ -14,7 +14,7 @@ Where charon does not run, the host's part is done alone: files, interfaces, rou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -56,7 +56,7 @@ from ipsecctl.plan import (
     unrouted,
 )
 from ipsecctl.render import STRONGSWAN_FILE
-from ipsecctl.vici import Client
+from ipsecctl.vici import Client, Listing
 
 __all__ = ["Carrier", "remember"]
 
@@ -310,7 +310,7 @@ class Carrier:
         The policy goes with its last user: the trap of the connection, and its CHILD_SAs. Loading the
         connection again brings the trap back, and the route with it.
         """
-        if self.restarted:
+        if self.restarted or not names:
             return  # a fresh one has neither
         for name in sorted(unrouted(self.wanted, self.observed) & {*names}):
             with suppress(ViciRefused):  # gone meanwhile, which is what is wanted
@@ -381,7 +381,7 @@ class Carrier:
         next apply tries again."""
         key, wanted, waiting = self.record, self.wanted, (self.held.keys() | self.later) - {*moved}
         beside = [name for name in self._held_keys() if name.removeprefix(SHARED_PREFIX) in waiting]
-        loaded = {name: connections[name] for name in wanted.connections if name in connections}
+        loaded = [name for name in wanted.connections if name in connections]
 
         def digests(part: Part, objects: Mapping[str, Any]) -> dict[str, str]:
             done = {name: key.digest(str(part), value) for name, value in objects.items()}
@@ -403,12 +403,13 @@ class Carrier:
             trials=wanted.trials,
             seen=Seen(
                 version=self.observed.version,
-                connections={name: key.digest("seen", seen) for name, seen in loaded.items()},
+                connections=self._seen(connections, loaded),
                 firewall=firewall,
             ),
             start_up=self.start_up,
             renew=tuple(n for n in self._renew() if n not in self.held or n in {*waiting, *self.released}),
             kept={name: why.get(name, "") for name in sorted(waiting)},
+            listed=key.digest_listed(connections, loaded) if isinstance(connections, Listing) else "",
         )
         await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
         return record
@@ -425,6 +426,13 @@ class Carrier:
         )
         await write_files(self.handle, [NewFile(RECORD_PATH, record.to_json(), 0o600)])
         return record
+
+    def _seen(self, connections: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+        """Return the digests of what charon reports of connections: of what is as it was, as they were."""
+        record, before, known = self.record, self.observed.connections, {}
+        if isinstance(connections, Listing) and isinstance(before, Listing) and record.lists(before):
+            known = {n: d for n, d in record.seen.connections.items() if connections.same(n, before)}
+        return {name: known.get(name) or record.digest("seen", connections[name]) for name in names}
 
     def _file_digests(self) -> dict[str, str]:
         return {

@@ -34,6 +34,7 @@ __all__ = [
     "means_remembered",
     "outer_questions",
     "own_prefixes",
+    "trials_of",
 ]
 
 _SIDE_BY_SIDE = 16
@@ -67,7 +68,7 @@ async def compile_observed(
     A "no" that was found earlier is tried again, as a module may have been installed since; so only what a
     gateway lacks costs time at every plan.
     """
-    remembered = {name: known for name, seen in observed.items() if (known := _remembered(seen))}
+    remembered = {name: known for name, seen in observed.items() if (known := trials_of(seen))}
     running = {name for name, seen in observed.items() if seen.charon_down is None}
     unknown = {name: handles[name] for name in running if name not in remembered}
     tried, failed = await _try_all(unknown, observed, timeout_s)
@@ -80,7 +81,7 @@ async def compile_observed(
     return compiled
 
 
-def _remembered(seen: Observed) -> Trials | None:
+def trials_of(seen: Observed) -> Trials | None:
     """Return what was tried on the kernel that runs now."""
     record = seen.facts.record
     trials = record.trials if record else None

@@ -367,9 +367,8 @@ class Work:
             self.tunnels |= {result.name: result for result in results}
             self.renewed |= gone | {t.name for t in results if t.renewed and t.name in renew}
             dead = self._carried & half - await carrying(watched, self._carried & half, self._ends)
-            watched_for = {
-                result.name: result for result in results if result.name in self._carried | self._new
-            }
+            asked_for = self._carried | self._new
+            watched_for = {result.name: result for result in results if result.name in asked_for}
             known |= {n: r.health.causes for n, r in watched_for.items() if n in prepared.held}
             passed = passes(
                 Turn({n for n in failed & {*batch} if not self._known(n)}, watched_for, known, dead)

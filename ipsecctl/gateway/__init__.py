@@ -43,7 +43,7 @@ from ipsecctl.gateway.observe import (
     names_of_sas,
     observe,
 )
-from ipsecctl.gateway.reach import reach
+from ipsecctl.gateway.reach import reach, reach_at
 from ipsecctl.gateway.record import NO_CHARON, Record, Seen, StartUp, canonical
 from ipsecctl.gateway.restart import restart_charon
 from ipsecctl.gateway.trials import Trials
@@ -144,6 +144,7 @@ __all__ = [
     "notes",
     "observe",
     "reach",
+    "reach_at",
     "restart_charon",
     "undo_at_once",
     "unknown_options",

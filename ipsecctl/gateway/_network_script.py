@@ -23,14 +23,11 @@ __all__ = ["SCRIPT"]
 # `told FAMILY` says that all addresses and routes of a family were listed. iproute2 leaves out the length of
 # a host's prefix, and the table of what is in the main one. `address` after links would list these again.
 SCRIPT: Final = r"""
-own= mine= line='
+own= line='
 '
 set -f; IFS=$line
 for one in $said; do
-    case $one in
-        'own '*) own="$own ${one#own }" ;;
-        'address '*) mine="$mine$line${one#address }" ;;
-    esac
+    case $one in 'own '*) own="$own ${one#own }" ;; esac
 done
 unset IFS; set +f
 for link in /sys/class/net/ix-* /sys/class/net/ipsec0; do
@@ -44,31 +41,24 @@ for family in 4 6; do
     printf 'rules %s %s\n' $family "$(ip -j -N -$family rule show 2>/dev/null)"
 done
 of_family() { case $family$1 in 4*:*) return 1 ;; 4* | 6*:*) ;; *) return 1 ;; esac; }
-# The questions for the ways to all peers, or, with `tell`, which of them each is. Peers may be thousands: a
-# list of them that grew in a variable would be copied for each.
+# The questions for the ways to all peers, from anywhere and from each own address: of thousands, too, in one
+# process. The awk below knows by their number which is which.
 ways() {
-    set -f; IFS=$line
-    for one in $said; do
-        case $one in 'peer '*) peer=${one#peer } ;; *) continue ;; esac
-        of_family "$peer" || continue
-        for from in any $mine; do
-            [ "$from" = any ] || of_family "$from" || continue
-            if [ "$1" = tell ]; then
-                number=$((number + 1))
-                echo "way $number $peer $from"
-            elif [ "$from" = any ]; then
-                echo "route get $peer"
-            else
-                echo "route get $peer from $from"
-            fi
-        done
-    done
-    unset IFS; set +f
+    case $said in 'peer '* | *"${line}peer "*) ;; *) return 0 ;; esac
+    printf '%s\n' "$said" | awk -v family="$family" '
+        function fits(address) { return (address ~ /:/) == (family == 6) }
+        $1 == "address" && fits($2) { mine[++sources] = $2 }
+        $1 == "peer" && fits($2) { far[++peers] = $2 }
+        END {
+            for (p = 1; p <= peers; p++) {
+                print "route get " far[p]
+                for (m = 1; m <= sources; m++) print "route get " far[p] " from " mine[m]
+            }
+        }'
 }
 {
     printf '%s\n' "$said"
     for family in 4 6; do
-        echo "family $family"
         number=3 asked="address show${line}route show table all${line}link show dev lo"
         for network in $own; do
             of_family "$network" || continue
@@ -77,9 +67,9 @@ ways() {
             done
         done
         number=$((number + 1)) asked="$asked${line}link show dev lo"
-        ways tell
+        echo "family $family $number"
         {
-            { printf '%s\n' "$asked"; ways ask; } |
+            { printf '%s\n' "$asked"; ways; } |
                 ip -o -N -$family -force -batch - 2>&1 >&3 | sed 's/^/said /'
         } 3>&1
     done
@@ -89,10 +79,20 @@ ways() {
         sub(prefix ~ /:/ ? "/128$" : "/32$", "", prefix)
         return prefix
     }
-    $1 == "family" { family = $2; reached = 1; stage = 0; next }
+    function fits(address) { return (address ~ /:/) == (family == 6) }
+    $1 == "family" {
+        family = $2; number = $3; reached = 1; stage = 0
+        for (p = 1; p <= peers; p++) {
+            if (!fits(far[p])) continue
+            way[family, ++number] = far[p] " any"
+            for (m = 1; m <= sources; m++) if (fits(mine[m])) way[family, ++number] = far[p] " " mine[m]
+        }
+        next
+    }
+    !reached && $1 == "address" { mine[++sources] = $2 }
+    !reached && $1 == "peer" { far[++peers] = $2 }
     !reached && $1 ~ /^(own|hold|address|peer)$/ { print }
     !reached { if (NF == 1 || $1 == "hold") wanted[plain($NF)] = 1; next }
-    $1 == "way" { way[family, $2] = $3 " " $4; next }
     $1 == "said" && $2 == "Command" {
         sub(/.*:/, "")
         if ((family, $0) in way) print "no-way " way[family, $0] " " why

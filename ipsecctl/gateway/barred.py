@@ -19,7 +19,7 @@ from ipsecctl.desired.means import Version
 from ipsecctl.desired.versions import SINCE, Knows, knows, version_text
 from ipsecctl.gateway.device import DEVICE, NO_IPV6, Device
 
-__all__ = ["Obstacle", "Pair", "bars"]
+__all__ = ["Obstacle", "Pair", "bars", "bars_nothing"]
 
 Pair = tuple[IPNetwork, IPNetwork]
 """A network of the gateway's own and one behind the far end, of one family."""
@@ -49,10 +49,17 @@ def bars(
     ``device`` is charon's own as it was seen, ``version`` the running charon's; what is not known of either
     bars nothing.
     """
-    pairs = tuple(pairs)
-    if device is None or not device.there:
+    if device is None or bars_nothing(device, version):
         return ()
+    pairs = tuple(pairs)
     return (*_no_ipv6(gateway, device, pairs), *_no_source(gateway, device, version, pairs))
+
+
+def bars_nothing(device: Device | None, version: Version | None) -> bool:
+    """Whether ``bars`` has nothing to say of a gateway, whatever the networks are."""
+    if device is None or not device.there:
+        return True
+    return not device.ipv6_off and (device.sources is None or knows(version, Knows.SOURCELESS_ROUTES))
 
 
 def _no_ipv6(gateway: str, device: Device, pairs: tuple[Pair, ...]) -> Iterator[Obstacle]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from netaddr import IPNetwork
 
@@ -66,6 +67,12 @@ class Answer:
         return f"{self.has}: {self.why}" if self.why else str(self.has)
 
 
+@lru_cache(maxsize=64)  # asked for with each of thousands of connections
+def _numbers(version: str) -> tuple[int, ...]:
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(number) for number in found[0].split(".")) if found else ()
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class Charon:
     """What charon says of itself.
@@ -81,8 +88,7 @@ class Charon:
     @property
     def version_numbers(self) -> tuple[int, ...]:
         """The version for comparing: (6, 0, 1); what may follow the numbers (``rc1``) does not count."""
-        found = re.match(r"\d+(\.\d+)*", self.version)
-        return tuple(int(number) for number in found[0].split(".")) if found else ()
+        return _numbers(self.version)
 
     def named(self, *kinds: str) -> frozenset[str]:
         """Return the algorithms of these kinds."""

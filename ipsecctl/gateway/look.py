@@ -30,7 +30,7 @@ from ipsecctl.gateway.undo import LOOK, Pending, parse_pending
 from ipsecctl.gateway.way_out import WayOut, parse_way_out
 from ipsecctl.gateway.ways import WaysSeen, parse_ways, routes_listed
 from ipsecctl.patience import PATIENCE
-from ipsecctl.vici import Message
+from ipsecctl.vici import Listing, Message
 
 __all__ = [
     "LOOK_S",
@@ -196,12 +196,11 @@ async def _live(
         async with limit, handle.vici(timeout_s=0.9 * timeout_s) as client:
             version = await client.command("version")
             sas = await client.stream("list-sas", "list-sa", {"noblock": "yes"})
-            connections = await client.stream("list-conns", "list-conn")
+            names = frozenset(Listing(await client.stream_undecoded("list-conns", "list-conn")))
     except TimeoutError:
         raise GatewayUnreachable(handle.name, _no_answer(timeout_s)) from None
     except (ViciError, ViciRefused) as exc:
         raise GatewayUnreachable(handle.name, exc.summary, exc.hint) from exc
-    names = frozenset(name for message in connections for name in message)
     return version.get("version", ""), tuple(sas), names
 
 

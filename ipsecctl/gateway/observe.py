@@ -24,17 +24,20 @@ from ipsecctl.gateway.way_out import WayOut, parse_way_out
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
 from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import DataPath
-from ipsecctl.vici import Client, Message
+from ipsecctl.vici import Client, Listing, Message
 
 __all__ = [
     "Facts",
     "FileSeen",
     "Observed",
+    "charon_if_it_runs",
+    "digest_of_lines",
     "ike_sas",
     "list_connections",
     "names_of_sas",
     "observe",
     "parse_facts",
+    "shell_lines",
 ]
 
 
@@ -71,6 +74,7 @@ class Facts:
     ``restart_command`` does so, and is empty where that is not known.
     ``in_kernel`` is what the kernel has of charon's SAs, by its own account. ``undo`` is the apply that waits
     there for its confirmation. ``way_out`` is what is missing on its way to its peers, of those asked for.
+    ``told`` is the SHA-256 of all that the shell told but the record.
     """
 
     files: Mapping[str, FileSeen] = field(default_factory=dict)
@@ -92,6 +96,7 @@ class Facts:
     in_kernel: KernelView = field(default_factory=KernelView)
     undo: Pending | None = None
     way_out: WayOut = field(default_factory=WayOut)
+    told: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +152,12 @@ async def observe(
     try:
         async with asyncio.TaskGroup() as group:
             facts = group.create_task(_facts(handle, prefixes, own, outer, timeout_s))
-            charon = group.create_task(_charon_if_it_runs(handle, timeout_s))
+            charon = group.create_task(charon_if_it_runs(handle, timeout_s))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None  # both say the same when it is the gateway that is gone
     found, told = facts.result(), charon.result()
     if not isinstance(told, GatewayUnreachable):
+        _look_through(handle.name, told["connections"], found.record)
         sas: tuple[Message, ...] = told["sas"]
         path: DataPath = told["data_path"]
         missing = await confirmed(handle, sas, found.in_kernel, path, timeout_s=0.4 * timeout_s)
@@ -163,7 +169,20 @@ async def observe(
     return Observed(handle.name, "", known.data_path, {}, facts=found, charon_down=told)
 
 
-async def _charon_if_it_runs(handle: Handle, timeout_s: float) -> dict[str, Any] | GatewayUnreachable:
+def _look_through(gateway: str, listed: Listing, record: Record | None) -> None:
+    """See to it that what charon listed is in order, unless it is to the byte what it was before.
+
+    Raises ``GatewayUnreachable`` when something came garbled.
+    """
+    if record is None or not record.lists(listed):
+        try:
+            listed.decode_all()
+        except ViciError as exc:
+            raise GatewayUnreachable(gateway, exc.summary, exc.hint) from exc
+
+
+async def charon_if_it_runs(handle: Handle, timeout_s: float) -> dict[str, Any] | GatewayUnreachable:
+    """Return what charon tells, by the names of ``Observed``, or why it does not where it does not run."""
     try:
         return await _charon(handle, timeout_s)
     except GatewayUnreachable as error:
@@ -231,13 +250,9 @@ def names_of_sas(sas: Iterable[Message]) -> frozenset[str]:
     )
 
 
-async def list_connections(client: Client) -> dict[str, Message]:
+async def list_connections(client: Client) -> Listing:
     """Return all loaded connections by name, as ``list-conns`` reports them."""
-    return {
-        name: connection
-        for message in await client.stream("list-conns", "list-conn")
-        for name, connection in message.items()
-    }
+    return Listing(await client.stream_undecoded("list-conns", "list-conn"))
 
 
 async def _certificates(client: Client) -> frozenset[str]:
@@ -250,7 +265,13 @@ _FACTS = (
 LC_ALL=C; export LC_ALL
 protocol=$4 table=$6 said=$(cat)
 [ "$(id -u)" = 0 ] || { echo "root's rights are needed" >&2; exit 1; }
-[ ! -f "$1" ] || printf 'record %s\n' "$(base64 -w0 <"$1")"
+known=$7
+if [ -f "$1" ] && [ "$known" ] && [ "$(sha256sum <"$1")" = "$known  -" ]; then
+    # A tunnel called "key" has its digests on such lines, too: then there are several.
+    tr , '\n' <"$1" | grep '^ "key": "[0-9a-f]*"$' | sed 's/.*"\([0-9a-f]*\)"$/record-key \1/'
+elif [ -f "$1" ]; then
+    printf 'record %s\n' "$(base64 -w0 <"$1")"
+fi
 ours() {
     find /etc/swanctl /etc/strongswan.d /etc/ipsecctl /etc/sysctl.d /etc/systemd/system /etc/systemd/network \
         /etc/systemd/networkd.conf.d /etc/NetworkManager/conf.d \
@@ -278,7 +299,7 @@ if [ -d /run/systemd/system ]; then
     enabled=$(systemctl is-enabled "$5" 2>/dev/null) active=$(systemctl is-active "$5" 2>/dev/null)
     printf 'unit %s %s\n' "${enabled:-unknown}" "${active:-unknown}"
 fi
-shift 6
+shift 7
 for socket; do
     [ ! -S "$socket" ] || { stat -c 'charon %i-%Y' "$socket"; break; }
 done
@@ -315,15 +336,9 @@ async def _facts(
     outer: Iterable[str],
     timeout_s: float,
 ) -> Facts:
-    marks = (RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, GUARD_UNIT, ROUTE_TABLE)
-    argv = ("sh", "-c", _FACTS, "observe", *marks, *VICI_SOCKETS)
-    lines = [*sorted(prefixes), *(f"own {prefix}" for prefix in sorted(own)), *outer]
-    asked = "".join(f"{line}\n" for line in lines).encode()
-    completed: Completed = await handle.run(argv, asked, timeout_s=timeout_s)
-    if completed.status != 0:
-        raise ApplyFailed(f"{handle.name}: its files cannot be read: {completed.error}")
+    lines = await shell_lines(handle, prefixes, own, outer, timeout_s)
     try:
-        return parse_facts(completed.stdout.decode("utf-8", "surrogateescape").splitlines(), handle)
+        return parse_facts(lines, handle)
     except ValueError as exc:
         raise ApplyFailed(
             f"{handle.name}: {RECORD_PATH} is damaged: {exc}",
@@ -331,8 +346,28 @@ async def _facts(
         ) from exc
 
 
+async def shell_lines(
+    handle: Handle,
+    prefixes: Iterable[str],
+    own: Iterable[str],
+    outer: Iterable[str],
+    timeout_s: float,
+    record: str = "",
+) -> list[str]:
+    """Return the lines that the shell tells; of a record with the digest ``record`` only its key."""
+    marks = (RECORD_PATH, *NFT_TABLE, ROUTE_PROTOCOL, GUARD_UNIT, ROUTE_TABLE, record)
+    argv = ("sh", "-c", _FACTS, "observe", *marks, *VICI_SOCKETS)
+    lines = [*sorted(prefixes), *(f"own {prefix}" for prefix in sorted(own)), *outer]
+    asked = "".join(f"{line}\n" for line in lines).encode()
+    completed: Completed = await handle.run(argv, asked, timeout_s=timeout_s)
+    if completed.status != 0:
+        raise ApplyFailed(f"{handle.name}: its files cannot be read: {completed.error}")
+    return completed.stdout.decode("utf-8", "surrogateescape").splitlines()
+
+
 def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
     """Return the facts in the script's answer. Raises ``ValueError`` when the record in it is not ours."""
+    lines = tuple(lines)
     found: dict[str, list[str]] = {}
     for line in lines:
         kind, _, rest = line.partition(" ")
@@ -370,7 +405,14 @@ def parse_facts(lines: Iterable[str], handle: Handle | None = None) -> Facts:
         in_kernel=in_kernel,
         undo=parse_pending(found.get("undo", [""])[0]),
         way_out=parse_way_out(found),
+        told=digest_of_lines(lines),
     )
+
+
+def digest_of_lines(lines: Iterable[str]) -> str:
+    """Return the SHA-256 of what the shell told, but for the record."""
+    said = "\n".join(line for line in lines if not line.startswith(("record ", "record-key ")))
+    return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _pairs(lines: Iterable[str], separator: str) -> Iterable[tuple[str, str]]:

@@ -7,9 +7,9 @@ from ipsecctl.gateway.handle import Handle
 from ipsecctl.gateway.local import LocalHost
 from ipsecctl.gateway.names import container_name
 from ipsecctl.resources import lab_place
-from ipsecctl.topology import ControlKind, Gateway, Topology
+from ipsecctl.topology import Control, ControlKind, Gateway, Topology
 
-__all__ = ["reach"]
+__all__ = ["reach", "reach_at"]
 
 
 def reach(gateway: Gateway, topology: Topology, lab: str | None = None) -> Handle:
@@ -18,19 +18,23 @@ def reach(gateway: Gateway, topology: Topology, lab: str | None = None) -> Handl
     ``lab`` overrides the gateway's ``control``: it is then the container of that lab. A control of ``lab``
     without a name means the lab named as the topology.
     """
+    return reach_at(gateway.name, gateway.control, topology.name, topology.file, lab)
+
+
+def reach_at(name: str, control: Control, topology: str, file: str, lab: str | None = None) -> Handle:
+    """Return the handle of a gateway of a topology, by the names of these and the topology's file."""
     if lab is not None:
-        return _container(gateway, lab, topology)
-    match gateway.control.kind:
+        return _container(name, lab, file)
+    match control.kind:
         case ControlKind.LAB:
-            return _container(gateway, gateway.control.target or topology.name, topology)
+            return _container(name, control.target or topology, file)
         case ControlKind.LOCAL:
-            return LocalHost(gateway.name)
+            return LocalHost(name)
         case ControlKind.SSH:
             from ipsecctl.gateway.ssh import SshHost  # and with it asyncssh, which takes its time
 
-            return SshHost(gateway.name, gateway.control.target)
+            return SshHost(name, control.target)
 
 
-def _container(gateway: Gateway, lab: str, topology: Topology) -> Container:
-    place = lab_place(lab, near=topology.file)
-    return Container(gateway.name, container_name(lab, gateway.name), lab_place=place)
+def _container(name: str, lab: str, file: str) -> Container:
+    return Container(name, container_name(lab, name), lab_place=lab_place(lab, near=file))

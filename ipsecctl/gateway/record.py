@@ -11,13 +11,14 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from ipsecctl.desired import Means
 from ipsecctl.gateway.trials import Trials
 from ipsecctl.topology import DataPath
+from ipsecctl.vici import Listing
 
 __all__ = ["NO_CHARON", "Record", "Seen", "StartUp", "canonical"]
 
@@ -30,7 +31,7 @@ NO_CHARON = "none"
 
 def canonical(value: Any) -> bytes:
     """Return a value of mappings, lists, ``str`` and ``bytes`` as bytes that are equal when it is."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=True, default=_plain).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def _plain(value: Any) -> Any:
@@ -39,6 +40,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"no canonical form for {type(value).__name__}")
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=True, default=_plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,9 @@ class Record:
     what each gateway of the topology was found to have, as far as that was known; ``trials`` is what was
     tried on this one. ``renew`` names the connections whose running SAs may still have an earlier
     configuration. ``kept`` are those whose change the last apply could not complete, so that it left their
-    SAs as they were, each with why.
+    SAs as they were, each with why. ``listed`` is the digest of how charon listed the connections in
+    ``seen``, to the byte, "" where that is not known: while it does so, they need not be looked at one by
+    one.
     """
 
     key: bytes
@@ -109,6 +115,16 @@ class Record:
     start_up: StartUp = field(default_factory=StartUp)
     renew: tuple[str, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
+    listed: str = ""
+
+    def lists(self, now: Listing) -> bool:
+        """Whether charon lists the connections that were seen by the last apply as it did then."""
+        return self.listed != "" and self.listed == self.digest_listed(now, self.seen.connections)
+
+    def digest_listed(self, now: Listing, names: Collection[str]) -> str:
+        """Return the digest of how charon lists these connections, "" where one is not there."""
+        said = now.reported(names)
+        return "" if said is None else hmac.digest(self.key, b"listed\0" + said, "sha256").hex()
 
     def older(self, charon: str) -> dict[str, str]:
         """Return the connections whose SAs, if they run, have an earlier configuration, each with why.
@@ -156,6 +172,7 @@ class Record:
             },
             "renew": list(self.renew),
             "kept": self.kept,
+            "listed": self.listed,
         }
         return json.dumps(document, sort_keys=True, default=_plain).encode() + b"\n"
 
@@ -173,6 +190,7 @@ class Record:
                 start_up=StartUp(**document.get("start_up", {})),
                 renew=tuple(map(str, document.get("renew", ()))),
                 kept=dict(document.get("kept", {})),
+                listed=str(document.get("listed", "")),
                 interfaces=document.get("interfaces", {}),
                 means=_means(document.get("means", ())),
                 trials=Trials.from_json(document["trials"]) if document.get("trials") else None,

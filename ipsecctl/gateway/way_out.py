@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from netaddr import AddrFormatError, IPAddress
@@ -150,13 +151,16 @@ def addresses_of(texts: Iterable[object]) -> Iterator[IPAddress]:
     return (address for text in texts if text is not None for address in _address(text))
 
 
-def _address(text: object) -> Iterator[IPAddress]:
-    if not isinstance(text, IPAddress):
-        text = str(text)
+def _address(text: object) -> tuple[IPAddress, ...]:
+    return (text,) if isinstance(text, IPAddress) else _parsed(str(text))
+
+
+@lru_cache(maxsize=1 << 16)  # of thousands of peers each is told, and asked for, several times
+def _parsed(text: str) -> tuple[IPAddress, ...]:
     try:
-        yield IPAddress(text)
+        return (IPAddress(text),)
     except (AddrFormatError, ValueError):
-        return
+        return ()
 
 
 def no_way_out(

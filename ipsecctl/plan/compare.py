@@ -8,17 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from ipsecctl.gateway import RECORD_PATH, Observed, Record
 from ipsecctl.plan.change import Change, Conflict, Disruption, GatewayPlan, Kind, Note, Part, fields
 from ipsecctl.plan.connections import (
+    NetworkPairs,
     differing,
     flatten,
     network_pairs,
     not_held_any_more,
 )
-from ipsecctl.plan.device import GONE, barred, barred_notes, device_changes, device_gone, unrouted
+from ipsecctl.plan.device import (
+    GONE,
+    barred,
+    barred_notes,
+    device_changes,
+    device_gone,
+    unrouted,
+    unrouted_children,
+)
 from ipsecctl.plan.host import HostComparison
 from ipsecctl.plan.kernel import kernel_reasons
 from ipsecctl.plan.obstacles import ipv6_notes, legacy_conflicts, legacy_notes
@@ -46,6 +56,7 @@ from ipsecctl.plan.ways import (
 )
 from ipsecctl.render import STRONGSWAN_FILE, SWANCTL_SECRETS_FILE
 from ipsecctl.topology import DataPath
+from ipsecctl.vici import Listing
 
 __all__ = ["plan_gateway"]
 
@@ -125,10 +136,16 @@ class _Comparison:
             self.options = (*self.options, GONE)
         self.restarts = bool(self.options) and may_restart(observed, cut_off=self.device_gone)
         self.restart_for = () if self.restarts else self.options
-        self.unrouted = unrouted(wanted, observed)
-        if left := barred(wanted, observed).keys() - self.unrouted:
+        missing = unrouted_children(wanted, observed)
+        self.unrouted = unrouted(wanted, observed, missing)
+        self.barred = barred(wanted, observed, missing=missing)
+        if left := self.barred.keys() - self.unrouted:
             self.lost = tuple(replace(sa, routes=()) if sa.tunnel in left else sa for sa in self.lost)
-        self.kept = network_pairs(wanted.connections.values())
+
+    @cached_property
+    def kept(self) -> NetworkPairs:
+        """Between which networks connections are to carry traffic."""
+        return network_pairs(self.wanted.connections.values())
 
     def changes(self) -> Iterator[Change]:
         if self.observed.charon_down is None:
@@ -214,7 +231,7 @@ class _Comparison:
         yield from ipv6_notes(self.wanted, self.facts)
         yield from way_home_notes(self.wanted, self.facts)
         yield from way_out_notes(self.wanted, self.facts, _peers(self.observed.sas))
-        yield from barred_notes(self.wanted, self.observed)
+        yield from barred_notes(self.barred)
 
     def _change(self, part: Part, name: str, kind: Kind, *reasons: str, **more: Any) -> Change:
         return Change(self.wanted.gateway, part, name, kind, reasons=reasons, **more)
@@ -419,10 +436,16 @@ class _Comparison:
             ),
         )
 
+    @cached_property
+    def as_listed(self) -> bool:
+        """Whether charon lists all that was applied to the byte as it did right afterwards."""
+        listed = self.observed.connections
+        return isinstance(listed, Listing) and self.record.lists(listed)
+
     def _drifted(self, name: str) -> bool:
         """Whether charon reports a connection otherwise than right after we loaded it."""
         seen = self.record.seen
-        if seen.version != self.observed.version or name not in seen.connections:
+        if seen.version != self.observed.version or name not in seen.connections or self.as_listed:
             return False  # another version may report the same in other words
         return seen.connections[name] != self.record.digest("seen", self.observed.connections[name])
 

@@ -8,13 +8,14 @@ switched off, are left alone: a CHILD_SA that is ended for them would not come b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Set
+from typing import Any, TypeAlias
 
 from netaddr import IPNetwork
 
 from ipsecctl.desired import Action
 from ipsecctl.gateway import CHARONS_TABLE, DEVICE, Device, Observed, Obstacle, bars
+from ipsecctl.gateway.barred import bars_nothing
 from ipsecctl.gateway.device import DOWN
 from ipsecctl.plan.change import Change, Kind, Note, Part, fields
 from ipsecctl.plan.connections import child_pairs, remote_networks
@@ -31,7 +32,11 @@ __all__ = [
     "rule_of",
     "unroutable",
     "unrouted",
+    "unrouted_children",
 ]
+
+Missing: TypeAlias = Mapping[str, Set[str]]
+"""By connection, children."""
 
 GONE = f"its device {DEVICE}, which is gone"
 """For what charon must be restarted then."""
@@ -74,32 +79,37 @@ def device_gone(wanted: Wanted, observed: Observed) -> bool:
     return device is not None and not device.there
 
 
-def unrouted(wanted: Wanted, observed: Observed) -> frozenset[str]:
+def unrouted(wanted: Wanted, observed: Observed, missing: Missing | None = None) -> frozenset[str]:
     """Return the connections, those that charon has, whose routes into its device are not there and can be.
 
     The routes of a CHILD_SA, or of a trap: without SAs no other end's traps are known to be there. One that
     carries something in a CHILD_SA whose routes could not be set anew is not among them. A trap has
     those that it was applied with: a network that is only now declared behind the far end has none yet.
+    ``missing`` is what ``unrouted_children`` says, where that is known.
     """
     found = set()
+    missing = unrouted_children(wanted, observed) if missing is None else missing
     carrying = {*_installed(observed)} - {(sa.tunnel, sa.child) for sa in observed.not_in_kernel if sa.dead}
-    for name, children in _missing(wanted, observed).items():
+    for name, children in missing.items():
         hopeless = unroutable(wanted, observed, name)
         if children - hopeless.keys() and not any((name, child) in carrying for child in hopeless):
             found.add(name)
     return frozenset(found)
 
 
-def barred(wanted: Wanted, observed: Observed, *, idle: bool = True) -> dict[str, tuple[Obstacle, ...]]:
+def barred(
+    wanted: Wanted, observed: Observed, *, idle: bool = True, missing: Missing | None = None
+) -> dict[str, tuple[Obstacle, ...]]:
     """Return by connection what keeps routes that are missing from coming back, or from being set at all.
 
     Also for a child that has no SA (``idle``): none can come up, unless a trap of before still has them.
     """
-    missing, found = _missing(wanted, observed), {}
+    found: dict[str, tuple[Obstacle, ...]] = {}
+    missing = unrouted_children(wanted, observed) if missing is None else missing
     there = {*_installed(observed)}
     for name in sorted(wanted.connections):
         hopeless = unroutable(wanted, observed, name)
-        concerned = missing.get(name, set()) | {
+        concerned = missing.get(name, frozenset()) | {
             child for child in hopeless if idle and (name, child) not in there
         }
         obstacles = {bar for child in concerned & hopeless.keys() for bar in hopeless[child]}
@@ -108,9 +118,9 @@ def barred(wanted: Wanted, observed: Observed, *, idle: bool = True) -> dict[str
     return found
 
 
-def barred_notes(wanted: Wanted, observed: Observed) -> Iterator[Note]:
-    """Yield what keeps routes from coming back, and the connections with them as they are."""
-    for obstacles in barred(wanted, observed).values():
+def barred_notes(found: Mapping[str, tuple[Obstacle, ...]]) -> Iterator[Note]:
+    """Yield what keeps routes from coming back, and the connections with them as they are (``barred``)."""
+    for obstacles in found.values():
         for obstacle in obstacles:
             yield Note(obstacle.what, obstacle.mend[:1].upper() + obstacle.mend[1:] + ".")
 
@@ -118,6 +128,8 @@ def barred_notes(wanted: Wanted, observed: Observed) -> Iterator[Note]:
 def unroutable(wanted: Wanted, observed: Observed, name: str) -> dict[str, tuple[Obstacle, ...]]:
     """Return by child of a connection what keeps its routes from being set, of those that something does."""
     device, version = _device(wanted, observed), observed.charon.version_numbers or None
+    if bars_nothing(device, version):
+        return {}  # the rule, and there may be thousands of connections
     children = wanted.connections.get(name, {}).get("children", {})
     found = {
         child: bars(wanted.gateway, device, version, sorted(child_pairs(message)))
@@ -126,7 +138,7 @@ def unroutable(wanted: Wanted, observed: Observed, name: str) -> dict[str, tuple
     return {child: obstacles for child, obstacles in found.items() if obstacles}
 
 
-def _missing(wanted: Wanted, observed: Observed) -> dict[str, set[str]]:
+def unrouted_children(wanted: Wanted, observed: Observed) -> Missing:
     """Return by connection, those that charon has, the children whose routes are not there."""
     device = _device(wanted, observed)
     routes = observed.facts.in_kernel.on(observed.data_path).routes

@@ -36,7 +36,7 @@ def legacy_conflicts(wanted: Wanted, rules: Iterable[str]) -> Iterator[Conflict]
     for match in _read(rules):
         if match["table"] in _FILTERING and match["chain"] == "FORWARD":
             by_family.setdefault(match["family"], []).append(match)
-    remote = _far_networks(wanted)
+    remote = _far_networks(wanted) if by_family else frozenset[IPNetwork]()
     for family, found in sorted(by_family.items()):
         concerned = any(network.version == (4 if family == "ip" else 6) for network in remote)
         stopping = next((match for match in found if _stops_all(match)), None)

@@ -328,9 +328,9 @@ def _others_routes(wanted: Wanted, facts: Facts) -> Iterator[Conflict]:
     for route in sorted(wanted.routes, key=lambda route: route.metric, reverse=True):
         if route.kind is RouteKind.INTO:
             best[route.prefix] = route
-    for seen in sorted(facts.ways.routes):
+    for seen in sorted(route for route in facts.ways.routes if not route.ours):
         mine = best.get(seen.prefix)
-        if mine is not None and not seen.ours and seen.metric <= mine.metric:
+        if mine is not None and seen.metric <= mine.metric:
             metric = f" (metric {seen.metric})" if seen.metric else ""
             yield Conflict(
                 f"{wanted.gateway}: a route to {seen.prefix} that ipsecctl did not make{metric} "

@@ -106,7 +106,7 @@ def _check_private(draft: Draft, findings: Findings) -> None:
             findings.warning("IP129", (*gateway.where, "address"), summary, hint)
 
 
-@lru_cache(maxsize=4096)  # a hub is looked at for each of its spokes
+@lru_cache(maxsize=1 << 16)  # a hub is looked at for each of its spokes
 def _private_kind(address: IPAddress | str | None) -> str | None:
     """Return the document that reserves an address for private use, ``None`` for any other."""
     if not isinstance(address, IPAddress):

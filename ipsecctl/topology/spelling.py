@@ -23,7 +23,7 @@ _ANY: Final = frozenset({"", "%any", "%any6", "0.0.0.0", "*", "::", "0::0"})  # 
 _BLOCK_TYPE: Final = re.compile(r"ipv[46](net|range):|\{[^}]*\}:", re.IGNORECASE)
 
 
-@lru_cache(maxsize=4096)  # each is written, or sent, many times
+@lru_cache(maxsize=1 << 16)  # each is written, or sent, many times
 def identity_fault(text: str) -> str:
     """Return why a text cannot be an IKE identity, "" when it can.
 

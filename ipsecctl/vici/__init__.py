@@ -2,5 +2,6 @@
 
 from ipsecctl.vici.client import Client, connect_unix
 from ipsecctl.vici.codec import MAX_FRAME_BYTES, Message, encode_message, text
+from ipsecctl.vici.listing import Listing
 
-__all__ = ["MAX_FRAME_BYTES", "Client", "Message", "connect_unix", "encode_message", "text"]
+__all__ = ["MAX_FRAME_BYTES", "Client", "Listing", "Message", "connect_unix", "encode_message", "text"]

@@ -24,9 +24,10 @@ __all__ = ["DEFAULT_TIMEOUT_S", "Client", "connect_unix"]
 
 DEFAULT_TIMEOUT_S = 10.0 * PATIENCE
 _READ_BYTES = 1 << 16
-_AHEAD = 32
+_AHEAD = 128
 """How many commands are sent ahead of their answers. charon reads them into a queue for each connection and
-works it off in one thread (``process_queue`` of vici_socket.c); so many keep it busy meanwhile."""
+works it off in one thread (``process_queue`` of vici_socket.c); so many keep it busy meanwhile, also where
+the way there is a relay in a container: more make it no faster."""
 
 _LONGEST = 10
 """How many times its limit a command may take in all whose events keep coming."""
@@ -139,14 +140,38 @@ class Client:
         As long as events come, ``timeout_s`` bounds the wait for the next one, and ten times that the whole:
         what charon has thousands of takes its time.
         """
+        return [e.message for e in await self._events(name, event, message, timeout_s, raw=raw)]
+
+    async def stream_undecoded(
+        self,
+        name: str,
+        event: str,
+        message: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> list[bytes]:
+        """Do as ``stream``, and return the messages as they came: nobody has looked whether they are any."""
+        events = await self._events(name, event, message, timeout_s, undecoded=True)
+        return [e.data for e in events]
+
+    async def _events(
+        self,
+        name: str,
+        event: str,
+        message: Mapping[str, Any] | None,
+        timeout_s: float | None,
+        *,
+        raw: bool = False,
+        undecoded: bool = False,
+    ) -> list[Received]:
         packet = request_packet(name, message)
-        async with self._conversation(name, timeout_s, raw=raw) as limit:
+        async with self._conversation(name, timeout_s, raw=raw, undecoded=undecoded) as limit:
             await self._register(event)
             await self._send(packet)
             received, events = await self._reply(name, limit)
             await self._confirmed(unregister_packet(event), event)
         _answer(name, received)
-        return [e.message for e in events if e.event == event]
+        return [e for e in events if e.event == event]
 
     async def listen(self, events: Iterable[str], *, quiet_s: float) -> AsyncIterator[tuple[str, Message]]:
         """Yield (name, message) of each event as it comes; ends when none has come for ``quiet_s`` seconds.
@@ -171,13 +196,15 @@ class Client:
                 self.close("has been used for listening")
 
     @asynccontextmanager
-    async def _conversation(self, name: str, timeout_s: float | None, *, raw: bool) -> AsyncIterator[_Limit]:
+    async def _conversation(
+        self, name: str, timeout_s: float | None, *, raw: bool, undecoded: bool = False
+    ) -> AsyncIterator[_Limit]:
         async with self._lock, self._limited(name, timeout_s) as limit:
-            self._receiver.raw = raw
+            self._receiver.raw, self._receiver.undecoded = raw, undecoded
             try:
                 yield limit
             finally:
-                self._receiver.raw = False
+                self._receiver.raw = self._receiver.undecoded = False
 
     @asynccontextmanager
     async def _limited(self, what: str, timeout_s: float | None) -> AsyncIterator[_Limit]:

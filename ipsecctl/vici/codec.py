@@ -100,6 +100,19 @@ def decode_text(data: bytes) -> Message:
     return _decode(data, _as_text)
 
 
+def only_section(data: bytes) -> str:
+    """Return the name of the section that a message consists of, from its bytes; what is in it is not read.
+
+    Raises ``ViciError`` when the message does not begin with a section and end with the end of one.
+    """
+    if len(data) < 3 or data[0] != _SECTION_START or len(data) < 3 + data[1] or data[-1] != _SECTION_END:
+        raise ViciError("charon sent a garbled message: it is no section")
+    try:
+        return data[2 : 2 + data[1]].decode()
+    except UnicodeDecodeError as exc:
+        raise ViciError(f"charon sent a garbled message: {exc}") from exc
+
+
 def _decode(data: bytes, value: Callable[[bytes], str | bytes]) -> Message:
     try:
         return _decoded(data, value)

@@ -32,21 +32,25 @@ class Kind(IntEnum):
 @dataclass(frozen=True, slots=True)
 class Received:
     """One packet from charon: ``event`` is its name for ``EVENT``; ``message`` has values of ``bytes``, or of
-    ``str`` if the receiver was not ``raw``."""
+    ``str`` if the receiver was not ``raw``. Of an event to a receiver that leaves these ``undecoded`` there
+    is its ``data`` instead."""
 
     kind: Kind
     message: Message
     event: str = ""
+    data: bytes = b""
 
 
 class Receiver:
     """Cuts what a connection delivers into packets. After an error it is of no further use.
 
-    ``raw`` says of what comes from then on whether its values stay ``bytes``.
+    ``raw`` says of what comes from then on whether its values stay ``bytes``, ``undecoded`` whether events
+    are left as they come.
     """
 
     def __init__(self, *, raw: bool = True) -> None:
         self.raw = raw
+        self.undecoded = False
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Received]:
@@ -57,7 +61,8 @@ class Receiver:
         self._buffer += data
         packets = []
         while (packet := self._take()) is not None:
-            packets.append(_parse(packet, decode_message if self.raw else decode_text))
+            decode = decode_message if self.raw else decode_text
+            packets.append(_parse(packet, decode, undecoded=self.undecoded))
         return packets
 
     def eof(self) -> ViciError:
@@ -92,7 +97,7 @@ class Receiver:
         return packet
 
 
-def _parse(packet: bytes, decode: Callable[[bytes], Message]) -> Received:
+def _parse(packet: bytes, decode: Callable[[bytes], Message], *, undecoded: bool) -> Received:
     try:
         kind = Kind(packet[0])
     except ValueError:
@@ -104,4 +109,5 @@ def _parse(packet: bytes, decode: Callable[[bytes], Message]) -> Received:
     name = packet[start:end]
     if len(packet) < end or not name:
         raise ViciError("charon sent an event whose name is cut short")
-    return Received(kind, decode(packet[end:]), name.decode("utf-8", "backslashreplace"))
+    event, data = name.decode("utf-8", "backslashreplace"), packet[end:]
+    return Received(kind, {}, event, data) if undecoded else Received(kind, decode(data), event)

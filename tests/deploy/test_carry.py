@@ -78,7 +78,7 @@ class Handle:
                     answers.append(refused)
             return answers
 
-        yield SimpleNamespace(command=command, commands=commands, stream=stream)
+        yield SimpleNamespace(command=command, commands=commands, stream=stream, stream_undecoded=stream)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from ipsecctl.gateway.observe import parse_facts
 from ipsecctl.gateway.restart import how_to_restart
 from ipsecctl.patience import PATIENCE
 from ipsecctl.topology import DataPath
+from ipsecctl.vici import encode_message
 
 
 def test_nothing_there():
@@ -177,9 +178,12 @@ class Seer:
             return {"version": "6.1.0"}
 
         async def stream(name, event, message=None):
-            return [{"t": {}}] if name == "list-conns" else []
+            return []
 
-        yield SimpleNamespace(command=command, stream=stream)
+        async def stream_undecoded(name, event, message=None):
+            return [encode_message({"t": {}})]
+
+        yield SimpleNamespace(command=command, stream=stream, stream_undecoded=stream_undecoded)
 
 
 def test_looking_sees_the_firewall_and_what_its_shell_does_is_not_charons_fault():
