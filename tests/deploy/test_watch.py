@@ -11,6 +11,7 @@ import pytest
 import ipsecctl.deploy.watch as watching
 from ipsecctl.deploy.watch import watch
 from ipsecctl.errors import GatewayUnreachable, ViciError
+from ipsecctl.vici.codec import encode_message
 
 SA = {"t": {"state": "ESTABLISHED", "uniqueid": "1"}}
 
@@ -33,14 +34,19 @@ class Charon:
 
     async def stream(self, name, event, message=None, *, raw=False):
         if name != "list-sas":
-            return [{"t": {}}] if name == "list-conns" else []
+            return []
         assert message == {"noblock": "yes"}  # charon is never made to wait
         self.looks += 1
         return [SA] if self.looks > self.busy else []
 
+    async def stream_undecoded(self, name, event, message=None):
+        return [encode_message({"t": {}})]
+
     @asynccontextmanager
     async def vici(self, *, timeout_s):
-        yield SimpleNamespace(command=self.command, stream=self.stream)
+        yield SimpleNamespace(
+            command=self.command, stream=self.stream, stream_undecoded=self.stream_undecoded
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -324,7 +324,10 @@ def test_a_plan_is_made_of_all_sas_if_charon_lists_them_within_a_moment(busy, se
                     self.looks += 1
                     return [{"t": {"state": "ESTABLISHED"}}] if self.looks > busy else []
 
-                yield SimpleNamespace(command=command, stream=stream)
+                async def stream_undecoded(name, event, message=None):
+                    return []
+
+                yield SimpleNamespace(command=command, stream=stream, stream_undecoded=stream_undecoded)
 
     gateway = Busy(shell)
     with asyncio.Runner(loop_factory=LeapingLoop) as runner:
