@@ -21,6 +21,7 @@ from ipsecctl.pki.sealing import seal_to_recipients, unsealed
 from ipsecctl.pki.wanted import Wanted, is_written
 from ipsecctl.secrets import age_recipients, read
 from ipsecctl.secrets.certificates import holds
+from ipsecctl.secrets.reading import replaceable
 
 __all__ = ["Imported", "examine", "install", "key_of", "owner", "presented", "request_for"]
 
@@ -91,6 +92,8 @@ def request_for(
 def _put_key(key: SigningKey, wanted: Wanted, base: Path, recipients: tuple[str, ...]) -> None:
     """Write a new key whole, where there is none."""
     content, place = key_pem(key), base / wanted.key.value
+    for problem in replaceable(place, wanted.key.value):
+        raise problem
     if wanted.key.kind.value == "age":
         content = seal_to_recipients(content, recipients or age_recipients())
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

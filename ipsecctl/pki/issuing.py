@@ -24,6 +24,7 @@ from ipsecctl.pki.material import certificates_in
 from ipsecctl.pki.names import general_names, names_text
 from ipsecctl.pki.wanted import Wanted, is_written
 from ipsecctl.secrets import age_recipients
+from ipsecctl.secrets.reading import replaceable
 
 __all__ = ["Wishes", "issue_for_request", "issue_wanted", "place_authorities", "renew"]
 
@@ -119,6 +120,8 @@ def _standing(one: Wanted, base: Path, *, again: bool) -> tuple[str, bool]:
     """Return what keeps a certificate from being issued, and whether it is there already."""
     if not is_written(one.key):
         return f"{one.gateway}: its key is {one.key}: that cannot be written; sign a request instead", False
+    for problem in replaceable(base / one.key.value, one.key.value):
+        return f"{one.gateway}: {problem.what}: {problem.subject}: {problem.hint}", False
     places = (base / one.certificate, base / one.key.value)
     there = [place for place in places if place.exists() or place.is_symlink()]
     if again or not there:

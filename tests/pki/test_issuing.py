@@ -136,6 +136,14 @@ def test_one_place_for_two_gateways_is_refused(ca: Ca) -> None:
         ca.issue(credential=one)
 
 
+def test_no_key_is_made_where_anybody_may_replace_it(ca: Ca) -> None:
+    (ca.base / "pki").mkdir()
+    (ca.base / "pki").chmod(0o777)
+    with pytest.raises(PkiError, match=r"a: in a directory in which anybody may replace it: pki/a\.key"):
+        ca.issue("a")
+    assert ca.left() == set()
+
+
 def test_a_key_in_the_environment_cannot_be_written(ca: Ca) -> None:
     place = '{certificate: "pki/{gateway}.pem", key: "env:KEY", ca: pki/root.pem, chain: pki/issuing.pem}'
     with pytest.raises(PkiError, match="its key is env:KEY: that cannot be written"):
