@@ -6,13 +6,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ipsecctl.cli._load import check_file
 from ipsecctl.cli._view import paint, say
-from ipsecctl.errors import PkiError
+from ipsecctl.errors import PkiError, TopologyRefused
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -20,22 +22,31 @@ if TYPE_CHECKING:
     from ipsecctl.pki.authority import Made, Passphrase
     from ipsecctl.pki.folder import Folder
     from ipsecctl.pki.keytypes import KeyType
+    from ipsecctl.pki.ledger import Entry
     from ipsecctl.secrets import Secret
+    from ipsecctl.topology import Topology
 
 __all__ = [
+    "CA",
     "PASSPHRASE_VARIABLE",
     "CaOption",
     "JsonOption",
+    "KeyOption",
     "PassphraseOption",
     "RecipientOption",
     "folder_at",
     "key_type",
+    "listed",
     "new_passphrase",
+    "now",
     "passphrase",
     "print_table",
+    "printed",
+    "printed_list",
     "progress",
     "span",
     "tell",
+    "topology_of",
     "write_out",
 ]
 
@@ -55,6 +66,17 @@ PassphraseOption = Annotated[
 RecipientOption = Annotated[
     list[str] | None,
     typer.Option("--recipient", help="Encrypt to this age recipient (age1..., ssh-ed25519 ...); several."),
+]
+CA = Path("ca")
+"""The CA's folder where none is named."""
+
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        help="Kind of key: ecdsa-p256, ecdsa-p384, ed25519, ed448, rsa-3072 or rsa-4096.",
+        metavar="KIND",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -193,3 +215,39 @@ def printed(document: dict[str, Any], *, as_json: bool) -> bool:
 
         print_json(document)
     return as_json
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def topology_of(file: Path) -> Topology:
+    """Read a topology without looking at its secrets: some are to be made."""
+    loaded, diagnostics = check_file(file, secrets=False)
+    if loaded.topology is None:
+        raise TopologyRefused(diagnostics)
+    return loaded.topology
+
+
+def printed_list(ca: Path, entries: list[Entry], *, json: bool) -> bool:
+    """Print entries as JSON or as a table; return whether it was JSON."""
+    from ipsecctl.pki.document import list_json, states
+
+    at, ledger = now(), folder_at(ca).ledger()
+    if printed(list_json(str(ca), ledger, entries, at), as_json=json):
+        return True
+    known = states(ledger, at)
+    rows = [
+        (
+            entry.serial_text[:8],
+            entry.name,
+            known[entry.serial].value,
+            entry.key_type,
+            f"{entry.certificate.not_valid_after_utc:%Y-%m-%d}",
+            f"{(entry.certificate.not_valid_after_utc - at).days} d",
+            entry.places.certificate,
+        )
+        for entry in entries
+    ]
+    print_table(("serial", "name", "state", "key", "until", "left", "file"), rows)
+    return False

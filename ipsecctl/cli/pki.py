@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ipsecctl.cli._app import command_app
-from ipsecctl.cli._load import base_dir, check_file, errors_as_json
+from ipsecctl.cli._load import base_dir, errors_as_json
 from ipsecctl.cli._pki import (
+    CA,
     CaOption,
     JsonOption,
+    KeyOption,
     PassphraseOption,
     RecipientOption,
     folder_at,
     key_type,
     listed,
     new_passphrase,
+    now,
     passphrase,
-    print_table,
     printed,
+    printed_list,
     progress,
     span,
     tell,
+    topology_of,
     write_out,
 )
+from ipsecctl.cli._pki_files import export, import_, list_, show
 from ipsecctl.cli._view import say
-from ipsecctl.errors import PkiError, TopologyRefused
 
 if TYPE_CHECKING:
     from ipsecctl.pki.authority import Made
-    from ipsecctl.pki.ledger import Entry
-    from ipsecctl.topology import Topology
 
 __all__ = ["app"]
 
 app = command_app(no_args_is_help=True)
 
-_CA = Path("ca")
-KeyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--key",
-        help="Kind of key: ecdsa-p256, ecdsa-p384, ed25519, ed448, rsa-3072 or rsa-4096.",
-        metavar="KIND",
-    ),
-]
 DaysOption = Annotated[
     float | None, typer.Option("--days", help="Valid for so many days.", min=0.0006, max=36500.0)
 ]
@@ -74,7 +66,7 @@ def group() -> None:
 @app.command()
 def init(
     name: Annotated[str, typer.Option("--name", help="The CA's name, as peers see it.")] = "ipsecctl",
-    ca: CaOption = _CA,
+    ca: CaOption = CA,
     key: KeyOption = None,
     gateway_key: Annotated[
         str | None, typer.Option("--gateway-key", help="Kind of the gateways' keys.", metavar="KIND")
@@ -156,8 +148,8 @@ def init(
         from dataclasses import replace
 
         new = replace(new, root_days=root_days or ROOT_DAYS, issuing_days=issuing_days or ISSUING_DAYS)
-        ledger = make(ca, new, _now())
-    if not _printed_list(ca, list(ledger.issued()), json=json):
+        ledger = make(ca, new, now())
+    if not printed_list(ca, list(ledger.issued()), json=json):
         say(f"The CA is in {ca}. Keep a copy of it; keys/root-1.key is best kept elsewhere.")
     if settings.constraints.on_addresses:
         say("Its constraints have addresses: strongSwan 6.0.1 reads them, 5.9.8 does not (--permit ip:any).")
@@ -193,7 +185,7 @@ def issue(
     out: Annotated[
         Path | None, typer.Option("--out", help="With --request: where the certificate goes.", metavar="PEM")
     ] = None,
-    ca: CaOption = _CA,
+    ca: CaOption = CA,
     passphrase_at: PassphraseOption = None,
     key: KeyOption = None,
     days: DaysOption = None,
@@ -228,7 +220,7 @@ def issue(
         with errors_as_json(request, wanted=json):
             asked = request_in(content_of(request), str(request))
             made = issue_for_request(
-                folder, asked, str(request), identity, "", out, wishes, passphrase(passphrase_at), _now()
+                folder, asked, str(request), identity, "", out, wishes, passphrase(passphrase_at), now()
             )
         _tell_made(ca, made, json=json)
         return
@@ -237,11 +229,11 @@ def issue(
     if bool(names) == everywhere:
         raise typer.BadParameter("say for which sites or gateways, or --all", param_hint="SITE|GATEWAY")
     with errors_as_json(file, wanted=json):
-        topology = _topology(file)
+        topology = topology_of(file)
         wanted = chosen(topology, names or ())
         with progress(len(wanted)) as told:
             made = issue_wanted(
-                folder, wanted, base_dir(topology), wishes, passphrase(passphrase_at), _now(), told
+                folder, wanted, base_dir(topology), wishes, passphrase(passphrase_at), now(), told
             )
     _tell_made(ca, made, json=json)
 
@@ -261,7 +253,7 @@ def renew(
     ] = None,
     again: Annotated[bool, typer.Option("--all", help="Also what is not due.")] = False,
     same_key: Annotated[bool, typer.Option("--same-key", help="Keep the keys.")] = False,
-    ca: CaOption = _CA,
+    ca: CaOption = CA,
     passphrase_at: PassphraseOption = None,
     key: KeyOption = None,
     days: DaysOption = None,
@@ -292,7 +284,7 @@ def renew(
             within,
             wishes,
             passphrase(passphrase_at),
-            _now(),
+            now(),
             same_key=same_key,
             told=told,
         )
@@ -308,7 +300,7 @@ def revoke(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the CRL to this file, too (DER).", metavar="CRL")
     ] = None,
-    ca: CaOption = _CA,
+    ca: CaOption = CA,
     passphrase_at: PassphraseOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -330,13 +322,13 @@ def revoke(
 
     if reason not in REASONS:
         raise typer.BadParameter(f"one of {', '.join(REASONS)}", param_hint="--reason")
-    now, folder = _now(), folder_at(ca)
+    at, folder = now(), folder_at(ca)
     with errors_as_json(ca, wanted=json):
-        revoked, lists = cut_off(folder, name, reason, passphrase(passphrase_at), now)
+        revoked, lists = cut_off(folder, name, reason, passphrase(passphrase_at), at)
         if out is not None:
             for found in lists.values():
                 write_out(out, found.public_bytes(Encoding.DER), force=True)
-    known = states(folder.ledger(), now)
+    known = states(folder.ledger(), at)
     document = {
         "schema": "ipsecctl/pki-revoked/1",
         "certificates": [entry_json(entry, known[entry.serial]) for entry in revoked],
@@ -360,7 +352,7 @@ def crl(
         typer.Option("--out", help="Write it to this file; - is standard output.", metavar="FILE"),
     ] = None,
     pem: Annotated[bool, typer.Option("--pem", help="With --out: as PEM, not DER.")] = False,
-    ca: CaOption = _CA,
+    ca: CaOption = CA,
     passphrase_at: PassphraseOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -386,7 +378,7 @@ def crl(
     with errors_as_json(ca, wanted=json):
         folder.settings()
         name = authority or issuing_chain(folder, folder.ledger())[0].name
-        made = make_crl(folder, name, passphrase(passphrase_at), _now(), days)
+        made = make_crl(folder, name, passphrase(passphrase_at), now(), days)
         if out is not None:
             write_out(out, made.public_bytes(Encoding.PEM if pem else Encoding.DER), force=True)
     found = crl_json(name, made)
@@ -395,251 +387,6 @@ def crl(
             f"{folder.crl(name)}: number {found['number']}, {len(found['revoked'])} revoked, "
             f"until {found['next_update']}"
         )
-
-
-@app.command("list")
-def list_(
-    everything: Annotated[
-        bool, typer.Option("--all", help="Also what was replaced, was revoked or has expired.")
-    ] = False,
-    due: Annotated[
-        str | None, typer.Option("--due", help="Only what has less than this to run, as 30d.", metavar="SPAN")
-    ] = None,
-    ca: CaOption = _CA,
-    json: JsonOption = False,
-) -> None:
-    """List what the CA has issued, its own certificates first, then what runs out first.
-
-    \b
-    Examples:
-      ipsecctl pki list
-      ipsecctl pki list --due 30d
-      ipsecctl pki list --all --json
-    """
-    from ipsecctl.pki.document import states
-    from ipsecctl.pki.due import is_due
-    from ipsecctl.pki.ledger import Kind, State
-
-    now, folder, within = _now(), folder_at(ca), span(due)
-    with errors_as_json(ca, wanted=json):
-        folder.settings()
-        ledger = folder.ledger()
-    known = states(ledger, now)
-    gone = {State.ABANDONED, State.REVOKED, State.EXPIRED, State.SUPERSEDED}
-    found = [entry for entry in ledger.issued() if everything or known[entry.serial] not in gone]
-    if not everything:
-        # What has expired and was not replaced is what the reader must know of.
-        current = {entry.serial for entry in ledger.current()}
-        found += [e for e in ledger.issued() if e.serial in current and known[e.serial] is State.EXPIRED]
-    if within is not None:
-        found = [entry for entry in found if is_due(entry.certificate, now, within)]
-    found.sort(key=lambda entry: (entry.kind is Kind.END, entry.certificate.not_valid_after_utc, entry.name))
-    _printed_list(ca, found, json=json)
-
-
-@app.command()
-def show(
-    name: Annotated[
-        str,
-        typer.Argument(metavar="NAME|SERIAL|FILE", help="A gateway, a CA, a serial number, or a file."),
-    ],
-    ca: CaOption = _CA,
-    json: JsonOption = False,
-) -> None:
-    """Show what stands in a certificate, and what the CA knows of it.
-
-    \b
-    Examples:
-      ipsecctl pki show clinic-a
-      ipsecctl pki show issuing-1 --json
-      ipsecctl pki show pki/clinic-a.pem
-    """
-    from ipsecctl.pki.authority import matching
-    from ipsecctl.pki.document import certificate_json, entry_json, states
-    from ipsecctl.pki.material import certificates_in, content_of
-
-    now, folder = _now(), folder_at(ca)
-    with errors_as_json(Path(name), wanted=json):
-        if Path(name).is_file():
-            documents = [certificate_json(c) for c in certificates_in(content_of(Path(name)), name)]
-        else:
-            folder.settings()
-            ledger = folder.ledger()
-            known = states(ledger, now)
-            documents = [
-                {**certificate_json(entry.certificate), "of": entry_json(entry, known[entry.serial])}
-                for entry in matching(ledger, name)
-            ]
-    if printed({"schema": "ipsecctl/pki-show/1", "certificates": documents}, as_json=json):
-        return
-    for number, document in enumerate(documents):
-        if number:
-            print()
-        _print_certificate(document)
-
-
-def _print_certificate(document: dict[str, object]) -> None:
-    for key, value in document.items():
-        if isinstance(value, dict):
-            for inner, text in value.items():
-                if text not in ("", None, [], document.get(inner)):
-                    print(f"{inner:<17} {', '.join(text) if isinstance(text, list) else text}")
-        elif isinstance(value, list):
-            print(f"{key:<17} {', '.join(map(str, value)) or '-'}")
-        elif value not in ("", None):
-            print(f"{key:<17} {value}")
-
-
-@app.command()
-def export(
-    what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="root, issuing, chain, a gateway, or a serial number.")
-    ],
-    form: Annotated[str, typer.Option("--format", help="pem, der, or p12 (with the key).")] = "pem",
-    with_chain: Annotated[bool, typer.Option("--chain", help="With the CAs above it.")] = False,
-    csr: Annotated[
-        Path | None,
-        typer.Option(
-            "--csr",
-            help="The gateway's request (CSR) for another CA instead, by this topology.",
-            metavar="FILE",
-        ),
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to this file.", metavar="FILE")] = None,
-    p12_passphrase: Annotated[
-        str | None,
-        typer.Option("--p12-passphrase", help="Where that of the PKCS#12 file lies.", metavar="REF"),
-    ] = None,
-    key: KeyOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
-    ca: CaOption = _CA,
-    recipient: RecipientOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Print a certificate or a chain, pack it with its key as PKCS#12, or make a request for another CA.
-
-    A request is made with the gateway's key; where there is none, one is made in its place.
-
-    \b
-    Examples:
-      ipsecctl pki export root --out root.pem
-      ipsecctl pki export clinic-a --format p12 --p12-passphrase file:p12.passphrase --out clinic-a.p12
-      ipsecctl pki export clinic-a --csr clinics.yaml --out clinic-a.csr
-    """
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    from ipsecctl.pki.exporting import FORMATS, as_format, pkcs12, selected
-    from ipsecctl.pki.importing import request_for
-    from ipsecctl.pki.keytypes import KeyType
-    from ipsecctl.pki.wanted import chosen
-
-    if form not in FORMATS:
-        raise typer.BadParameter(f"one of {', '.join(FORMATS)}", param_hint="--format")
-    if json and (out is None or str(out) == "-") and form != "pem":
-        raise typer.BadParameter("with --json it is PEM, or goes to a file: --out", param_hint="--format")
-    key_made = ""
-    with errors_as_json(csr or ca, wanted=json):
-        if csr is not None:
-            topology = _topology(csr)
-            every = chosen(topology, [what])
-            if len({one.gateway for one in every}) > 1:
-                raise PkiError(f"{what!r} has several gateways", "name one of them")
-            kind = key_type(key) or KeyType.ECDSA_P256
-            made, is_new = request_for(every[0], base_dir(topology), kind, tuple(recipient or ()))
-            content = made.public_bytes(Encoding.DER if form == "der" else Encoding.PEM)
-            key_made = str(every[0].key) if is_new else ""
-        else:
-            folder = folder_at(ca)
-            folder.settings()
-            entries = selected(folder, what, with_chain=with_chain)
-            if form == "p12":
-                content = pkcs12(folder, entries[0], new_passphrase(p12_passphrase))
-            else:
-                content = as_format(entries, form)
-        to_file = out is not None and str(out) != "-"
-        if to_file or not json:
-            write_out(out, content, secret=form == "p12", force=force)
-    document = {
-        "schema": "ipsecctl/pki-export/1",
-        "what": what,
-        "format": form,
-        "written": str(out) if to_file else None,
-        "pem": content.decode() if form == "pem" else None,
-        "key_made": key_made or None,
-    }
-    if not printed(document, as_json=json) and key_made:
-        say(f"A key was made: {key_made}")
-
-
-@app.command("import")
-def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The topology file.")],
-    certificates: Annotated[
-        list[Path],
-        typer.Argument(metavar="PEM", help="The gateway's certificate, its CA's, the root's, in this order."),
-    ],
-    gateway: Annotated[
-        str, typer.Option("--gateway", help="Whose it is; else by the identity it holds.")
-    ] = "",
-    crl_file: Annotated[
-        list[Path] | None,
-        typer.Option("--crl", help="The CA's CRL, to see that none is revoked.", metavar="CRL"),
-    ] = None,
-    key_file: Annotated[
-        Path | None, typer.Option("--key-file", help="The key, where it came with it.", metavar="KEY")
-    ] = None,
-    passphrase_at: PassphraseOption = None,
-    replaces: Annotated[bool, typer.Option("--replace", help="Replace certificates that are there.")] = False,
-    json: JsonOption = False,
-) -> None:
-    """Bring in a gateway's certificate from an organisation's own CA, with its chain, after checking it.
-
-    Checked are order and signatures, expiry, that the CAs are CAs and may issue for this name, the identity,
-    the key, usage and strength. All findings are shown; with an error nothing is written.
-
-    \b
-    Examples:
-      ipsecctl pki import clinics.yaml clinic-a.pem issuing.pem root.pem
-      ipsecctl pki import clinics.yaml bundle.pem --crl issuing.crl
-      ipsecctl pki import clinics.yaml bundle.pem --gateway clinic-a --key-file clinic-a.key
-    """
-    from ipsecctl.cli._view import print_diagnostics
-    from ipsecctl.pki.importing import examine, install, key_of, owner, presented
-    from ipsecctl.pki.material import key_in
-    from ipsecctl.pki.wanted import wanted
-
-    with errors_as_json(file, wanted=json):
-        topology = _topology(file)
-        base, given = base_dir(topology), presented(certificates)
-        whose = owner(wanted(topology), given, gateway)
-        brought = key_in(key_file, passphrase(passphrase_at)) if key_file is not None else None
-        key = brought or key_of(whose, base)
-        imported = examine(whose, given, crl_file or (), key, _now())
-        written = install(imported, base, key=brought, replaces=replaces)
-    print_diagnostics(imported.warnings)
-    document = {
-        "schema": "ipsecctl/pki-imported/1",
-        "gateway": whose.gateway,
-        "written": [str(place) for place in written],
-        "diagnostics": [finding.as_json() for finding in imported.warnings],
-    }
-    if not printed(document, as_json=json):
-        for place in written:
-            print(place)
-        if key is None:
-            say(f"{whose.gateway} has no key yet: put the one it was requested with to {whose.key}.")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _topology(file: Path) -> Topology:
-    """Read a topology without looking at its secrets: some are to be made."""
-    loaded, diagnostics = check_file(file, secrets=False)
-    if loaded.topology is None:
-        raise TopologyRefused(diagnostics)
-    return loaded.topology
 
 
 def _tell_made(ca: Path, made: Made, *, json: bool, kept: str = "there already") -> None:
@@ -664,25 +411,7 @@ def _tell_made(ca: Path, made: Made, *, json: bool, kept: str = "there already")
     say(f"{len(made.entries)} issued{left}.")
 
 
-def _printed_list(ca: Path, entries: list[Entry], *, json: bool) -> bool:
-    """Print entries as JSON or as a table; return whether it was JSON."""
-    from ipsecctl.pki.document import list_json, states
-
-    now, ledger = _now(), folder_at(ca).ledger()
-    if printed(list_json(str(ca), ledger, entries, now), as_json=json):
-        return True
-    known = states(ledger, now)
-    rows = [
-        (
-            entry.serial_text[:8],
-            entry.name,
-            known[entry.serial].value,
-            entry.key_type,
-            f"{entry.certificate.not_valid_after_utc:%Y-%m-%d}",
-            f"{(entry.certificate.not_valid_after_utc - now).days} d",
-            entry.places.certificate,
-        )
-        for entry in entries
-    ]
-    print_table(("serial", "name", "state", "key", "until", "left", "file"), rows)
-    return False
+app.command("list")(list_)
+app.command()(show)
+app.command()(export)
+app.command("import")(import_)
