@@ -273,4 +273,9 @@ def test_strongswan_does_too_and_the_table_says_so(cases: tuple[list[Row], Path]
     if os.environ.get("IPSECCTL_UPDATE"):
         DOCS.write_text(f"{before}{BEGIN}{made}{END}{after}", encoding="utf-8")
         return
-    assert old == made
+    assert _without_reasons(old) == _without_reasons(made)
+
+
+def _without_reasons(text: str) -> str:
+    """Return a table without OpenSSL's words, which differ between its versions."""
+    return re.sub(r"refused: [^|]*", "refused ", text)
