@@ -295,7 +295,11 @@ async def _begin(watch: Watch, entry: _Entry, here: tuple[IkeSa, ...], load: Loa
         return ""
     entry.begun, entry.since = True, now
     _know(entry, here, frozenset())
-    carrying = [child for sa in here for child in sa.children if child.carries]
+    # What is neither declared nor was applied is ended when the connection is loaded.
+    messages = [message for end in moving.ends.values() for message in (end.old, end.new)]
+    known = {name for message in messages for name in message.get("children", {})}
+    children = [child for sa in here for child in sa.children if child.name in known]
+    carrying = [child for child in children if child.carries]
     entry.carried = frozenset(child.name for child in carrying)
     entry.carrying = frozenset(child.unique_id for child in carrying)
     await _call(watch, entry, now)

@@ -35,6 +35,7 @@ from ipsecctl.plan.reasons import (
 from ipsecctl.plan.reported import departing
 from ipsecctl.plan.stages import Way, disruption, loses_routes, way
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
+from ipsecctl.plan.undeclared import ended_reasons, trap_reasons
 from ipsecctl.plan.wanted import NEXT, SHARED_PREFIX, Wanted, certificate_digest
 from ipsecctl.plan.ways import (
     interface_changes,
@@ -55,6 +56,7 @@ _RESTARTED = Drift("charon was started anew since the last apply, and does not h
 _NOT_RENEWED = Drift("its SAs keep an earlier configuration: they were not made anew after a change")
 _KEEPS = "a running SA keeps another configuration"
 _LEFT_SAS = "no longer in the topology, nor in charon, which still has SAs of it: these are ended"
+_LEFT_TRAP = "no longer in the topology, nor in charon, which still has a trap of it: it is taken away"
 _NEW_KEY = "its pre-shared key is another one: its IKE_SAs are authenticated anew"
 _SWITCH = (
     "of what this end sends, some milliseconds' worth may be lost: it uses a new SA before the far end has it"
@@ -298,18 +300,18 @@ class _Comparison:
             elif name in self.record.connections:
                 yield from self._loaded_connection(name, message)
         # One that is unloaded may have left SAs: so it is where an apply was cut off between the two.
-        there = self.observed.connections.keys() | self.observed.sa_names
+        there = self.observed.connections.keys() | self.observed.sa_names | (self.observed.traps or {}).keys()
         for name in self.record.connections:
             if name not in self.wanted.connections and name in there:
-                left = name not in self.observed.connections
+                left, runs = name not in self.observed.connections, name in self.observed.sa_names
                 yield self._change(
                     Part.CONNECTION,
                     name,
                     Kind.REMOVE,
-                    _LEFT_SAS if left else NO_LONGER,
+                    (_LEFT_SAS if runs else _LEFT_TRAP) if left else NO_LONGER,
                     *self._exposed(name),
                     before=fields(flatten(self.record.messages.get(name, {}))),
-                    disruption=Disruption.IKE_RESTART,
+                    disruption=Disruption.IKE_RESTART if runs or not left else Disruption.NONE,
                 )
 
     def _unloaded_connection(self, name: str, message: Mapping[str, Any]) -> Change:
@@ -375,7 +377,10 @@ class _Comparison:
             reasons = (self._begun(name),)
         elif not self._as_applied(name, message):
             by_hand = (BY_HAND,) if drifted else ()
-            reasons = (*by_hand, ALTERED, *self._exposed(name))
+            old = self.record.messages.get(name, {})
+            beside = trap_reasons(self.wanted, self.observed, name, old)
+            beside += ended_reasons(self.observed, name, old, message)
+            reasons = (*by_hand, ALTERED, *beside, *self._exposed(name))
         else:
             reasons = (*self._drift_of(name, drifted), *((_NEW_KEY,) if self._has_new_key(name) else ()))
         if not reasons:
@@ -411,6 +416,7 @@ class _Comparison:
             *((BY_HAND,) if drifted else ()),
             *((_NOT_RENEWED,) if name in self.record.renew else ()),
             *self._lost(name),
+            *trap_reasons(self.wanted, self.observed, name, self.wanted.connections[name]),
             *(
                 Drift(f"a running SA keeps another configuration: {why}")
                 for why in self.outdated.get(name, ())
