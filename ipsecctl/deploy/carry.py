@@ -329,13 +329,9 @@ class Carrier:
                 await client.command("terminate", {"ike": name, "force": "yes", "timeout": _GONE_WITHIN_MS})
 
     async def _end_undeclared(self, client: Client, names: Collection[str]) -> None:
-        """End the CHILD_SAs of children that neither are declared nor were when it was last applied.
-
-        One of them may be what a declared child is to be but for its name: charon makes no second one.
-        """
+        """End the CHILD_SAs that stand in the way of declared ones, and their traps (``undeclared_sas``)."""
         for name in () if self.restarted else sorted(names):
-            known = (self.record.messages.get(name, {}), self.wanted.connections.get(name, {}))
-            strays = undeclared_sas(self.observed, name, *known)
+            strays = undeclared_sas(self.wanted, self.observed, name)
             await self._uninstall(client, name, sorted({child for child, _ in strays}))
             for _, unique_id in strays:
                 message = {"child-id": unique_id, "force": "yes", "timeout": _GONE_WITHIN_MS}

@@ -273,7 +273,7 @@ async def _advance(watch: Watch, entry: _Entry, seen: Seen, load: Load, now: flo
         return "" if entry.doing is Step.REROUTE else f"{moving.mover}: {entry.refused}"
     if entry.doing is Step.INITIATE and _DUPLICATE in watch.complaint(moving.mover, entry.name):
         # So says charon itself: the latest SAs have the configuration that is loaded.
-        _know(entry, here, _latest(here))
+        _know(entry, here, _latest(here, moving.tunnel.children))
     fresh = _fresh(entry, here, there)
     if fresh is not None:
         if lost := _lost(entry, here, fresh):
@@ -314,9 +314,10 @@ def _know(entry: _Entry, here: tuple[IkeSa, ...], new: frozenset[int]) -> None:
     )
 
 
-def _latest(here: tuple[IkeSa, ...]) -> frozenset[int]:
-    """Return of each child the CHILD_SA that was made last."""
-    ids = sorted((child.unique_id, child.name) for sa in here for child in sa.children)
+def _latest(here: tuple[IkeSa, ...], declared: Iterable[str]) -> frozenset[int]:
+    """Return of each child that is still declared the CHILD_SA that was made last."""
+    names = {*declared}
+    ids = sorted((c.unique_id, c.name) for sa in here for c in sa.children if c.name in names)
     return frozenset({name: unique_id for unique_id, name in ids}.values())
 
 

@@ -377,9 +377,8 @@ class _Comparison:
             reasons = (self._begun(name),)
         elif not self._as_applied(name, message):
             by_hand = (BY_HAND,) if drifted else ()
-            old = self.record.messages.get(name, {})
-            beside = trap_reasons(self.wanted, self.observed, name, old)
-            beside += ended_reasons(self.observed, name, old, message)
+            beside = trap_reasons(self.wanted, self.observed, name, self.record.messages.get(name, {}))
+            beside += ended_reasons(self.wanted, self.observed, name)
             reasons = (*by_hand, ALTERED, *beside, *self._exposed(name))
         else:
             reasons = (*self._drift_of(name, drifted), *((_NEW_KEY,) if self._has_new_key(name) else ()))

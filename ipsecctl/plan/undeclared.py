@@ -64,20 +64,23 @@ def trap_reasons(wanted: Wanted, observed: Observed, name: str, before: Mapping[
     return tuple(reasons)
 
 
-def ended_reasons(observed: Observed, name: str, *messages: Mapping[str, Any]) -> tuple[str, ...]:
+def ended_reasons(wanted: Wanted, observed: Observed, name: str) -> tuple[str, ...]:
     """Return as reasons which CHILD_SAs of a connection are ended first: see ``undeclared_sas``."""
-    names = dict.fromkeys(child for child, _ in undeclared_sas(observed, name, *messages))
+    names = dict.fromkeys(child for child, _ in undeclared_sas(wanted, observed, name))
     return tuple(Drift(f"its CHILD_SA {child} is of no declared child: it is ended first") for child in names)
 
 
-def undeclared_sas(
-    observed: Observed, name: str, *messages: Mapping[str, Any]
-) -> tuple[tuple[str, str], ...]:
-    """Return the CHILD_SAs of a connection whose child is in none of ``messages``, with their unique ids.
+def undeclared_sas(wanted: Wanted, observed: Observed, name: str) -> tuple[tuple[str, str], ...]:
+    """Return the CHILD_SAs of a connection that no apply has asked for: their children and unique ids.
 
-    charon makes no SA of a declared child beside one that is the same but for its name.
+    charon makes no SA of a declared child beside one that is the same but for its name, or that a stray trap
+    has brought up. Of an apply that did not come to its end there may be those that are now declared.
     """
-    known = {child for message in messages for child in message.get("children", {})}
+    record = observed.facts.record
+    applied = record.messages.get(name, {}) if record else {}
+    known = {*applied.get("children", {})}
+    if not (applied and record and record.connections.get(name)):
+        known |= wanted.connections.get(name, {}).get("children", {}).keys()
     return tuple(
         sorted((child, unique_id) for child, unique_id in _sas(observed, name) if child not in known)
     )
