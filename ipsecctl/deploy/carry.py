@@ -35,6 +35,7 @@ from ipsecctl.gateway import (
     StartUp,
     ike_sas,
     list_connections,
+    list_traps,
     restart_charon,
     write_files,
 )
@@ -53,6 +54,8 @@ from ipsecctl.plan import (
     may_restart,
     restart_for,
     start_up,
+    traps_of,
+    undeclared_sas,
     unrouted,
 )
 from ipsecctl.render import STRONGSWAN_FILE
@@ -154,6 +157,7 @@ class Carrier:
         await self._let_go_of_routes(client, names)
         for name in sorted(names):
             await self.load(client, name)
+        await self._settle_traps(client, names)
         self.held, self.later = {**self.held, **dict.fromkeys(later)}, self.later - later
 
     @property
@@ -178,6 +182,7 @@ class Carrier:
     async def load(self, client: Client, name: str) -> str:
         """Load a connection as it is to be; return what charon said against it, "" for nothing."""
         if name in self.wanted.connections:
+            await self._end_undeclared(client, (name,))
             message = {name: self.wanted.connections[name]}
             await self._command(client, Part.CONNECTION, name, "load-conn", message)
         return self.refused.get((Part.CONNECTION, name), "")
@@ -197,6 +202,9 @@ class Carrier:
         await self._narrow_keys(client, moved)
         if not self.restarted:  # a fresh one has nothing that is no longer in our files
             await self._unload(client)
+        left_as_they_are = (self.held.keys() | self.later) - {*moved}
+        ours = self.wanted.connections.keys() | self.record.connections.keys()
+        await self._settle_traps(client, ours - left_as_they_are)
         connections = await list_connections(client)
         left = await retire(self.handle, self.plan)
         firewall = self.firewall if left is None else left
@@ -274,6 +282,7 @@ class Carrier:
         await self._commands(client, Part.SHARED, "load-shared", keys)
         names = [name for name in self._names(Part.CONNECTION) if name not in self.later]
         await self._let_go_of_routes(client, {*names} - self.waiting)
+        await self._end_undeclared(client, {*names} - self.waiting)
         now = {name: self.held.get(name, self.wanted.connections.get(name)) for name in names}
         connections = {name: {name: message} for name, message in now.items() if message is not None}
         await self._commands(client, Part.CONNECTION, "load-conn", connections)
@@ -319,9 +328,44 @@ class Carrier:
                 # Awaited, unlike elsewhere: the SAs must be gone before the trap is back.
                 await client.command("terminate", {"ike": name, "force": "yes", "timeout": _GONE_WITHIN_MS})
 
+    async def _end_undeclared(self, client: Client, names: Collection[str]) -> None:
+        """End the CHILD_SAs that stand in the way of declared ones, and their traps (``undeclared_sas``)."""
+        for name in () if self.restarted else sorted(names):
+            strays = undeclared_sas(self.wanted, self.observed, name)
+            await self._uninstall(client, name, sorted({child for child, _ in strays}))
+            for _, unique_id in strays:
+                message = {"child-id": unique_id, "force": "yes", "timeout": _GONE_WITHIN_MS}
+                with suppress(ViciRefused):  # gone meanwhile, which is what is wanted
+                    await client.command("terminate", message)
+
+    async def _settle_traps(self, client: Client, names: Collection[str]) -> None:
+        """Have charon wait for packets of the children that are declared, and of no others, of ``names``.
+
+        Loading does not see to that where a child has another name and is the same otherwise
+        (gateway/traps.py). A new trap comes first, so that the policies, and routes, that it shares with the
+        old one are there all the time.
+        """
+        if not names:
+            return
+        there = await list_traps(client)
+        for name in sorted(names):
+            if (Part.CONNECTION, name) in self.refused:
+                continue
+            traps = traps_of(self.wanted, self.observed, name, there.get(name, frozenset()))
+            for child in traps.missing:
+                with suppress(ViciRefused):  # the next plan finds it missing
+                    await client.command("install", {"child": child, "ike": name})
+            await self._uninstall(client, name, traps.stray)
+
+    async def _uninstall(self, client: Client, name: str, children: Iterable[str]) -> None:
+        for child in children:
+            with suppress(ViciRefused):  # it has none, which is what is wanted
+                await client.command("uninstall", {"child": child, "ike": name})
+
     async def _unload(self, client: Client) -> None:
         for change in self.plan.of(Part.CONNECTION, Kind.REMOVE):
-            left = change.name in self.observed.sa_names - self.observed.connections.keys()
+            beside_it = self.observed.sa_names | (self.observed.traps or {}).keys()
+            left = change.name in beside_it - self.observed.connections.keys()
             if not left:
                 await self._command(
                     client, Part.CONNECTION, change.name, "unload-conn", {"name": change.name}

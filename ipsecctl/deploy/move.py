@@ -274,7 +274,7 @@ async def _advance(watch: Watch, entry: _Entry, seen: Seen, load: Load, now: flo
         return "" if entry.doing is Step.REROUTE else f"{moving.mover}: {entry.refused}"
     if entry.doing is Step.INITIATE and _DUPLICATE in watch.complaint(moving.mover, entry.name):
         # So says charon itself: the latest SAs have the configuration that is loaded.
-        _know(entry, here, _latest(here))
+        _know(entry, here, _latest(here, moving.tunnel.children))
     fresh = _fresh(entry, here, there)
     if fresh is not None:
         if lost := _lost(entry, here, fresh):
@@ -296,7 +296,11 @@ async def _begin(watch: Watch, entry: _Entry, here: tuple[IkeSa, ...], load: Loa
         return ""
     entry.begun, entry.since = True, now
     _know(entry, here, frozenset())
-    carrying = [child for sa in here for child in sa.children if child.carries]
+    # What is neither declared nor was applied is ended when the connection is loaded.
+    messages = [message for end in moving.ends.values() for message in (end.old, end.new)]
+    known = {name for message in messages for name in message.get("children", {})}
+    children = [child for sa in here for child in sa.children if child.name in known]
+    carrying = [child for child in children if child.carries]
     entry.carried = frozenset(child.name for child in carrying)
     entry.carrying = frozenset(child.unique_id for child in carrying)
     await _call(watch, entry, now)
@@ -311,9 +315,10 @@ def _know(entry: _Entry, here: tuple[IkeSa, ...], new: frozenset[int]) -> None:
     )
 
 
-def _latest(here: tuple[IkeSa, ...]) -> frozenset[int]:
-    """Return of each child the CHILD_SA that was made last."""
-    ids = sorted((child.unique_id, child.name) for sa in here for child in sa.children)
+def _latest(here: tuple[IkeSa, ...], declared: Iterable[str]) -> frozenset[int]:
+    """Return of each child that is still declared the CHILD_SA that was made last."""
+    names = {*declared}
+    ids = sorted((c.unique_id, c.name) for sa in here for c in sa.children if c.name in names)
     return frozenset({name: unique_id for unique_id, name in ids}.values())
 
 

@@ -103,8 +103,7 @@ def _children_of_subnets(tunnel: Tunnel, flow: Flow) -> Iterator[ChildPlan]:
         for right in sorted(set(flow.right), key=_end_order)
         if left.prefix.version == right.prefix.version
     ]
-    prefix = tunnel.name if len(tunnel.flows) == 1 else f"{tunnel.name}-{flow.name}"
-    names = [f"{prefix}-{left.network}-{right.network}" for left, right in pairs]
+    names = [f"{_flow_name(tunnel, flow)}-{left.network}-{right.network}" for left, right in pairs]
     total, seen = Counter(names), Counter[str]()
     for name, (left, right) in zip(names, pairs, strict=True):
         seen[name] += 1
@@ -113,9 +112,12 @@ def _children_of_subnets(tunnel: Tunnel, flow: Flow) -> Iterator[ChildPlan]:
 
 
 def _flow_name(tunnel: Tunnel, flow: Flow) -> str:
-    if len(tunnel.flows) == 1 and flow.name == DEFAULT_FLOW:
-        return tunnel.name
-    return f"{tunnel.name}-{flow.name}"
+    """Return what the children of a flow are called after.
+
+    It does not depend on the other flows: were one added or removed, the children of the rest would bear
+    other names, and charon makes no SA of another name beside one that is the same otherwise.
+    """
+    return tunnel.name if flow.name == DEFAULT_FLOW else f"{tunnel.name}-{flow.name}"
 
 
 def _selectors(

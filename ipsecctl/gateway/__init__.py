@@ -46,6 +46,7 @@ from ipsecctl.gateway.observe import (
 from ipsecctl.gateway.reach import reach, reach_at
 from ipsecctl.gateway.record import NO_CHARON, Record, Seen, StartUp, canonical
 from ipsecctl.gateway.restart import restart_charon
+from ipsecctl.gateway.traps import Traps, list_traps
 from ipsecctl.gateway.trials import Trials
 from ipsecctl.gateway.undo import (
     Armament,
@@ -114,6 +115,7 @@ __all__ = [
     "Seen",
     "ShellView",
     "StartUp",
+    "Traps",
     "Trials",
     "UndoState",
     "Way",
@@ -135,6 +137,7 @@ __all__ = [
     "lacks",
     "led_astray",
     "list_connections",
+    "list_traps",
     "locked",
     "look",
     "look_at_guard",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 from netaddr import IPNetwork
 
@@ -26,6 +27,7 @@ from ipsecctl.gateway.names import (
 )
 from ipsecctl.gateway.record import Record
 from ipsecctl.gateway.restart import how_to_restart
+from ipsecctl.gateway.traps import Traps, list_traps
 from ipsecctl.gateway.undo import LOOK, Pending, parse_pending
 from ipsecctl.gateway.way_out import WayOut, parse_way_out
 from ipsecctl.gateway.ways import WaysSeen, parse_ways, routes_listed
@@ -102,8 +104,8 @@ class LiveView:
     """What lives on a gateway at one moment.
 
     ``sas`` are charon's IKE_SAs as ``list-sas`` sends them, in its order; ``connections`` the names of those
-    that are loaded. ``not_in_kernel`` are the CHILD_SAs that charon believes in alone, ``None`` where that is
-    not known.
+    that are loaded. ``not_in_kernel`` are the CHILD_SAs that charon believes in alone, ``traps`` the children
+    for which it waits for a packet; ``None`` where that is not known.
     """
 
     gateway: str
@@ -112,6 +114,7 @@ class LiveView:
     connections: frozenset[str] = frozenset()
     shell: ShellView = ShellView()
     not_in_kernel: tuple[NotInKernel, ...] | None = None
+    traps: Traps | None = None
 
 
 class CharonSilent(GatewayUnreachable):
@@ -156,13 +159,13 @@ async def look(handle: Handle, *, outer: Iterable[str] = (), timeout_s: float = 
             waited_s = (limit.when() or deadline) - began
             live = GatewayUnreachable(handle.name, f"charon did not answer within {waited_s:.3g} s")
         raise CharonSilent(live, told)
-    version, sas, connections = live
+    version, sas, connections, traps = live
     known = told.means.get(handle.name)
     missing = None
     if known is not None:
         left_s = deadline - loop.time()
         missing = await confirmed(handle, sas, told.in_kernel, known.data_path, timeout_s=left_s)
-    return LiveView(handle.name, version, sas, connections, told, missing)
+    return LiveView(handle.name, version, sas, connections, told, missing, traps)
 
 
 def _no_answer(timeout_s: float) -> str:
@@ -178,30 +181,32 @@ async def look_at_guard(handle: Handle, *, timeout_s: float = 4.0 * PATIENCE) ->
     return seen.guard, seen.forwarding
 
 
+_Live: TypeAlias = tuple[str, tuple[Message, ...], frozenset[str], Traps]
+"""charon's version, its IKE_SAs, the names of its connections, and its traps."""
+
+
 async def _live_or_why_not(
     handle: Handle, timeout_s: float, limit: asyncio.Timeout
-) -> tuple[str, tuple[Message, ...], frozenset[str]] | GatewayUnreachable:
+) -> _Live | GatewayUnreachable:
     try:
         return await _live(handle, timeout_s, limit)
     except GatewayUnreachable as error:
         return error
 
 
-async def _live(
-    handle: Handle, timeout_s: float, limit: asyncio.Timeout
-) -> tuple[str, tuple[Message, ...], frozenset[str]]:
-    """Return charon's version, its IKE_SAs, and the names of its connections."""
+async def _live(handle: Handle, timeout_s: float, limit: asyncio.Timeout) -> _Live:
     try:
         # The limit of a single answer is the shorter one: it knows better what did not come.
         async with limit, handle.vici(timeout_s=0.9 * timeout_s) as client:
             version = await client.command("version")
             sas = await client.stream("list-sas", "list-sa", {"noblock": "yes"})
             names = frozenset(Listing(await client.stream_undecoded("list-conns", "list-conn")))
+            traps = await list_traps(client)
     except TimeoutError:
         raise GatewayUnreachable(handle.name, _no_answer(timeout_s)) from None
     except (ViciError, ViciRefused) as exc:
         raise GatewayUnreachable(handle.name, exc.summary, exc.hint) from exc
-    return version.get("version", ""), tuple(sas), names
+    return version.get("version", ""), tuple(sas), names, traps
 
 
 # "absent" is said only when nft works and has no such table.

@@ -19,6 +19,7 @@ from ipsecctl.gateway.kernel_sas import KernelView, NotInKernel, confirmed, pars
 from ipsecctl.gateway.names import NFT_TABLE, RECORD_PATH, ROUTE_PROTOCOL, ROUTE_TABLE, VICI_SOCKETS
 from ipsecctl.gateway.record import Record
 from ipsecctl.gateway.restart import how_to_restart, restart_command
+from ipsecctl.gateway.traps import Traps, list_traps
 from ipsecctl.gateway.undo import LOOK, Pending, parse_pending
 from ipsecctl.gateway.way_out import WayOut, parse_way_out
 from ipsecctl.gateway.ways import WaysSeen, parse_ways
@@ -111,7 +112,8 @@ class Observed:
     is the one of the last apply. ``ike_sas`` is how many IKE_SAs charon has, ``None`` where it does not say.
     ``not_in_kernel`` are CHILD_SAs that charon believes in alone. ``sas`` are its IKE_SAs as ``list-sas``
     sends them, without those that it was busy with for longer than half a second. ``sa_names`` are the
-    connections that have one, those left out that are being deleted.
+    connections that have one, those left out that are being deleted. ``traps`` are the children for which it
+    waits for a packet, ``None`` where that was not asked.
     """
 
     gateway: str
@@ -128,6 +130,7 @@ class Observed:
     not_in_kernel: tuple[NotInKernel, ...] = ()
     sas: tuple[Message, ...] = ()
     sa_names: frozenset[str] = frozenset()
+    traps: Traps | None = None
 
 
 async def observe(
@@ -206,6 +209,7 @@ async def _charon(handle: Handle, timeout_s: float) -> dict[str, Any]:
                 "data_path": DataPath.LIBIPSEC if libipsec else DataPath.KERNEL,
                 "connections": await list_connections(client),
                 "sas": await _whole_list(client),
+                "traps": await list_traps(client),
                 "shared": frozenset((await client.command("get-shared")).get("keys", [])),
                 "keys": frozenset((await client.command("get-keys")).get("keys", [])),
                 "certificates": await _certificates(client),

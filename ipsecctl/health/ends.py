@@ -65,6 +65,8 @@ def view_end(
         known = shell.means.get(gateway.name)
         path = shell.in_kernel.on(known.data_path) if known else KernelView()
         seen = replace(end, state=EndState.SEEN, sas=found, loaded=loaded, not_in_kernel=missing)
+        if view.traps is not None:
+            seen = replace(seen, traps=view.traps.get(tunnel.name, frozenset()))
         return replace(seen, own_path=path, version=Charon(view.version).version_numbers or None)
     if view is None:
         return replace(end, error="it was not looked at")

@@ -11,7 +11,7 @@ all its traffic and is not as declared, or could leak.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -190,6 +190,7 @@ def _judge_alone(tunnel: Declared, end: EndView, health: _Health) -> TunnelHealt
             found.missing.append(name)
         found.blame(name, *_kernel_causes(tunnel, end, name))
         found.blame(name, *_duplicates(end, name), *_departures(tunnel, end, name))
+    _blame_undeclared(found, (end,))
     _note_older(found, (end,))
     _blame_ike(found, (end,))
     _blame_unloaded(found, (end,))
@@ -206,6 +207,7 @@ def _judge_both(tunnel: Declared, left: EndView, right: EndView, health: _Health
         if established > 1:
             found.wrong.append(f"{end.gateway} has {established} IKE_SAs for it")
             found.unsteady = True
+    _blame_undeclared(found, (left, right))
     _note_older(found, (left, right))
     _blame_ike(found, (left, right))
     _blame_unloaded(found, (left, right))
@@ -226,6 +228,26 @@ def _note_older(found: _Findings, ends: Iterable[EndView]) -> None:
             f"{' and '.join(gateways)}: {'their' if both else 'its'} SAs have an earlier configuration than "
             f"the one applied there, which is pending{why}, apply again"
         )
+
+
+def _blame_undeclared(found: _Findings, ends: Iterable[EndView]) -> None:
+    """Note what ends let through, or would call for, that is not declared; where nothing is, below."""
+    declared = found.tunnel.children
+    if len(found.missing) == len(declared):
+        return
+    for end in ends:
+        if running := _undeclared_sas(end, declared):
+            what = f"{end.gateway} lets through what is not declared ({', '.join(running)})"
+            found.wrong.append(f"{what}: apply the topology")
+        if stray := sorted((end.traps or frozenset()) - {*declared, *running}):
+            what = f"{end.gateway} would call for what is not declared ({', '.join(stray)})"
+            found.wrong.append(f"{what}: apply the topology")
+
+
+def _undeclared_sas(end: EndView, declared: Collection[str]) -> list[str]:
+    """Return the names of children that have a CHILD_SA at an end and are not declared."""
+    carrying = (child for sa in end.sas for child in sa.children if child.carries)
+    return sorted({child.name for child in carrying} - {*declared})
 
 
 def _blame_ike(found: _Findings, ends: Iterable[EndView]) -> None:
@@ -344,7 +366,7 @@ def _conclude(found: _Findings, ends: tuple[EndView, ...], health: _Health) -> T
     unguarded = [*found.blocked, *_unguarded(ends)]
     no_way_out = _no_way_out(found.tunnel, ends)
     if len(found.missing) == len(found.tunnel.children):
-        why = _why_nothing(ends)
+        why = _why_nothing(ends, found.tunnel.children)
         astray = [o.cause for end in ends for o in astray_obstacles(found.tunnel, end.gateway, end.way_out)]
         nothing = dict.fromkeys(
             [*no_way_out, *astray, *found.device, *found.wrong, *why, *unguarded, *found.notes]
@@ -364,12 +386,16 @@ def _under_way(end: EndView) -> bool:
     return any(sa.state in ("CREATED", "CONNECTING") for sa in end.sas)
 
 
-def _why_nothing(ends: tuple[EndView, ...]) -> list[str]:
-    """Return why there is no CHILD_SA anywhere, as far as the ends show it."""
+def _why_nothing(ends: tuple[EndView, ...], declared: Collection[str]) -> list[str]:
+    """Return why no declared child has a CHILD_SA, as far as the ends show it."""
     causes = [*_nothing_applied(ends), *_not_loaded(ends)]
     for end in ends:
         for sa in end.sas:
-            if sa.established:
+            names = sorted({child.name for child in sa.children if child.carries} - {*declared})
+            if sa.established and names:
+                what = f"{end.gateway} has CHILD_SAs of an earlier configuration only"
+                causes.append(f"{what}: {', '.join(names)}")
+            elif sa.established:
                 causes.append(f"{end.gateway} has an IKE_SA with {sa.remote_host} and no CHILD_SA in it")
             elif sa.initiator:
                 causes.append(f"{end.gateway} is calling {sa.remote_host} and has no IKE_SA yet")

@@ -87,6 +87,7 @@ class EndView:
     look. ``own_path`` is what was seen of charon's own data path, where charon runs and carries ESP.
     ``version`` is charon's, ``way_out`` what is missing on the gateway's way to its peers. ``older`` says why
     its SAs have an earlier configuration than was applied there, ``None`` where they are not known to.
+    ``traps`` are the children for which its charon waits for a packet, ``None`` where nobody asked.
     """
 
     gateway: str
@@ -108,6 +109,7 @@ class EndView:
     version: Version | None = None
     way_out: WayOut = field(default_factory=WayOut)
     older: str | None = None
+    traps: frozenset[str] | None = None
 
     def lacks(self, child: str) -> tuple[NotInKernel, ...]:
         """Return of which CHILD_SAs of a child the kernel lacks something."""

@@ -24,6 +24,7 @@ from ipsecctl.plan.safety import Limit, Safety, Standing, Stop, StopKind, parse_
 from ipsecctl.plan.saved import SavedGateway, SavedPlan, is_saved_plan, load_plan, stale_because
 from ipsecctl.plan.stages import End, Move, Step, loses_routes, move_of, widened
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
+from ipsecctl.plan.undeclared import traps_of, undeclared_sas
 from ipsecctl.plan.wanted import NEXT, PPK_PREFIX, SHARED_PREFIX, Wanted, sysctls, tunnel_of, wanted
 from ipsecctl.plan.ways import interface_text
 
@@ -83,7 +84,9 @@ __all__ = [
     "stops",
     "sysctls",
     "touched",
+    "traps_of",
     "tunnel_of",
+    "undeclared_sas",
     "unroutable",
     "unrouted",
     "wanted",

@@ -45,6 +45,7 @@ from ipsecctl.plan.reasons import (
 from ipsecctl.plan.reported import departing
 from ipsecctl.plan.stages import Way, disruption, loses_routes, way
 from ipsecctl.plan.start_up import may_restart, restart_for, start_up
+from ipsecctl.plan.undeclared import ended_reasons, trap_reasons
 from ipsecctl.plan.wanted import NEXT, PPK_PREFIX, SHARED_PREFIX, Wanted, certificate_digest
 from ipsecctl.plan.ways import (
     interface_changes,
@@ -66,6 +67,7 @@ _RESTARTED = Drift("charon was started anew since the last apply, and does not h
 _NOT_RENEWED = Drift("its SAs keep an earlier configuration: they were not made anew after a change")
 _KEEPS = "a running SA keeps another configuration"
 _LEFT_SAS = "no longer in the topology, nor in charon, which still has SAs of it: these are ended"
+_LEFT_TRAP = "no longer in the topology, nor in charon, which still has a trap of it: it is taken away"
 _NEW_KEY = "its pre-shared key is another one: its IKE_SAs are authenticated anew"
 _NEW_PPK = "its PPK is another one: its IKE_SAs are authenticated anew, and take it (RFC 8784 section 3)"
 _PREFIXES = {SHARED_PREFIX: _NEW_KEY, PPK_PREFIX: _NEW_PPK}
@@ -317,18 +319,18 @@ class _Comparison:
             elif name in self.record.connections:
                 yield from self._loaded_connection(name, message)
         # One that is unloaded may have left SAs: so it is where an apply was cut off between the two.
-        there = self.observed.connections.keys() | self.observed.sa_names
+        there = self.observed.connections.keys() | self.observed.sa_names | (self.observed.traps or {}).keys()
         for name in self.record.connections:
             if name not in self.wanted.connections and name in there:
-                left = name not in self.observed.connections
+                left, runs = name not in self.observed.connections, name in self.observed.sa_names
                 yield self._change(
                     Part.CONNECTION,
                     name,
                     Kind.REMOVE,
-                    _LEFT_SAS if left else NO_LONGER,
+                    (_LEFT_SAS if runs else _LEFT_TRAP) if left else NO_LONGER,
                     *self._exposed(name),
                     before=fields(flatten(self.record.messages.get(name, {}))),
-                    disruption=Disruption.IKE_RESTART,
+                    disruption=Disruption.IKE_RESTART if runs or not left else Disruption.NONE,
                 )
 
     def _unloaded_connection(self, name: str, message: Mapping[str, Any]) -> Change:
@@ -393,7 +395,9 @@ class _Comparison:
             reasons = (self._begun(name),)
         elif not self._as_applied(name, message):
             by_hand = (BY_HAND,) if drifted else ()
-            reasons = (*by_hand, ALTERED, *self._exposed(name))
+            beside = trap_reasons(self.wanted, self.observed, name, self.record.messages.get(name, {}))
+            beside += ended_reasons(self.wanted, self.observed, name)
+            reasons = (*by_hand, ALTERED, *beside, *self._exposed(name))
         else:
             new = [why for prefix, why in _PREFIXES.items() if self._has_new_key(f"{prefix}{name}")]
             reasons = (*self._drift_of(name, drifted), *new)
@@ -430,6 +434,7 @@ class _Comparison:
             *((BY_HAND,) if drifted else ()),
             *((_NOT_RENEWED,) if name in self.record.renew else ()),
             *self._lost(name),
+            *trap_reasons(self.wanted, self.observed, name, self.wanted.connections[name]),
             *(
                 Drift(f"a running SA keeps another configuration: {why}")
                 for why in self.outdated.get(name, ())
