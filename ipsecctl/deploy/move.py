@@ -299,6 +299,7 @@ async def _begin(watch: Watch, entry: _Entry, here: tuple[IkeSa, ...], load: Loa
     # What is neither declared nor was applied is ended when the connection is loaded.
     messages = [message for end in moving.ends.values() for message in (end.old, end.new)]
     known = {name for message in messages for name in message.get("children", {})}
+    known |= {*moving.tunnel.children}
     children = [child for sa in here for child in sa.children if child.name in known]
     carrying = [child for child in children if child.carries]
     entry.carried = frozenset(child.name for child in carrying)

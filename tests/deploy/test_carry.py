@@ -428,3 +428,106 @@ def test_a_gateway_without_charon_is_failed_with_what_was_done_there():
         "keys, and what is to be taken away"
     )
     assert (told.hint, told.charon_down) == ("Start it, then apply again.", True)
+
+
+# ------------------------------------------------------------------------------------------------------ traps
+
+
+class Trapped(Handle):
+    """A gateway that has traps, by connection and child, and does as it is told with them."""
+
+    def __init__(self, *traps, refused=()):
+        super().__init__(*refused)
+        self.traps = set(traps)
+        self.told = []
+
+    @asynccontextmanager
+    async def vici(self, *, timeout_s):
+        async def command(name, message=None):
+            self.told.append((name, message))
+            if name in self.refused:
+                raise ViciRefused("no")
+            trap = (message["ike"], message["child"]) if name in ("install", "uninstall") else None
+            if name == "uninstall" and trap not in self.traps:
+                raise ViciRefused(f"policy '{trap[1]}' not found")
+            if trap:
+                (self.traps.add if name == "install" else self.traps.remove)(trap)
+            return {}
+
+        async def commands(name, messages):
+            return [await command(name, message) for message in messages]
+
+        async def stream(name, event, message=None):
+            if name != "list-policies":
+                return []
+            return [{f"{ike}/{child}": {"ike": ike, "child": child}} for ike, child in sorted(self.traps)]
+
+        yield SimpleNamespace(command=command, commands=commands, stream=stream)
+
+    def said(self, *names):
+        return [(name, message) for name, message in self.told if name in names]
+
+
+def named(*names):
+    return {"children": {name: {"local_ts": ["10.1.0.0/24"], "start_action": "trap"} for name in names}}
+
+
+def test_a_trap_under_an_old_name_goes_and_the_new_one_comes_first(records):
+    handle = Trapped(("t", "old"), ("others", "theirs"))
+    target = Wanted("a", "top", connections={"t": named("new")})
+    seen = observed(messages={"t": named("old")}, connections={"t": "d"})
+    carry(handle, seen, change(Part.CONNECTION, "t"), wanted=target)
+    assert handle.said("install", "uninstall") == [
+        ("install", {"child": "new", "ike": "t"}),
+        ("uninstall", {"child": "old", "ike": "t"}),
+    ]
+    assert handle.traps == {("t", "new"), ("others", "theirs")}
+
+
+def test_so_it_is_after_an_apply_that_was_cut_off_between_the_two(records):
+    handle = Trapped(("t", "old"), ("t", "new"))
+    target = Wanted("a", "top", connections={"t": named("new")})
+    seen = observed(messages={"t": named("old")}, connections={"t": ""})
+    carry(handle, seen, change(Part.CONNECTION, "t"), wanted=target)
+    assert handle.traps == {("t", "new")}
+
+
+def test_a_connection_that_goes_takes_a_trap_under_an_old_name_with_it(records):
+    handle = Trapped(("t", "old"), ("others", "theirs"))
+    seen = observed(messages={"t": named("new")}, connections={"t": "d"})
+    carry(handle, seen, change(Part.CONNECTION, "t", Kind.REMOVE))
+    assert handle.traps == {("others", "theirs")}
+    gone = replace(seen, connections={}, traps={"t": frozenset({"old"})})
+    handle = Trapped(("t", "old"))
+    carry(handle, gone, change(Part.CONNECTION, "t", Kind.REMOVE))
+    assert (handle.traps, handle.said("unload-conn")) == (set(), []), "it is unloaded already"
+
+
+def test_what_stands_in_the_way_is_ended_before_the_connection_is_loaded(records):
+    handle = Trapped(("t", "stray"))
+    target = Wanted("a", "top", connections={"t": named("new")})
+    seen = observed(messages={"t": named("old")}, connections={"t": "d"})
+    child_sas = {"stray-8": {"name": "stray", "uniqueid": "8", "state": "INSTALLED"}}
+    child_sas |= {"old-7": {"name": "old", "uniqueid": "7", "state": "INSTALLED"}}
+    seen = replace(seen, sas=({"t": {"state": "ESTABLISHED", "child-sas": child_sas}},))
+    carry(handle, seen, change(Part.CONNECTION, "t"), wanted=target)
+    ended = ("terminate", {"child-id": "8", "force": "yes", "timeout": "1000"})
+    first = [("uninstall", {"child": "stray", "ike": "t"}), ended, ("load-conn", {"t": named("new")})]
+    assert handle.told[:3] == first
+    assert handle.said("terminate") == [ended], "the others are moved, or broken, as planned"
+
+
+def test_traps_of_what_is_held_back_stay(records):
+    handle = Trapped(("t", "old"))
+    target = Wanted("a", "top", connections={"t": named("new")})
+    seen = observed(messages={"t": named("old")}, connections={"t": "d"})
+    plan = GatewayPlan("a", (change(Part.CONNECTION, "t"),))
+
+    async def main():
+        carrier = carrying.Carrier(handle, plan, target, seen, {"t": None})
+        assert await carrier.begin() is None
+        async with handle.vici(timeout_s=1.0) as client:
+            await carrier.finish(client, frozenset())
+
+    asyncio.run(main())
+    assert handle.traps == {("t", "old")}

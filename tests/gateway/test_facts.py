@@ -178,6 +178,8 @@ class Seer:
             return {"version": "6.1.0"}
 
         async def stream(name, event, message=None):
+            if name == "list-policies":
+                return [{"t/t-one": {"child": "t-one", "ike": "t", "mode": "TUNNEL"}}]
             return []
 
         async def stream_undecoded(name, event, message=None):
@@ -201,6 +203,7 @@ def test_looking_sees_the_firewall_and_what_its_shell_does_is_not_charons_fault(
 
     seen = asyncio.run(look(Seer(good)))
     assert (seen.version, seen.connections) == ("6.1.0", {"t"})
+    assert seen.traps == {"t": {"t-one"}}
     assert (seen.shell.guard, seen.shell.forwarding) == (Guard.MISSING, True)
     for shell in (refuses, hangs, damaged):
         seen = asyncio.run(look(Seer(shell), timeout_s=0.1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -359,3 +360,29 @@ def test_a_tunnel_without_sas_has_none_of_an_earlier_configuration(made):
     assert "earlier configuration" not in " ".join(health.causes)
     (tunnel,) = status_json([health], {}, NOW)["tunnels"]
     assert tunnel["ends"][0]["pending_change"] is None
+
+
+def test_a_child_sa_that_is_not_declared_is_a_cause(made):
+    stray = made.child("other", "5", "6", unique_id="2")
+    left = made.view("a", made.ike(made.child(), stray))
+    right = made.view("b", made.ike(made.child(flipped=True)))
+    found = one(made.tunnel, a=left, b=right)
+    assert found.verdict is Verdict.DEGRADED
+    assert found.causes == ("a lets through what is not declared (other): apply the topology",)
+    assert one(made.partner, a=left).causes == found.causes
+
+
+def test_a_trap_that_is_not_declared_is_a_cause(made):
+    left, right = made.view("a", made.ike(made.child())), made.view("b", made.ike(made.child(flipped=True)))
+    for traps in (None, {}, {"t": frozenset({"t"})}, {"another": frozenset({"other"})}):
+        assert one(made.tunnel, a=replace(left, traps=traps), b=right).verdict is Verdict.UP
+    found = one(made.tunnel, a=replace(left, traps={"t": frozenset({"t", "other"})}), b=right)
+    assert found.verdict is Verdict.DEGRADED
+    assert found.causes == ("a would call for what is not declared (other): apply the topology",)
+
+
+def test_where_only_others_have_child_sas_these_are_named(made):
+    left = made.view("a", made.ike(made.child("older"), made.child("old", "5", "6", unique_id="2")))
+    found = one(made.partner, a=left)
+    assert found.verdict is Verdict.DOWN
+    assert found.causes == ("a has CHILD_SAs of an earlier configuration only: old, older",)
