@@ -462,7 +462,7 @@ class Trapped(Handle):
                 return []
             return [{f"{ike}/{child}": {"ike": ike, "child": child}} for ike, child in sorted(self.traps)]
 
-        yield SimpleNamespace(command=command, commands=commands, stream=stream)
+        yield SimpleNamespace(command=command, commands=commands, stream=stream, stream_undecoded=stream)
 
     def said(self, *names):
         return [(name, message) for name, message in self.told if name in names]
