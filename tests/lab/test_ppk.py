@@ -23,7 +23,9 @@ def with_ppks(lab: Any, folder: Path, *, foreign: str = "") -> Any:
 
     def change(text: str) -> str:
         text = text.replace(MESH, f"{MESH}, ppk: {{secret: 'file:{folder}/ppks/{{tunnel}}.ppk'}}")
-        return text.replace(f"  {foreign}:\n", f"  {foreign}:\n    managed: false\n") if foreign else text
+        text = text.replace(f"  {foreign}:\n", f"  {foreign}:\n    managed: false\n") if foreign else text
+        address = "198.51.100.51"
+        return text.replace(f"gateway: {address}", f"gateway: {{address: {address}, identity: {FAR}}}")
 
     changed = lab.changed(folder, change)
     lab.without_lab("secret", "generate", changed.file)
@@ -88,7 +90,7 @@ def test_different_ppks_do_not_come_up_and_apply_says_why(bare, lab, tmp_path: P
     theirs = {each["name"]: each for each in done["tunnels"] if FAR in each["name"]}
     assert {each["kept"] for each in theirs.values()} == {True}, json.dumps(done["tunnels"], indent=1)
     for each in theirs.values():
-        assert "PPKs differ" in " ".join(each["causes"]), each
+        assert "AUTHENTICATION_FAILED" in " ".join(each["causes"]), each
     lab.sh(FAR, f"swanctl --terminate --ike {NAMES[0]} >/dev/null 2>&1; true")
     lab.sh(FAR, f"swanctl --terminate --ike {NAMES[2]} >/dev/null 2>&1; true")
     done = other.json("apply", other.file, "--yes", statuses=(1,))
