@@ -5,7 +5,8 @@ nothing to do, a digest of all that is kept. The next plan asks the gateways all
 digest is the same, the plan is. When anything is another, or cannot be compared, everything is worked out.
 
 What is kept holds no secret: the secrets' part of a digest is made with the key of the gateway's record,
-which is on that gateway alone. A topology with certificates is never settled, as these expire; and where an
+which is on that gateway alone. A topology with certificates is never settled, as these expire, nor one whose
+secrets are asked for elsewhere, as a Vault or a command would then be asked twice; and where an
 SA is another one than before, after a rekey too, everything is worked out, as it must be judged.
 """
 
@@ -108,11 +109,18 @@ def _gateway(said: Mapping[str, Any]) -> SettledGateway:
         prefixes=tuple(map(str, said["prefixes"])),
         own=tuple(map(str, said["own"])),
         outer=tuple(map(str, said["outer"])),
-        secrets=tuple((str(SecretKind(kind)), str(value)) for kind, value in said["secrets"]),
+        secrets=tuple((str(_at_hand(SecretKind(kind))), str(value)) for kind, value in said["secrets"]),
         record=str(said["record"]),
         seal=str(said["seal"]),
         notes=tuple((str(summary), str(hint)) for summary, hint in said["notes"]),
     )
+
+
+def _at_hand(kind: SecretKind) -> SecretKind:
+    """Return a kind of secrets for which nobody is asked, and nothing run; else raise ``ValueError``."""
+    if SecretRef(kind, "").is_remote:
+        raise ValueError(f"a secret of the kind {kind}")
+    return kind
 
 
 # ---------------------------------------------------------------------------------------------------- the key
@@ -167,6 +175,8 @@ def settled_now(prepared: Prepared, warnings: Iterable[Diagnostic]) -> Settled |
     if prepared.failures or prepared.stops or prepared.doomed or prepared.limit is not None:
         return None
     if plans.keys() != managed.keys() or any(s.certificates or s.private_keys for s in prepared.states):
+        return None
+    if any(key.secret.is_remote for state in prepared.states for key in state.shared_keys):
         return None
     if any(key.secret.is_remote for state in prepared.states for key in state.shared_keys):
         return None  # what is asked or run for a secret is in the topology, and not kept

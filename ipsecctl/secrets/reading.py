@@ -13,6 +13,7 @@ import re
 import stat
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -48,6 +49,7 @@ SIDE_BY_SIDE: Final = 8
 _DEFAULT_IDENTITY: Final = "~/.config/ipsecctl/age-identity.txt"
 _PLAIN_FILE: Final = "a secret lies in a plain file"
 _MAX_BYTES: Final = 1 << 20
+_MOST_BYTES: Final = 1 << 14
 # What a source gives: the bytes, and what is wrong with the way in which they are kept.
 _Content: TypeAlias = "tuple[bytes, tuple[SecretProblem, ...]]"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -254,7 +256,9 @@ def _read_file(path: Path, name: str, *, private: bool) -> _Content:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise SecretProblem("IP303", "not a regular file", name, _PLAIN_FILE)
-            content = file.read(_MAX_BYTES + 1)
+            content = file.read(_MOST_BYTES)  # room for all that may be would cost more than all else
+            if len(content) == _MOST_BYTES:
+                content += file.read(_MAX_BYTES + 1 - _MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise _not_there(path, name) from None
     except IsADirectoryError:
@@ -335,12 +339,29 @@ def replaceable(path: Path, name: str) -> Iterator[SecretProblem]:
 def _above(path: Path) -> Iterator[str]:
     """Yield the directories above a file, and above what a link leads to, each once and the nearest first."""
     seen: set[str] = set()
-    for place in (os.path.abspath(path), os.path.realpath(path)):  # noqa: PTH100
-        directory = os.path.dirname(place)  # noqa: PTH120
+    for start in _directories(os.path.abspath(path)):  # noqa: PTH100
+        directory = start
         while directory not in seen:  # what is above one that was seen was seen, too
             seen.add(directory)
             yield directory
             directory = os.path.dirname(directory)  # noqa: PTH120
+
+
+def _directories(file: str) -> tuple[str, str]:
+    """Return the directory of a file as it is named, and that of what the name leads to, free of links."""
+    named = os.path.dirname(file)  # noqa: PTH120
+    try:
+        if not os.path.islink(file):  # noqa: PTH114
+            status = os.stat(named)  # noqa: PTH116
+            return named, _resolved(named, status.st_dev, status.st_ino)
+    except OSError:
+        pass  # it is not there yet
+    return named, os.path.dirname(os.path.realpath(file))  # noqa: PTH120
+
+
+@lru_cache(maxsize=256)  # thousands of PSKs lie in one; device and inode tell it from another of its name
+def _resolved(directory: str, _device: int, _inode: int) -> str:
+    return os.path.realpath(directory)
 
 
 def _trusted_owners() -> set[int]:

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from ipsecctl.deploy import settled as settling
 from ipsecctl.deploy.prepare import Prepared
 from ipsecctl.deploy.settled import Settled, key_of, program_signature, settled_now, still_settled
-from ipsecctl.desired import compile_topology
+from ipsecctl.desired import KeyKind, SharedKey, compile_topology
 from ipsecctl.errors import Diagnostic, GatewayUnreachable, Severity
 from ipsecctl.gateway import Facts, KernelView, Observed, Record, Trials
 from ipsecctl.gateway import Kernel as KernelAnswers
 from ipsecctl.gateway.capabilities import Charon
 from ipsecctl.gateway.unchanged import fingerprint, steady
 from ipsecctl.plan import Change, Conflict, GatewayPlan, Kind, Note, Part
-from ipsecctl.topology import DataPath, load_text
+from ipsecctl.topology import DataPath, SecretKind, SecretRef, load_text
 from ipsecctl.vici import Listing, encode_message
 
 PSK = "kV3xv8mZ0Wq2c4Jt7nRb1yLs5dHf9aGe6uPi"
@@ -211,6 +211,33 @@ def test_only_what_has_nothing_to_do_and_is_known_is_settled(what, prepared):
 def test_certificates_are_never_settled(prepared):
     state = replace(prepared.states[0], certificates=("one",))
     assert settled_now(replace(prepared, states=(state, prepared.states[1])), ()) is None
+
+
+def test_secrets_that_somebody_is_asked_for_are_never_settled(prepared):
+    state = prepared.states[0]
+    (key,) = state.shared_keys
+    for kind in (SecretKind.VAULT, SecretKind.COMMAND):
+        asked = replace(state, shared_keys=(replace(key, secret=SecretRef(kind, "x")),))
+        assert settled_now(replace(prepared, states=(asked, prepared.states[1])), ()) is None
+
+
+def test_a_command_in_a_file_is_never_run(prepared):
+    document = json.loads(settled_now(prepared, ()).to_json())
+    document["gateways"][0]["secrets"] = [["command", "touch /tmp/x"]]
+    assert Settled.from_json(json.dumps(document).encode()) is None
+
+
+def test_a_second_key_of_a_tunnel_counts(prepared, tmp_path, monkeypatch):
+    (tmp_path / "t.ppk").write_text(f"{PSK}2\n")
+    (tmp_path / "t.ppk").chmod(0o600)
+    more = SharedKey("t", ("id",), SecretRef(SecretKind.FILE, "t.ppk"), KeyKind.PPK)
+    states = tuple(replace(s, shared_keys=(*s.shared_keys, more)) for s in prepared.states)
+    shared = {"ike-t": {"data": PSK.encode()}, "ppk-t": {"data": f"{PSK}2".encode()}}
+    wanted = {name: SimpleNamespace(shared=shared) for name in prepared.wanted}
+    settled = settled_now(replace(prepared, states=states, wanted=wanted), ())
+    assert ask(settled, tmp_path, monkeypatch) is not None
+    (tmp_path / "t.ppk").write_text(f"{PSK}3\n")
+    assert ask(settled, tmp_path, monkeypatch) is None
 
 
 def test_without_charon_nothing_is_steady():
