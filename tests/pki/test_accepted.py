@@ -253,6 +253,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], Path]:
     return found, folder
 
 
+@pytest.mark.slow
 def test_openssl_accepts_what_is_issued_and_refuses_what_it_should(cases: tuple[list[Row], Path]) -> None:
     found, folder = cases
     said = {row.case + str(number): openssl(number, row, folder)[0] for number, row in enumerate(found)}

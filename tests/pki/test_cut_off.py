@@ -81,6 +81,7 @@ def is_whole(ca: Ca, names: set[str]) -> None:
     assert ca.left() <= right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("again", [False, True], ids=["issue", "replace"])
 def test_issuing_cut_off_at_every_step(

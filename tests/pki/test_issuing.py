@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from small_ca import NOW, ONE_LEVEL, TWO_LEVELS, Ca, passphrase, topology
+from small_ca import KINDS, NOW, ONE_LEVEL, TWO_LEVELS, Ca, passphrase, topology
 
 from ipsecctl.desired import compile_topology
 from ipsecctl.errors import PkiError
@@ -101,7 +101,7 @@ def test_an_identity_that_no_certificate_holds(ca: Ca, identity: str, complaint:
     assert not [entry for entry in ca.ledger.entries.values() if entry.kind is Kind.END]
 
 
-@pytest.mark.parametrize("kind", list(KeyType))
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_key(make_ca: MakeCa, kind: KeyType) -> None:
     ca = make_ca(key=kind, gateway_key=kind)
     ca.issue("a")

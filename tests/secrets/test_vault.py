@@ -177,6 +177,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
     assert f"Vault cannot be reached: http://127.0.0.1:{port} (Connection refused)" in said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("token")
 @pytest.mark.parametrize("drip", [b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"X: y\r\n"])
 def test_a_server_that_never_ends_is_left(vault: FakeVault, tmp_path: Path, drip: bytes) -> None:

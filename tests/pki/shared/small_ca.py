@@ -7,16 +7,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 
 from ipsecctl.pki.authority import Made
 from ipsecctl.pki.folder import Folder
 from ipsecctl.pki.issuing import Wishes, issue_wanted
+from ipsecctl.pki.keytypes import KeyType
 from ipsecctl.pki.ledger import Ledger
 from ipsecctl.pki.wanted import chosen
 from ipsecctl.secrets import Secret
 from ipsecctl.topology import Topology, load_text
 
+KINDS = [
+    pytest.param(kind, marks=pytest.mark.slow if kind.value.startswith("rsa") else ()) for kind in KeyType
+]
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 PASSPHRASE = "correct horse battery"
 
