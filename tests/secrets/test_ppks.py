@@ -40,6 +40,7 @@ def codes(base: Path, ref: str, **files: str) -> list[str]:
         ("", ["IP303"]),
         (PSK, ["IP316"]),
     ],
+    ids=["good", "short", "weak", "empty", "the PSK"],
 )
 def test_a_ppk(tmp_path: Path, content: str, expected: list[str]) -> None:
     assert codes(tmp_path, "a.ppk", a_ppk=content) == expected
