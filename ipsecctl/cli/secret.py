@@ -1,4 +1,4 @@
-"""``ipsecctl secret``: make strong pre-shared keys."""
+"""``ipsecctl secret``: make, list and keep pre-shared keys."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from ipsecctl.errors import Severity, TopologyRefused
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ipsecctl.secrets.listing import Listed
     from ipsecctl.topology import Topology
     from ipsecctl.topology.model import Path as DocumentPath
 
 __all__ = ["app"]
+
+_TUNNELS_SHOWN = 3
 
 app = command_app(
     no_args_is_help=True,
@@ -27,13 +30,110 @@ app = command_app(
 
 @app.callback()
 def group() -> None:
-    """Make strong pre-shared keys.
+    """Make strong pre-shared keys, list what there is, and keep age-encrypted ones.
 
     \b
     Examples:
-      ipsecctl secret generate
       ipsecctl secret generate topologies/clinic-dc.yaml
+      ipsecctl secret list clinics.yaml
+      ipsecctl secret edit secrets/partner.age
+      ipsecctl secret add-recipient age1... secrets
     """
+
+
+@app.command("list")
+def list_all(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A topology.")],
+    resolve: Annotated[
+        bool, typer.Option("--resolve", help="Ask Vault and run commands for those that lie there.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the secrets that a topology refers to: what for, fingerprint, strength, tunnels; never the text.
+
+    Fingerprints are keyed with a key of this user's (in the state directory): equal secrets have equal ones
+    here, and nobody who sees them can try guesses. Exit status: 1 when one cannot be had or used.
+
+    \b
+    Examples:
+      ipsecctl secret list clinics.yaml
+      ipsecctl secret list --resolve --json clinics.yaml
+    """
+    import os
+
+    from ipsecctl.secrets.listing import fingerprint_key, list_secrets
+    from ipsecctl.store import state_dir
+
+    with errors_as_json(file, wanted=as_json):
+        topology, _ = _topology(file)
+        key = fingerprint_key(state_dir(os.environ, root=os.geteuid() == 0) / "fingerprint.key")
+        listed = list_secrets(topology, base_dir(topology), key, resolve=resolve)
+    if as_json:
+        print_json({"schema": "ipsecctl/secrets/1", "secrets": [each.as_json() for each in listed]})
+    for each in () if as_json else listed:
+        typer.echo(_line(each))
+    if any(each.problem for each in listed):
+        raise typer.Exit(1)
+
+
+def _line(listed: Listed) -> str:
+    found = listed.problem or f"fingerprint {listed.fingerprint}"
+    found = found if listed.asked else "not looked at (--resolve)"
+    bits = "" if listed.bits is None else f", about {listed.bits} bits"
+    names = ", ".join(listed.tunnels[:_TUNNELS_SHOWN])
+    rest = len(listed.tunnels) - _TUNNELS_SHOWN
+    names += f" and {rest} more" if rest > 0 else ""
+    return f"{listed.use} {listed.reference}: {found}{bits}; used by {names}"
+
+
+@app.command()
+def edit(
+    file: Annotated[Path, typer.Argument(metavar="AGE_FILE", help="A file encrypted with age.")],
+) -> None:
+    """Edit an age-encrypted file with $VISUAL or $EDITOR, or make a new one.
+
+    It is decrypted into memory (a file of mode 0600 on a tmpfs, removed afterwards), and encrypted anew to
+    the recipients in .age-recipients beside it, without that to you alone. What was there is replaced in one
+    step.
+
+    \b
+    Examples:
+      ipsecctl secret edit secrets/partner.age
+    """
+    from ipsecctl.secrets.editing import edited
+    from ipsecctl.secrets.sealing import recipients_of, seal, unsealed
+    from ipsecctl.secrets.secret import Secret
+
+    recipients = recipients_of(file)
+    before = unsealed(file) if file.exists() else Secret(b"")
+    after = edited(before, file.name.removesuffix(".age"))
+    if after == before:
+        say("nothing changed")
+        return
+    seal(after, file, recipients)
+    say(f"{file}: encrypted to {len(recipients)} recipient{'s' if len(recipients) > 1 else ''}")
+
+
+@app.command("add-recipient")
+def add_one(
+    recipient: Annotated[str, typer.Argument(metavar="RECIPIENT", help="age1..., or an SSH public key.")],
+    place: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of .age files, or one of them.")],
+) -> None:
+    """Let one more person or machine read the age-encrypted files of a folder.
+
+    All .age files there are opened with your identity, and encrypted anew to all in .age-recipients, which is
+    made where it is not there. When one cannot be opened, nothing is changed.
+
+    \b
+    Examples:
+      ipsecctl secret add-recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p secrets
+    """
+    from ipsecctl.secrets.sealing import RECIPIENTS, add_recipient
+
+    folder = place if place.is_dir() else place.parent
+    for path in add_recipient(folder, recipient.strip()):
+        typer.echo(path)
+    say(f"{folder / RECIPIENTS} names who can read them")
 
 
 @app.command()

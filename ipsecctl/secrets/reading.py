@@ -32,9 +32,11 @@ __all__ = [
     "IDENTITY_VARIABLE",
     "Examined",
     "SecretProblem",
+    "age_identities",
     "age_recipients",
     "examine",
     "examine_all",
+    "opened",
     "read",
     "read_all",
     "replaceable",
@@ -183,10 +185,15 @@ def _from_environment(ref: SecretRef, base: Path) -> _Content:  # noqa: ARG001 -
 
 
 def _from_age(ref: SecretRef, base: Path) -> _Content:
-    pyrage = _pyrage()
-    sealed, _ = _read_file(base / ref.value, str(ref), private=False)
+    return opened(base / ref.value, str(ref)), ()
+
+
+def opened(path: Path, ref: str = "") -> bytes:
+    """Return what an age file holds; ``ref`` is its name in messages. Raises ``SecretProblem``."""
+    pyrage, ref = _pyrage(), ref or str(path)
+    sealed, _ = _read_file(path, ref, private=False)
     try:
-        return bytes(pyrage.decrypt(sealed, _age_identities(ref))), ()
+        return bytes(pyrage.decrypt(sealed, age_identities(ref)))
     except pyrage.DecryptError as error:
         hint = f"encrypt it to the identity in {_identity_path()} ({IDENTITY_VARIABLE} names another)"
         raise SecretProblem("IP304", "cannot be decrypted", f"{ref} ({error})", hint) from error
@@ -204,8 +211,8 @@ def _identity_path() -> Path:
     return Path(os.environ.get(IDENTITY_VARIABLE) or _DEFAULT_IDENTITY).expanduser()
 
 
-def _age_identities(ref: SecretRef | str) -> list[Any]:
-    """Return the age identities of this user: age's own, or an SSH key."""
+def age_identities(ref: str) -> list[Any]:
+    """Return the age identities of this user, age's own or an SSH key; ``ref`` is what they are for."""
     pyrage = _pyrage()
     path = _identity_path()
     try:
@@ -233,7 +240,7 @@ def age_recipients() -> tuple[str, ...]:
 
     Raises ``SecretProblem`` where there are none, and for an SSH key, whose public half is in another file.
     """
-    found = _age_identities("a recipient")
+    found = age_identities("a recipient")
     try:
         return tuple(str(identity.to_public()) for identity in found)
     except AttributeError:

@@ -9,7 +9,7 @@ One store is one SQLite file, or one PostgreSQL database for a team::
     store.revisions()                         what was applied
 """
 
-from ipsecctl.store.location import VARIABLE, Location, forget, lab_location, location
+from ipsecctl.store.location import VARIABLE, Location, forget, lab_location, location, state_dir
 from ipsecctl.store.model import (
     Claim,
     GatewayOutcome,
@@ -47,4 +47,5 @@ __all__ = [
     "location",
     "revision_json",
     "span",
+    "state_dir",
 ]

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ipsecctl.errors import StoreUnusable
 
-__all__ = ["VARIABLE", "Location", "forget", "lab_location", "location"]
+__all__ = ["VARIABLE", "Location", "forget", "lab_location", "location", "state_dir"]
 
 VARIABLE = "IPSECCTL_STORE"
 
@@ -54,7 +54,7 @@ def location(said: str | None, environment: Mapping[str, str], *, root: bool) ->
     """
     text = said or environment.get(VARIABLE, "").strip()
     if not text:
-        return Location(_state_dir(environment, root=root) / "history.db")
+        return Location(state_dir(environment, root=root) / "history.db")
     scheme, colon, rest = text.partition("://")
     if not colon:
         return Location(Path(text).expanduser().absolute())
@@ -70,7 +70,7 @@ def location(said: str | None, environment: Mapping[str, str], *, root: bool) ->
 
 def lab_location(lab: str, environment: Mapping[str, str], *, root: bool) -> Location:
     """Return the store of a lab: its own, so that experiments are not among what was done to gateways."""
-    return Location(_state_dir(environment, root=root) / "labs" / f"{quote(lab, safe='')}.db")
+    return Location(state_dir(environment, root=root) / "labs" / f"{quote(lab, safe='')}.db")
 
 
 def forget(where: Location) -> None:
@@ -80,7 +80,7 @@ def forget(where: Location) -> None:
             where.file.with_name(where.file.name + suffix).unlink(missing_ok=True)
 
 
-def _state_dir(environment: Mapping[str, str], *, root: bool) -> Path:
+def state_dir(environment: Mapping[str, str], *, root: bool) -> Path:
     """Return the XDG Base Directory for state, of ours (relative paths in it are invalid and ignored)."""
     said = environment.get("XDG_STATE_HOME", "")
     if os.path.isabs(said):  # noqa: PTH117 - an empty text is no path
