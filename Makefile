@@ -68,7 +68,7 @@ test-change: $(VENV)/.dev releases ## What a change costs, drift, undo, a killed
 	$(PYTEST) tests -m change -n $(WORKERS) --dist loadgroup
 
 test-kernel: $(VENV)/.dev releases ## The labs of this selection on Debian's kernel and its ESP, in a virtual machine
-	@labs/vm/vm run env IPSECCTL_PATIENCE=$${IPSECCTL_PATIENCE:-8} \
+	@labs/vm/vm run env IPSECCTL_TEST_MACHINE_ENDS=1 IPSECCTL_PATIENCE=$${IPSECCTL_PATIENCE:-8} \
 	    $(PYTEST) tests -m 'kernel and not change' -n $(KERNEL_WORKERS) --dist loadgroup --durations 25
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/

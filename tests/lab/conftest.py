@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,6 +40,9 @@ from ipsecctl.topology import Topology, Tunnel, load_text
 EXAMPLES = ("clinic-dc", "mesh-dual-stack", "mixed-versions", "partner")
 LABS = os.environ.get("IPSECCTL_TEST_LABS", "test")
 _HAS_ESP = "/usr/lib/ipsecctl-lab/has-esp"
+_ENDS_WITH_US = os.environ.get("IPSECCTL_TEST_MACHINE_ENDS") == "1"
+"""Whether the machine with the labs ends with this run: the last ones are not taken down then."""
+_run = SimpleNamespace(is_over=False)
 _LONGEST_S = 15.0 * PATIENCE
 _INTERVAL_S = 0.005 * (1 + PATIENCE)
 """From one marked packet to the next: an emulated machine shall have something to do beside them."""
@@ -335,4 +339,10 @@ def lab_up(lab: Lab, compose_command: str, data_path: str, scratch: Path) -> Ite
                 running.sh(gateway, _HAS_ESP, statuses=(0 if data_path == "kernel" else 1,))
             yield running
     finally:
-        labs.down(lab.name)
+        if not (_ENDS_WITH_US and _run.is_over):
+            labs.down(lab.name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    _run.is_over = nextitem is None

@@ -36,6 +36,7 @@ sites:
 tunnels:
   a-b: {between: [a, b], if_id: 42}
 """
+GATEWAYS = ("a", "b")
 TABLES = "nft -s list tables; nft -s list ruleset | grep -v counter"
 SEEN = (
     f"ip -d link; ip -4 route show table all; ip -6 route show table all; ip rule; ip -6 rule; {TABLES}; "
@@ -71,14 +72,14 @@ def obstacle(lab, gateway: str, made: str, undone: str) -> Iterator[None]:
 
 def refused(lab, *wanted: str) -> None:
     """Want these words from plan and from apply, which both refuse; and all on the gateways as it was."""
-    before = {name: lab.sh(name, SEEN, statuses=(0, 1)) for name in lab.managed}
+    before = {name: lab.sh(name, SEEN, statuses=(0, 1)) for name in GATEWAYS}
     plan = lab.ipsecctl("plan", lab.file, statuses=(1,))
     apply = lab.ipsecctl("apply", lab.file, "--yes", statuses=(1,))
     for words in wanted:
         assert words in plan.stdout
         assert words in apply.stderr
     assert plan.stdout.count("conflict: ") == len(wanted) // 2, plan.stdout
-    assert {name: lab.sh(name, SEEN, statuses=(0, 1)) for name in lab.managed} == before
+    assert {name: lab.sh(name, SEEN, statuses=(0, 1)) for name in GATEWAYS} == before
 
 
 def test_interfaces_routes_and_if_ids_of_somebody_elses(obstacles):

@@ -112,8 +112,7 @@ def renewed(
     return True
 
 
-@either
-@in_the_vm
+@either  # not in the virtual machine: who refuses is asked of charon, and no packet is sent
 def test_ml_kem_towards_older_versions_is_refused_before_anything_is_pushed(applied, tmp_path: Path):
     topology = Path(applied.file)
     (tmp_path / "pki").symlink_to(topology.parent.absolute() / "pki")
