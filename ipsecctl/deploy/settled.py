@@ -177,8 +177,6 @@ def settled_now(prepared: Prepared, warnings: Iterable[Diagnostic]) -> Settled |
     if plans.keys() != managed.keys() or any(s.certificates or s.private_keys for s in prepared.states):
         return None
     if any(key.secret.is_remote for state in prepared.states for key in state.shared_keys):
-        return None
-    if any(key.secret.is_remote for state in prepared.states for key in state.shared_keys):
         return None  # what is asked or run for a secret is in the topology, and not kept
     asked = far_prefixes(topology), own_prefixes(topology), outer_questions(topology)
     gateways = []

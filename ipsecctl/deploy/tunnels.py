@@ -210,10 +210,12 @@ def _settled(entry: _Pending, health: TunnelHealth) -> bool:
 
 
 def _carries_on(entry: _Pending, health: TunnelHealth) -> bool:
-    """Whether it has the SAs that it had, as new ones came to nothing: what is missing was called for."""
-    return entry.in_vain and any(
-        child.carries for end in health.ends for sa in end.sas for child in sa.children
-    )
+    """Whether it has the SAs that it had, and no others, as new ones came to nothing."""
+    return entry.in_vain and _carries(health) and not health.unsteady and not _old(entry, health)
+
+
+def _carries(health: TunnelHealth) -> bool:
+    return any(child.carries for end in health.ends for sa in end.sas for child in sa.children)
 
 
 async def _mend(watch: Watch, pending: Mapping[str, _Pending], healths: Iterable[TunnelHealth]) -> bool:
@@ -277,8 +279,7 @@ def _with_words(watch: Watch, entry: _Pending, health: TunnelHealth) -> TunnelHe
     words = [f"charon on {gateway} says: {complaint}" for gateway, complaint in said if complaint]
     words += [entry.refused] if entry.refused else []
     words += [entry.left] if entry.left else []
-    carrying = any(child.carries for end in health.ends for sa in end.sas for child in sa.children)
-    astray = () if carrying else entry.obstacles.astray
+    astray = () if _carries(health) else entry.obstacles.astray
     obstacles = (*entry.obstacles.cut_off, *astray, *entry.obstacles.barred)
     return replace(health, causes=(*obstacles, *found, *health.causes, *words))
 
@@ -324,6 +325,8 @@ async def _push(
         return
     await _mark_stale(watch, entry, health, now)
     missing = _missing(entry.tunnel, end) if not _calling(end) else []
+    if entry.in_vain and _carries(health):
+        missing = []
     if missing and _doubted(entry, end, now, doubtful):
         return
     # What is ended has to be called for soon: it needs its place in line before that.
@@ -369,8 +372,7 @@ async def _mark_stale(watch: Watch, entry: _Pending, health: TunnelHealth, now: 
 
     What carries at both ends stays: it is not ended before something else does.
     """
-    carrying = any(child.carries for end in health.ends for sa in end.sas for child in sa.children)
-    if not health.unsteady or not carrying:
+    if not health.unsteady or not _carries(health):
         entry.out_of_step_since = None
     elif entry.out_of_step_since is None:
         entry.out_of_step_since = now

@@ -228,20 +228,28 @@ def test_a_tunnel_that_is_left_as_it_runs_says_so_and_is_not_touched():
 
 
 def test_where_new_sas_came_to_nothing_none_is_called_for_once_more():
-    half = (UP[0], view("b"))
-    kept = Script(half)
-    assert not bring(kept, left={"t": "b refused"}, in_vain={"t"}).up
-    assert kept.sent == []
+    half = Declared("t", gateway("a"), gateway("b"), ("t", "u"))
+    script = Script(UP)
+
+    async def main():
+        left = {"t": "b refused"}
+        return await bring_up(
+            script, [half], {"t": "a"}, {}, wait_s=1, left=left, in_vain=left, report=lambda _: None
+        )
+
+    (result,) = asyncio.run(main())
+    assert (result.up, script.sent) == (False, [])
     gone = Script(NOTHING, UP)
     bring(gone, left={"t": "b refused"}, in_vain={"t"})
     assert gone.sent == [("a", "initiate", "t")], "nothing carries any more"
 
 
-def test_an_attempt_that_failed_costs_the_old_sa_nothing():
+@pytest.mark.parametrize("in_vain", [(), ("t",)])
+def test_an_attempt_that_failed_costs_the_old_sa_nothing(in_vain):
     empty = {"t": {"uniqueid": "8", "state": "ESTABLISHED", "initiator": "yes", "initiator-spi": "new"}}
     failed = (view("a", sa("1", "2", "7"), empty), view("b", sa("2", "1"), empty))
     script = Script(*[failed] * 300, UP)
-    result = bring(script, left={"t": "b is older"})
+    result = bring(script, left={"t": "b is older"}, in_vain=in_vain)
     assert script.sent == [("a", "terminate", "8")], "the empty one alone, and once"
     assert (result.health.verdict, result.health.causes) == (Verdict.UP, ("left as it runs: b is older",))
 
