@@ -237,8 +237,11 @@ def write_new(file: Path, content: bytes, mode: int) -> None:
 
 
 def write_whole(file: Path, content: bytes, mode: int) -> None:
-    """Put a file in its place whole, in the place of one that is there; it is not synced."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.new")
+    """Put a file in its place whole, in the place of one that is there; it is not synced.
+
+    Its draft always has the same name: one that a cut has left goes when the file is put there again.
+    """
+    draft = file.with_name(f".{file.name}.new")
     try:
         draft.unlink(missing_ok=True)
         write_new(draft, content, mode)

@@ -234,6 +234,18 @@ def test_what_an_init_that_was_cut_off_has_left_is_removed(
     assert (tmp_path / "ca" / "keys" / "root-1.key").exists()
 
 
+def test_what_a_cut_has_left_of_a_file_goes_with_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        folder.write_whole(tmp_path / "a.pem", b"half", 0o644)
+    assert [path.name for path in tmp_path.iterdir()] == [".a.pem.new"]
+    folder.write_whole(tmp_path / "a.pem", b"whole", 0o644)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.pem", b"whole")]
+
+
 @pytest.mark.slow
 def test_killed_for_real(ca: Ca, tmp_path: Path) -> None:
     """SIGKILL at any moment of issuing again and again."""
