@@ -454,6 +454,7 @@ def test_ctrl_c_is_never_silent(run, monkeypatch, line, target, said):
     assert err.count("Interrupted") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", ["apply pair.yaml --yes", "status pair.yaml", "plan pair.yaml", "lab up clinic-dc"]
 )

@@ -92,6 +92,7 @@ INTERRUPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["typer", "yaml"])
 @pytest.mark.parametrize("code", INTERRUPTIONS)
 def test_ctrl_c_while_modules_are_imported(tmp_path: Path, module: str, code: str):

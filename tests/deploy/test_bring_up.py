@@ -472,6 +472,7 @@ def test_a_gateway_is_told_of_the_next_tunnels_as_the_ones_before_come_up():
     assert hub.most == line.AT_ONCE < len(MANY)
 
 
+@pytest.mark.slow
 def test_partners_that_do_not_answer_hold_up_nobody_for_long(monkeypatch):
     """Their calls stop counting; the wait of those behind them begins when they are called."""
     monkeypatch.setattr(tunnels, "Line", lambda: line.Line(room_s=0.02))

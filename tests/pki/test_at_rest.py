@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from small_ca import KINDS, NOW, PASSPHRASE, Ca, no_passphrase, passphrase
+from small_ca import NOW, PASSPHRASE, Ca, no_passphrase, passphrase
 
 from ipsecctl.errors import IpsecctlError, PkiError
 from ipsecctl.pki import sealing
@@ -21,7 +21,8 @@ from ipsecctl.secrets import IDENTITY_VARIABLE, Secret
 SLOW = {"_N": sealing._N, "_P": sealing._P}  # as they are before any test has made them quick
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(KeyType))
 def test_openssl_opens_it_and_so_do_we(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: KeyType
 ) -> None:

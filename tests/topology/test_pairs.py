@@ -20,6 +20,8 @@ from ipsecctl.errors import Severity
 from ipsecctl.secrets import inspect
 from ipsecctl.topology import load_text
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 GOOD = """\

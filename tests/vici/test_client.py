@@ -122,6 +122,7 @@ def test_a_command_that_gets_no_answer_ends_the_others_too(tmp_path):
     converse(tmp_path, server, talk, timeout_s=0.05)
 
 
+@pytest.mark.slow
 def test_events_that_keep_coming_renew_the_limit_but_not_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr("ipsecctl.vici.client._LONGEST", 3)
 
